@@ -1,0 +1,60 @@
+"""Packaging of verl_ispo: ISPO (arXiv 2606.08815) on verl's own trainer.
+
+Each dependency names its reason. torch is not pinned here, since verl's GPU extras pin it themselves;
+``requirements/cpu.txt`` pins the whole set that the quickstart and the tests use.
+"""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+
+INSTALL_REQUIRES = [
+    "verl>=0.9.1,<0.10",  # the trainer that is extended; its hooks move between minor versions
+    "TransferQueue>=0.1.10",  # verl's V1 trainer keeps its batches there, and verl leaves it to an extra
+    "torch>=2.6",  # the signals
+    "transformers>=5.5.3",  # tokenizers and models, the range verl 0.9 admits
+    "numpy>=2.0.0",  # verl's own lower bound
+    "hydra-core>=1.3",  # configs are found by verl's main through Hydra's search path
+    "cachetools",  # imported by verl's agent loop, and left to an extra there
+    "fastapi",  # the same
+    "uvicorn",  # the same
+    "pyzmq",  # the same
+    "msgspec",  # the same
+    "pandas>=2.2",  # reading and writing the data sets
+    "pyarrow>=19.0.0",  # parquet, verl's data format
+    "math-verify>=0.9.0,<0.10",  # symbolic equality of answers; verdicts change between minor versions
+]
+
+EXTRAS = {
+    # verl's own tested sets for a GPU: rollout engine and training back end together
+    "gpu": ["verl[vllm,fsdp]>=0.9.1,<0.10"],
+    "sglang": ["verl[sglang]>=0.9.1,<0.10"],
+    "megatron": ["verl[megatron]>=0.9.1,<0.10"],
+    "plot": ["matplotlib>=3.9"],  # the quickstart's curves
+    "dev": [
+        "pytest>=8",  # test runner
+        "hypothesis>=6.100",  # property tests
+        "ruff>=0.9",  # lint and format
+    ],
+}
+
+setup(
+    name="verl_ispo",
+    version="0.1.0",
+    description="Intrinsic Signal Policy Optimization (ISPO) for verl",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8") if (HERE / "README.md").exists() else "",
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.10,<3.13",
+    packages=[*find_packages(include=["verl_ispo", "verl_ispo.*", "data_prep", "data_prep.*"]), "hydra_plugins"],
+    package_data={"verl_ispo": ["config/**/*.yaml", "config/*.yaml"]},
+    install_requires=INSTALL_REQUIRES,
+    extras_require=EXTRAS,
+    entry_points={
+        # verl loads this group in every process that imports it
+        "verl.plugins": ["verl_ispo = verl_ispo.plugin"],
+        "console_scripts": ["verl-ispo = verl_ispo.cli:main"],
+    },
+)
