@@ -1,0 +1,142 @@
+"""``ISPOConfig``: every constant of the method, checked, with the paper's values as defaults."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+CRITICAL_SELECTIONS = ("intersection", "union", "entropy", "drift")
+ANSWER_FORMATS = ("auto", "boxed", "answer_line")
+ALL_WRONG_MODES = ("paper", "token_only", "off", "informative")
+ALL_RIGHT_MODES = ("paper", "token_only", "off")
+MISSING_ANSWER_MODES = ("zero", "group_min")
+
+
+class UnknownISPOKeyError(TypeError, ValueError):
+    """A key that ISPO does not know. A TypeError as for any unknown keyword, a ValueError as for any bad setting."""
+
+
+@dataclass(frozen=True)
+class ISPOConfig:
+    """Settings of ISPO; the defaults are the paper's (arXiv 2606.08815), literally.
+
+    Args:
+        ifd_weight (`float`, *optional*, defaults to `0.5`):
+            lambda_1 of eq. 8, the weight of Conditional IFD. `0` switches the sequence signal off.
+        token_weight (`float`, *optional*, defaults to `0.1`):
+            lambda_2 of eq. 8, the weight of the token reward. `0` switches the token signal off.
+        top_entropy_fraction (`float`, *optional*, defaults to `0.1`):
+            k of eq. 4: the share of a response's tokens, by entropy, that the entropy filter keeps. In (0, 1].
+        drift_threshold (`float`, *optional*, defaults to `0.3`):
+            tau_drift of eq. 5, in nats: least log-prob gain over the reference policy at the sampled token.
+        entropy_floor (`float`, *optional*, defaults to `0.3`):
+            tau_H of eq. 7, in nats: below it, entropy on a wrong rollout's critical tokens is punished.
+        entropy_bonus (`float`, *optional*, defaults to `1.0`):
+            alpha of eq. 7, the pay for entropy on a wrong rollout's critical tokens.
+        hinge_weight (`float`, *optional*, defaults to `1.0`):
+            beta of eq. 7, the weight of the hinge under `entropy_floor`. `0` is the paper's "no hinge" ablation.
+        critical_selection (`str`, *optional*, defaults to `"intersection"`):
+            Which tokens are critical: `"intersection"` of both filters (paper), their `"union"`, or one filter
+            alone, `"entropy"` or `"drift"` (the paper's ablations).
+        symmetric_token_reward (`bool`, *optional*, defaults to `False`):
+            The paper's "symmetric" ablation. The paper gives no formula; ours pays a wrong rollout the negative
+            of what it would pay a right one.
+        answer_format (`str`, *optional*, defaults to `"auto"`):
+            Where the answer A is: in the last balanced `\\boxed{}` (`"boxed"`), on the last `Answer:` line
+            (`"answer_line"`), or in the first of the two that there is (`"auto"`). Ours: the paper does not say.
+        min_group_std (`float`, *optional*, defaults to `0.0`):
+            Ours. A floor under the group's standard deviation, in units of reward; `0` is the paper.
+        all_wrong_groups (`str`, *optional*, defaults to `"paper"`):
+            Ours. What a group without any right rollout learns from: `"paper"` (eq. 8), `"token_only"`, `"off"`
+            (the score alone, as GRPO: no advantage where scores are equal) or `"informative"` (IFD enters with a
+            plus sign, so that reasoning stays alive).
+        all_right_groups (`str`, *optional*, defaults to `"paper"`):
+            Ours. The same for groups without any wrong rollout: `"paper"`, `"token_only"` or `"off"`.
+        missing_answer (`str`, *optional*, defaults to `"zero"`):
+            Ours. A rollout without an answer has no IFD (`"zero"`), or gets its group's lowest composite reward
+            (`"group_min"`).
+        max_abs_ifd (`float`, *optional*):
+            Ours. Clips IFD to [-max_abs_ifd, max_abs_ifd] nats a token. Off by default, as in the paper.
+        exclude_answer_from_critical (`bool`, *optional*, defaults to `False`):
+            Ours. Keeps the answer's tokens and the end-of-sequence token out of the entropy filter.
+
+    Raises:
+        UnknownISPOKeyError: a key that is not listed above; the message names the nearest one.
+        ValueError: a value outside its range; the message names key, value and range.
+    """
+
+    ifd_weight: float = 0.5
+    token_weight: float = 0.1
+    top_entropy_fraction: float = 0.1
+    drift_threshold: float = 0.3
+    entropy_floor: float = 0.3
+    entropy_bonus: float = 1.0
+    hinge_weight: float = 1.0
+    critical_selection: str = "intersection"
+    symmetric_token_reward: bool = False
+    answer_format: str = "auto"
+    min_group_std: float = 0.0
+    all_wrong_groups: str = "paper"
+    all_right_groups: str = "paper"
+    missing_answer: str = "zero"
+    max_abs_ifd: float | None = None
+    exclude_answer_from_critical: bool = False
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> ISPOConfig:
+        # Before the generated __init__, whose own TypeError could not name the nearest key.
+        _refuse_unknown_keys(kwargs)
+        return super().__new__(cls)
+
+    def __post_init__(self) -> None:
+        for name in ("ifd_weight", "token_weight", "entropy_floor", "entropy_bonus", "hinge_weight", "min_group_std"):
+            _check_number(name, getattr(self, name), low=0.0)
+        _check_number("drift_threshold", self.drift_threshold)
+        _check_number("top_entropy_fraction", self.top_entropy_fraction, low=0.0, high=1.0, low_open=True)
+        if self.max_abs_ifd is not None:
+            _check_number("max_abs_ifd", self.max_abs_ifd, low=0.0, low_open=True)
+        for name in ("symmetric_token_reward", "exclude_answer_from_critical"):
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(f"algorithm.ispo.{name} must be true or false, got {getattr(self, name)!r}")
+        _check_choice("critical_selection", self.critical_selection, CRITICAL_SELECTIONS)
+        _check_choice("answer_format", self.answer_format, ANSWER_FORMATS)
+        _check_choice("all_wrong_groups", self.all_wrong_groups, ALL_WRONG_MODES)
+        _check_choice("all_right_groups", self.all_right_groups, ALL_RIGHT_MODES)
+        _check_choice("missing_answer", self.missing_answer, MISSING_ANSWER_MODES)
+
+    @classmethod
+    def from_mapping(cls, settings: Mapping[str, Any] | None) -> ISPOConfig:
+        """Build from a mapping such as Hydra's ``algorithm.ispo``; `None` gives the defaults."""
+        return cls(**{str(key): value for key, value in (settings or {}).items()})
+
+    def to_dict(self) -> dict[str, Any]:
+        """The settings as a plain dict, for logs."""
+        return asdict(self)
+
+
+def _refuse_unknown_keys(settings: Mapping[str, Any]) -> None:
+    known = [field.name for field in fields(ISPOConfig)]
+    for key in settings:
+        if key not in known:
+            nearest = difflib.get_close_matches(key, known, n=1, cutoff=0.0)[0]
+            raise UnknownISPOKeyError(
+                f"unknown ISPO setting {key!r} (under algorithm.ispo); did you mean {nearest!r}? Known: {known}"
+            )
+
+
+def _check_number(
+    name: str, value: Any, low: float = -math.inf, high: float = math.inf, low_open: bool = False
+) -> None:
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    in_range = is_number and math.isfinite(value) and low <= value <= high and not (low_open and value == low)
+    if not in_range:
+        bracket = "(" if low_open or low == -math.inf else "["
+        closing = ")" if high == math.inf else "]"
+        raise ValueError(f"algorithm.ispo.{name} must be a number in {bracket}{low}, {high}{closing}, got {value!r}")
+
+
+def _check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ValueError(f"algorithm.ispo.{name} must be one of {list(choices)}, got {value!r}")

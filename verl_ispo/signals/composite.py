@@ -1,0 +1,154 @@
+"""The composite reward (eq. 8) from one batch's log-probs and entropies: ISPO's public face."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from verl_ispo.config.ispo_config import ISPOConfig
+from verl_ispo.signals.checks import check_finite, check_same_shape
+from verl_ispo.signals.conditional_ifd import conditional_ifd
+from verl_ispo.signals.critical_tokens import critical_tokens, drift_filter, entropy_filter
+from verl_ispo.signals.token_reward import directional_token_reward
+
+
+@dataclass(frozen=True)
+class ISPOReward:
+    """What `compute_ispo_reward` found, one row a rollout.
+
+    Attributes:
+        total: R of eq. 8, `(batch,)` float32.
+        score: the verifier's score as it came in, `(batch,)` float32.
+        ifd: Conditional IFD, after `max_abs_ifd` where that is set, `(batch,)` float32, nats a token.
+        token_reward: R_token, `(batch,)` float32.
+        critical_mask: critical tokens, `(batch, response_length)` bool.
+        entropy_mask: the entropy filter's tokens, same shape.
+        drift_mask: the drift filter's tokens, same shape.
+        answer_found: rows that have answer tokens, `(batch,)` bool.
+    """
+
+    total: torch.Tensor
+    score: torch.Tensor
+    ifd: torch.Tensor
+    token_reward: torch.Tensor
+    critical_mask: torch.Tensor
+    entropy_mask: torch.Tensor
+    drift_mask: torch.Tensor
+    answer_found: torch.Tensor
+
+
+def composite_reward(
+    score: torch.Tensor,
+    ifd: torch.Tensor,
+    token_reward: torch.Tensor,
+    ifd_sign: torch.Tensor,
+    ifd_weight: float,
+    token_weight: float,
+) -> torch.Tensor:
+    """R = R_o + lambda_1 * (2 R_o - 1) * IFD + lambda_2 * R_token (eq. 8), all of shape `(batch,)`.
+
+    ``ifd_sign`` stands for 2 R_o - 1. It comes from the verifier's verdict and not from the score, which may be shaped
+    or run from -1 to 1 (ours); for a 0/1 score this is eq. 8.
+    """
+    return score + ifd_weight * ifd_sign * ifd + token_weight * token_reward
+
+
+@torch.no_grad()
+def compute_ispo_reward(
+    *,
+    score: torch.Tensor,
+    correct: torch.Tensor,
+    log_prob: torch.Tensor,
+    ref_log_prob: torch.Tensor,
+    entropy: torch.Tensor,
+    response_mask: torch.Tensor,
+    answer_log_prob: torch.Tensor,
+    ablated_answer_log_prob: torch.Tensor,
+    answer_mask: torch.Tensor,
+    config: ISPOConfig,
+    entropy_candidate_mask: torch.Tensor | None = None,
+) -> ISPOReward:
+    """Both signals and the composite reward of eq. 8, each rollout by itself, detached.
+
+    Nothing here knows of groups: the guards and the standard deviation live in `verl_ispo.signals.groups`.
+
+    Args:
+        score (`torch.Tensor` of shape `(batch,)`, float): the outcome reward as the scorer gave it.
+        correct (`torch.Tensor` of shape `(batch,)`, bool): the verifier's verdict.
+        log_prob (`torch.Tensor` of shape `(batch, response_length)`): sampled tokens' log-probs, rollout policy.
+        ref_log_prob (`torch.Tensor` of shape `(batch, response_length)`): the same under the reference policy.
+        entropy (`torch.Tensor` of shape `(batch, response_length)`): entropy of the next-token distribution, nats.
+        response_mask (`torch.Tensor` of shape `(batch, response_length)`): 1 where the policy wrote the token.
+        answer_log_prob (`torch.Tensor` of shape `(batch, answer_length)`): the answer's tokens in the rollout.
+        ablated_answer_log_prob (`torch.Tensor` of shape `(batch, answer_length)`): the same tokens without the trace.
+        answer_mask (`torch.Tensor` of shape `(batch, answer_length)`): 1 where there is an answer token.
+        config (`ISPOConfig`).
+        entropy_candidate_mask (`torch.Tensor` of shape `(batch, response_length)`, *optional*): the tokens that the
+            entropy filter may choose; needed when `config.exclude_answer_from_critical` is set.
+
+    Returns:
+        `ISPOReward`.
+
+    Raises:
+        SignalShapeError: shapes that do not fit, listed.
+        NonFiniteSignalError: NaN or infinity where a mask is true, with field, row and position.
+        ValueError: `exclude_answer_from_critical` without `entropy_candidate_mask`.
+    """
+    check_same_shape((score.shape[0],), score=score, correct=correct)
+    check_same_shape(
+        (score.shape[0], *log_prob.shape[1:]),
+        log_prob=log_prob,
+        ref_log_prob=ref_log_prob,
+        entropy=entropy,
+        response_mask=response_mask,
+    )
+    check_same_shape(
+        (score.shape[0], *answer_mask.shape[1:]),
+        answer_log_prob=answer_log_prob,
+        ablated_answer_log_prob=ablated_answer_log_prob,
+        answer_mask=answer_mask,
+    )
+    correct, response_mask, answer_mask = correct.bool(), response_mask.bool(), answer_mask.bool()
+    check_finite(torch.ones_like(correct), score=score)
+    check_finite(response_mask, log_prob=log_prob, ref_log_prob=ref_log_prob, entropy=entropy)
+    check_finite(answer_mask, answer_log_prob=answer_log_prob, ablated_answer_log_prob=ablated_answer_log_prob)
+
+    candidates = response_mask
+    if config.exclude_answer_from_critical:
+        if entropy_candidate_mask is None:
+            raise ValueError("exclude_answer_from_critical needs entropy_candidate_mask, which leaves the answer out")
+        check_same_shape(tuple(response_mask.shape), entropy_candidate_mask=entropy_candidate_mask)
+        candidates = response_mask & entropy_candidate_mask.bool()
+
+    ifd = conditional_ifd(answer_log_prob, ablated_answer_log_prob, answer_mask)
+    if config.max_abs_ifd is not None:
+        ifd = ifd.clamp(-config.max_abs_ifd, config.max_abs_ifd)
+
+    entropy_mask = entropy_filter(entropy, candidates, config.top_entropy_fraction)
+    drift_mask = drift_filter(log_prob, ref_log_prob, response_mask, config.drift_threshold)
+    critical_mask = critical_tokens(entropy_mask, drift_mask, config.critical_selection)
+    token_reward = directional_token_reward(
+        log_prob,
+        entropy,
+        critical_mask,
+        correct,
+        entropy_floor=config.entropy_floor,
+        entropy_bonus=config.entropy_bonus,
+        hinge_weight=config.hinge_weight,
+        symmetric=config.symmetric_token_reward,
+    )
+    score = score.to(torch.float32)
+    total = composite_reward(
+        score, ifd, token_reward, 2.0 * correct.float() - 1.0, config.ifd_weight, config.token_weight
+    )
+    return ISPOReward(
+        total=total,
+        score=score,
+        ifd=ifd,
+        token_reward=token_reward,
+        critical_mask=critical_mask,
+        entropy_mask=entropy_mask,
+        drift_mask=drift_mask,
+        answer_found=answer_mask.any(dim=-1),
+    )

@@ -1,0 +1,72 @@
+"""Critical tokens (eq. 4-6): where the policy is undecided and has moved away from its base."""
+
+from __future__ import annotations
+
+import torch
+
+
+def entropy_filter(entropy: torch.Tensor, candidate_mask: torch.Tensor, top_entropy_fraction: float) -> torch.Tensor:
+    """The top k% of each response's tokens by entropy (eq. 4, the set written as a script A in the paper).
+
+    The count is ceil(k * tokens) of each response, and ties go to the earlier position (both ours), so the result is
+    deterministic and does not depend on padding.
+
+    Args:
+        entropy (`torch.Tensor` of shape `(batch, response_length)`): entropy of the next-token distribution, nats.
+        candidate_mask (`torch.Tensor` of shape `(batch, response_length)`, bool): tokens that may be chosen.
+        top_entropy_fraction (`float`): k, in (0, 1].
+
+    Returns:
+        `torch.Tensor` of shape `(batch, response_length)`, bool.
+    """
+    lengths = candidate_mask.sum(dim=-1)
+    # 1e-9 undoes the rounding of products such as 0.07 * 100 = 7.000000000000001.
+    counts = torch.ceil(lengths.double() * top_entropy_fraction - 1e-9).long()
+    most = int(counts.max()) if counts.numel() else 0
+    if most == 0:
+        return torch.zeros_like(candidate_mask)
+
+    masked_entropy = torch.where(candidate_mask, entropy, -torch.inf)
+    # topk does not say which of several equal values it takes, so it only gives the threshold of each row...
+    largest = masked_entropy.topk(most, dim=-1).values
+    threshold = largest.gather(-1, (counts - 1).clamp(min=0).unsqueeze(-1))
+    above = masked_entropy > threshold
+    # ...and the places left at the threshold are given out from the front.
+    tied = (masked_entropy == threshold) & candidate_mask
+    left = counts.unsqueeze(-1) - above.sum(dim=-1, keepdim=True)
+    return above | (tied & (tied.cumsum(dim=-1, dtype=torch.int32) <= left))
+
+
+def drift_filter(
+    log_prob: torch.Tensor, ref_log_prob: torch.Tensor, response_mask: torch.Tensor, drift_threshold: float
+) -> torch.Tensor:
+    """Tokens whose log-prob has risen by at least tau_drift over the reference policy's (eq. 5; one-sided).
+
+    Args:
+        log_prob (`torch.Tensor` of shape `(batch, response_length)`): of the sampled tokens, rollout policy.
+        ref_log_prob (`torch.Tensor` of shape `(batch, response_length)`): the same tokens, frozen base policy.
+        response_mask (`torch.Tensor` of shape `(batch, response_length)`, bool).
+        drift_threshold (`float`): tau_drift, nats.
+
+    Returns:
+        `torch.Tensor` of shape `(batch, response_length)`, bool.
+    """
+    return (log_prob - ref_log_prob >= drift_threshold) & response_mask
+
+
+def critical_tokens(entropy_mask: torch.Tensor, drift_mask: torch.Tensor, critical_selection: str) -> torch.Tensor:
+    """Combine both filters (eq. 6: their intersection); `union`, `entropy` and `drift` are the paper's ablations.
+
+    Args:
+        entropy_mask (`torch.Tensor` of shape `(batch, response_length)`, bool): from `entropy_filter`.
+        drift_mask (`torch.Tensor` of shape `(batch, response_length)`, bool): from `drift_filter`.
+        critical_selection (`str`): one of `verl_ispo.config.ispo_config.CRITICAL_SELECTIONS`.
+
+    Returns:
+        `torch.Tensor` of shape `(batch, response_length)`, bool.
+    """
+    if critical_selection == "intersection":
+        return entropy_mask & drift_mask
+    if critical_selection == "union":
+        return entropy_mask | drift_mask
+    return entropy_mask if critical_selection == "entropy" else drift_mask

@@ -1,0 +1,115 @@
+"""What needs the group of G rollouts: outcome classes, the guards (ours), spread, and a floor under the std (ours)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from verl_ispo.config.ispo_config import ISPOConfig
+from verl_ispo.signals.composite import ISPOReward, composite_reward
+
+
+@dataclass(frozen=True)
+class RolloutGroups:
+    """Which rollouts share a prompt.
+
+    Attributes:
+        ids: `(batch,)` int64 in [0, count).
+        count: number of groups.
+        size: `(count,)` int64.
+    """
+
+    ids: torch.Tensor
+    count: int
+    size: torch.Tensor
+
+    @classmethod
+    def from_labels(cls, labels: Sequence[Any] | np.ndarray) -> RolloutGroups:
+        """From any labels, one a row; only their equality matters."""
+        _, inverse = np.unique(np.asarray(labels).astype(str), return_inverse=True)
+        ids = torch.from_numpy(np.ascontiguousarray(inverse.reshape(-1)).astype(np.int64))
+        count = int(ids.max()) + 1 if ids.numel() else 0
+        return cls(ids=ids, count=count, size=torch.bincount(ids, minlength=count))
+
+    def reduce(self, values: torch.Tensor, how: str) -> torch.Tensor:
+        """Per-group `amin`, `amax`, `mean` or `sum` of `(batch,)` values, shape `(count,)`."""
+        start = torch.zeros(self.count, dtype=values.dtype)
+        return start.scatter_reduce(0, self.ids, values, reduce=how, include_self=False)
+
+    def spread(self, values: torch.Tensor) -> torch.Tensor:
+        """Largest minus smallest value of each group, `(count,)`."""
+        return self.reduce(values, "amax") - self.reduce(values, "amin")
+
+    def all_wrong(self, correct: torch.Tensor) -> torch.Tensor:
+        """Groups without a right rollout, `(count,)` bool."""
+        return self.reduce(correct.float(), "amax") == 0
+
+    def all_right(self, correct: torch.Tensor) -> torch.Tensor:
+        """Groups without a wrong rollout, `(count,)` bool."""
+        return self.reduce(correct.float(), "amin") == 1
+
+
+def guarded_composite(
+    reward: ISPOReward, correct: torch.Tensor, groups: RolloutGroups, config: ISPOConfig
+) -> torch.Tensor:
+    """The composite reward with the guards (ours) applied group by group; with the defaults it is ``reward.total``.
+
+    Args:
+        reward (`ISPOReward`): of the batch.
+        correct (`torch.Tensor` of shape `(batch,)`, bool).
+        groups (`RolloutGroups`): of the batch.
+        config (`ISPOConfig`): `all_wrong_groups`, `all_right_groups` and `missing_answer` are read here.
+
+    Returns:
+        `torch.Tensor` of shape `(batch,)`, float32.
+    """
+    composite = reward.total
+    classes = (
+        (groups.all_wrong(correct), config.all_wrong_groups),
+        (groups.all_right(correct), config.all_right_groups),
+    )
+    for group_mask, mode in classes:
+        if mode != "paper":
+            composite = torch.where(group_mask[groups.ids], _composite_under(mode, reward, config), composite)
+    if config.missing_answer == "group_min":
+        composite = torch.where(reward.answer_found, composite, groups.reduce(composite, "amin")[groups.ids])
+    return composite
+
+
+def _composite_under(mode: str, reward: ISPOReward, config: ISPOConfig) -> torch.Tensor:
+    if mode == "off":
+        return reward.score
+    ifd_weight = config.ifd_weight if mode == "informative" else 0.0
+    plus_sign = torch.ones_like(reward.ifd)
+    return composite_reward(reward.score, reward.ifd, reward.token_reward, plus_sign, ifd_weight, config.token_weight)
+
+
+def group_advantage(
+    rewards: torch.Tensor, groups: RolloutGroups, normalize_by_std: bool, min_group_std: float, epsilon: float = 1e-6
+) -> torch.Tensor:
+    """(R - mean) / (max(std, min_group_std) + epsilon) inside each group; the floor is ours.
+
+    As in verl's GRPO the std is the unbiased one, and a group of one keeps its reward as it is.
+
+    Args:
+        rewards (`torch.Tensor` of shape `(batch,)`).
+        groups (`RolloutGroups`).
+        normalize_by_std (`bool`): `False` leaves the division out, as in Dr.GRPO.
+        min_group_std (`float`): floor under the std, in units of reward.
+        epsilon (`float`, *optional*, defaults to `1e-6`): as verl's.
+
+    Returns:
+        `torch.Tensor` of shape `(batch,)`.
+    """
+    alone = groups.size == 1
+    mean = torch.where(alone, 0.0, groups.reduce(rewards, "mean"))
+    centred = rewards - mean[groups.ids]
+    if not normalize_by_std:
+        return centred
+    variance = groups.reduce(centred**2, "sum") / (groups.size - 1).clamp(min=1)
+    std = torch.where(alone, 1.0, variance.sqrt().clamp(min=min_group_std))
+    return centred / (std[groups.ids] + epsilon)
