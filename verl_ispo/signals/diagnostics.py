@@ -1,0 +1,168 @@
+"""The numbers that show what ISPO does to a batch (names ours, definitions after the paper's tables and figures)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from verl_ispo.config.ispo_config import ISPOConfig
+from verl_ispo.signals.answer_span import AnswerSpans
+from verl_ispo.signals.composite import ISPOReward
+from verl_ispo.signals.groups import RolloutGroups
+
+# A trace of so few tokens is no reasoning: "The answer is" and a dollar sign. Ours.
+NEAR_EMPTY_TRACE_TOKENS = 4
+
+
+@dataclass(frozen=True)
+class ObservedBatch:
+    """All that the metrics look at, padding rows left out; shapes as in `compute_ispo_reward`.
+
+    Attributes:
+        reward: of `compute_ispo_reward`.
+        training_reward: what the advantage was computed from, `(batch,)`: the guarded composite, or the plain score
+            under another estimator.
+        correct: `(batch,)` bool.
+        groups: who shares a prompt.
+        spans: answers and lead-ins.
+        response_ids: `(batch, response_length)` int64.
+        response_mask: `(batch, response_length)` bool.
+        entropy: `(batch, response_length)`, nats.
+        answer_log_prob: `(batch, answer_length)`, given the trace.
+        ablated_answer_log_prob: `(batch, answer_length)`, without it.
+        answer_mask: `(batch, answer_length)` bool.
+    """
+
+    reward: ISPOReward
+    training_reward: torch.Tensor
+    correct: torch.Tensor
+    groups: RolloutGroups
+    spans: AnswerSpans
+    response_ids: torch.Tensor
+    response_mask: torch.Tensor
+    entropy: torch.Tensor
+    answer_log_prob: torch.Tensor
+    ablated_answer_log_prob: torch.Tensor
+    answer_mask: torch.Tensor
+
+
+def signal_metrics(batch: ObservedBatch, config: ISPOConfig) -> dict[str, float]:
+    """Every ``ispo/`` metric that needs no advantage. What is undefined on this batch is left out, never set to 0."""
+    reward, correct, answered = batch.reward, batch.correct, batch.spans.found
+    sign = 2.0 * correct.float() - 1.0
+    metrics: dict[str, float | None] = {
+        "ispo/answer_missing_rate": _mean(~answered),
+        "ispo/trace_dropped_rate": _mean(answered & (batch.spans.lead_in_start <= NEAR_EMPTY_TRACE_TOKENS)),
+        "ispo/trace_length": _mean(batch.spans.lead_in_start[answered]),
+        "ispo/order_violation_rate": order_violation_rate(batch.training_reward, correct, batch.groups),
+        "ispo/hinge_active_rate": _mean(
+            batch.entropy[reward.critical_mask & ~correct.unsqueeze(-1)] < config.entropy_floor
+        ),
+        **_zero_advantage_metrics(batch),
+        **_critical_token_metrics(batch),
+    }
+    parts = {
+        "outcome": reward.score,
+        "ifd": config.ifd_weight * sign * reward.ifd,
+        "token": config.token_weight * reward.token_reward,
+        "composite": batch.training_reward,
+    }
+    for name, part in parts.items():
+        metrics[f"ispo/reward/{name}/mean"] = _mean(part)
+        metrics[f"ispo/reward/{name}/std"] = _std(part)
+    for name, rows in (("correct", correct & answered), ("wrong", ~correct & answered)):
+        mask = batch.answer_mask & rows.unsqueeze(-1)
+        metrics[f"ispo/ifd/{name}/mean"] = _mean(reward.ifd[rows])
+        metrics[f"ispo/ifd/{name}/std"] = _std(reward.ifd[rows])
+        metrics[f"ispo/answer_length/{name}"] = _mean(batch.spans.length[rows])
+        metrics[f"ispo/answer_log_prob/given_trace/{name}"] = _mean(batch.answer_log_prob[mask])
+        metrics[f"ispo/answer_log_prob/ablated/{name}"] = _mean(batch.ablated_answer_log_prob[mask])
+    return _defined(metrics)
+
+
+def advantage_metrics(advantage: torch.Tensor, batch: ObservedBatch) -> dict[str, float]:
+    """Where the gradient comes from: shares of the absolute advantage, one number a rollout, `(batch,)`."""
+    all_wrong = batch.groups.all_wrong(batch.correct)[batch.groups.ids]
+    all_right = batch.groups.all_right(batch.correct)[batch.groups.ids]
+    total = advantage.abs().sum()
+    classes = {"all_wrong": all_wrong, "all_right": all_right, "mixed": ~all_wrong & ~all_right}
+    metrics: dict[str, float | None] = {
+        f"ispo/advantage_share/{name}": float(advantage[rows].abs().sum() / total) if total > 0 else None
+        for name, rows in classes.items()
+    }
+    metrics["ispo/missing_answer_advantage"] = _mean(advantage[~batch.spans.found])
+    return _defined(metrics)
+
+
+def order_violation_rate(reward: torch.Tensor, correct: torch.Tensor, groups: RolloutGroups) -> float | None:
+    """Among pairs of a right and a wrong rollout of one group, the share in which the wrong one has the higher reward.
+
+    Returns:
+        `float`, or `None` where no group has both kinds.
+    """
+    if groups.count == 0:
+        return None
+    # Rows sorted by group, then laid out as (group, place), so that the pairs of a group are one small square.
+    order = groups.ids.argsort(stable=True)
+    first = groups.size.cumsum(0) - groups.size
+    group = groups.ids[order]
+    place = torch.arange(order.numel()) - first[group]
+    shape = (groups.count, int(groups.size.max()))
+    table = torch.zeros(shape, dtype=reward.dtype).index_put((group, place), reward[order])
+    right = torch.zeros(shape, dtype=torch.bool).index_put((group, place), correct[order])
+    wrong = torch.zeros(shape, dtype=torch.bool).index_put((group, place), ~correct[order])
+    pairs = right.unsqueeze(2) & wrong.unsqueeze(1)
+    violated = pairs & (table.unsqueeze(1) > table.unsqueeze(2))
+    return float(violated.sum() / pairs.sum()) if pairs.any() else None
+
+
+def _zero_advantage_metrics(batch: ObservedBatch) -> dict[str, float | None]:
+    groups = batch.groups
+    several = groups.size > 1  # a group of one has no spread to lose
+    flat_outcome = (groups.spread(batch.reward.score) == 0) & several
+    tokens = torch.where(batch.response_mask, batch.response_ids, -1)
+    same_tokens = torch.ones(groups.count, dtype=torch.bool)
+    if groups.count:
+        extremes = [
+            torch.zeros(groups.count, tokens.shape[1], dtype=tokens.dtype).scatter_reduce(
+                0, groups.ids.unsqueeze(-1).expand_as(tokens), tokens, reduce=how, include_self=False
+            )
+            for how in ("amin", "amax")
+        ]
+        same_tokens = (extremes[0] == extremes[1]).all(dim=-1)
+    answered_ifd = torch.where(batch.spans.found, batch.reward.ifd, 0)
+    mean = groups.reduce(answered_ifd, "mean")[groups.ids]
+    ifd_variance = groups.reduce((answered_ifd - mean) ** 2, "sum") / (groups.size - 1).clamp(min=1)
+    return {
+        "ispo/zero_adv_rate/outcome": _mean(flat_outcome[several]),
+        "ispo/zero_adv_rate/composite": _mean((groups.spread(batch.training_reward) == 0)[several]),
+        "ispo/identical_group_rate": _mean(same_tokens[several]),
+        "ispo/ifd_std_in_zero_adv_groups": _mean(ifd_variance.sqrt()[flat_outcome]),
+    }
+
+
+def _critical_token_metrics(batch: ObservedBatch) -> dict[str, float | None]:
+    reward = batch.reward
+    metrics: dict[str, float | None] = {
+        "ispo/critical_fraction/entropy": _mean(reward.entropy_mask[batch.response_mask]),
+        "ispo/critical_fraction/drift": _mean(reward.drift_mask[batch.response_mask]),
+        "ispo/critical_fraction/both": _mean((reward.entropy_mask & reward.drift_mask)[batch.response_mask]),
+    }
+    for name, rows in (("correct", batch.correct), ("wrong", ~batch.correct)):
+        row_mask = rows.unsqueeze(-1)
+        metrics[f"ispo/critical_entropy/{name}"] = _mean(batch.entropy[reward.critical_mask & row_mask])
+        metrics[f"ispo/entropy_filter_entropy/{name}"] = _mean(batch.entropy[reward.entropy_mask & row_mask])
+    return metrics
+
+
+def _mean(values: torch.Tensor) -> float | None:
+    return float(values.double().mean()) if values.numel() else None
+
+
+def _std(values: torch.Tensor) -> float | None:
+    return float(values.double().std()) if values.numel() > 1 else None
+
+
+def _defined(metrics: dict[str, float | None]) -> dict[str, float]:
+    return {name: value for name, value in metrics.items() if value is not None}

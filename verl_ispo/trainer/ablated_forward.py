@@ -1,0 +1,78 @@
+"""log p(A | Q): the answers of a batch, teacher-forced after their prompts with the trace taken out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from tensordict import TensorDict
+from verl.utils import tensordict_utils as tu
+from verl.workers.utils.padding import response_from_nested
+
+from verl_ispo.signals.answer_span import AnswerSpans
+
+
+def ablated_rows(prompts: Sequence[torch.Tensor], responses: Sequence[torch.Tensor], spans: AnswerSpans) -> TensorDict:
+    """One row for each rollout: prompt, lead-in and A, with lead-in and A as its "response".
+
+    A row more for each row keeps the data-parallel and micro-batch divisibility of the batch. A rollout without an
+    answer gets its own first token as a stand-in, whose log-prob nobody reads.
+
+    Args:
+        prompts (`Sequence[torch.Tensor]`): token ids of each prompt.
+        responses (`Sequence[torch.Tensor]`): token ids of each response.
+        spans (`AnswerSpans`): where lead-in and A lie in the responses.
+
+    Returns:
+        `TensorDict` of nested tensors in the form that verl's ``compute_log_prob`` takes.
+    """
+    tails = [
+        response[lead_in_start:end] if end > lead_in_start else response[:1]
+        for response, lead_in_start, end in zip(
+            responses, spans.lead_in_start.tolist(), spans.end.tolist(), strict=True
+        )
+    ]
+    sequences = [torch.cat([prompt, tail]) for prompt, tail in zip(prompts, tails, strict=True)]
+    masks = [torch.ones_like(tail) for tail in tails]
+    return TensorDict(
+        {
+            "prompts": _nested(prompts),
+            "responses": _nested(tails),
+            "input_ids": _nested(sequences),
+            "position_ids": _nested([torch.arange(len(sequence)) for sequence in sequences]),
+            "response_mask": _nested(masks),
+            "loss_mask": _nested(masks),
+        },
+        batch_size=len(sequences),
+    )
+
+
+def with_forward_settings(rows: TensorDict, temperature: float) -> TensorDict:
+    """Mark the rows as a plain forward: no loss, no entropy, the rollout's temperature."""
+    tu.assign_non_tensor(rows, temperature=temperature, compute_loss=False, calculate_entropy=False)
+    return rows
+
+
+def ablated_answer_log_probs(log_probs: torch.Tensor, rows: TensorDict, spans: AnswerSpans) -> torch.Tensor:
+    """The answer tokens' log-probs out of the forward's.
+
+    Args:
+        log_probs (nested `torch.Tensor`): one value a token of prompt and tail, as verl's workers return.
+        rows (`TensorDict`): of `ablated_rows`.
+        spans (`AnswerSpans`): as given to `ablated_rows`.
+
+    Returns:
+        `torch.Tensor` of shape `(batch, answer_length)`, float32, left-aligned, 0 where there is no answer token.
+    """
+    tails = response_from_nested(log_probs, rows["response_mask"]).unbind()
+    lead_in_length = (spans.start - spans.lead_in_start).tolist()
+    answers = [
+        tail[skip : skip + length].float()
+        for tail, skip, length in zip(tails, lead_in_length, spans.length.tolist(), strict=True)
+    ]
+    padded = torch.nn.utils.rnn.pad_sequence(answers, batch_first=True)
+    return padded if padded.shape[1] else padded.new_zeros(len(answers), 1)
+
+
+def _nested(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
+    return torch.nested.as_nested_tensor(list(tensors), layout=torch.jagged)

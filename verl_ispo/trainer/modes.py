@@ -1,0 +1,325 @@
+"""verl's three V1 trainers with ISPO's signals: ``ispo_sync``, ``ispo_colocate_async``, ``ispo_separate_async``.
+
+One mixin does the work. It stands *behind* verl's mode class among the bases, so that by method order its hooks run
+inside verl's: `PPOTrainerSeparateAsync` swaps the old weights in around ``_compute_old_log_prob``, and the ablated
+forward has to run on those.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import transfer_queue as tq
+from omegaconf import DictConfig
+from tensordict import TensorDict
+from transfer_queue import KVBatchMeta
+from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer
+from verl.trainer.ppo.v1.trainer_base import PPOTrainer, register_trainer
+from verl.trainer.ppo.v1.trainer_colocate_async import PPOTrainerColocateAsync
+from verl.trainer.ppo.v1.trainer_separate_async import PPOTrainerSeparateAsync
+from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
+from verl.utils.debug import marked_timer
+
+from verl_ispo.config.ispo_config import ISPOConfig
+from verl_ispo.signals.answer_span import AnswerSpans, TokenTexts, find_answer_spans, gather_answer
+from verl_ispo.signals.checks import NonFiniteSignalError
+from verl_ispo.signals.composite import compute_ispo_reward
+from verl_ispo.signals.diagnostics import ObservedBatch, advantage_metrics, signal_metrics
+from verl_ispo.signals.groups import RolloutGroups, guarded_composite
+from verl_ispo.trainer.ablated_forward import ablated_answer_log_probs, ablated_rows, with_forward_settings
+from verl_ispo.trainer.advantage import composite_rewards
+from verl_ispo.trainer.hazard_watch import HazardWatch
+from verl_ispo.trainer.outcome import correctness
+from verl_ispo.trainer.refusals import UnsupportedSettingError, refuse_unsupported_settings
+
+logger = logging.getLogger(__name__)
+logger.setLevel(os.getenv("VERL_LOGGING_LEVEL", "INFO"))
+
+HAZARD_FILE = "ispo_first_step.json"
+
+
+@dataclass(frozen=True)
+class AblatedAnswers:
+    """What the ablated forward of one batch gave, kept until the advantage is computed.
+
+    Attributes:
+        keys: the batch's keys, in the order of the rows.
+        spans: answers and lead-ins.
+        log_prob: `(batch, answer_length)` float32, log p(A | Q) token by token.
+    """
+
+    keys: tuple[str, ...]
+    spans: AnswerSpans
+    log_prob: torch.Tensor
+
+
+class ISPOTrainerMixin(PPOTrainer):
+    """ISPO on verl's V1 trainer: a second forward over the answers, and composite rewards where verl reads rewards.
+
+    With ``algorithm.adv_estimator`` other than ``ispo`` the signals are computed and logged and the rewards are left
+    alone, so that a GRPO run shows the same metrics.
+    """
+
+    verl_mode: str
+
+    def __init__(self, config: DictConfig) -> None:
+        self.ispo_config = ISPOConfig.from_mapping(config.algorithm.get("ispo"))
+        refuse_unsupported_settings(config)
+        # verl compares trainer_mode with the literals of its own modes, to choose replay buffer and checkpoints.
+        with _setting(config.trainer.v1, "trainer_mode", self.verl_mode):
+            super().__init__(config)
+        # The drift filter needs the reference policy, also where no KL term asks verl for it.
+        self.use_reference_policy = True
+        self.hazard_watch = HazardWatch()
+        self._token_texts: TokenTexts | None = None
+        self._ablated: AblatedAnswers | None = None
+        if self.trains_ispo and config.actor_rollout_ref.rollout.n < 2:
+            logger.warning("actor_rollout_ref.rollout.n=1: a group of one has no group-relative advantage")
+        if not self.trains_ispo:
+            logger.info(f"adv_estimator={config.algorithm.adv_estimator}: ISPO's signals are logged, not trained on")
+
+    @property
+    def trains_ispo(self) -> bool:
+        """Whether the composite reward is trained on, or only logged."""
+        return self.config.algorithm.adv_estimator == "ispo"
+
+    def _build_replay_buffer(self) -> ReplayBuffer:
+        replay_buffer = super()._build_replay_buffer()
+        poll_interval_s = self.config.trainer.v1.get("ispo", {}).get("poll_interval_s")
+        if poll_interval_s is not None:
+            replay_buffer.poll_interval = float(poll_interval_s)
+        return replay_buffer
+
+    def _init_resource_pool_mgr(self) -> None:
+        # verl starts the reference policy where actor.use_kl_loss is set; the loss itself must not see that.
+        with _setting(self.config.actor_rollout_ref.actor, "use_kl_loss", True):
+            super()._init_resource_pool_mgr()
+
+    def _compute_old_log_prob(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
+        batch = super()._compute_old_log_prob(batch, metrics)
+        self._ablated = self._compute_ablated_answers(batch)
+        return batch
+
+    def _compute_ablated_answers(self, batch: KVBatchMeta) -> AblatedAnswers:
+        """Find the answers and score them without their traces, under the weights that gave the old log-probs."""
+        with marked_timer("ispo_answer_span", self.timing_raw):
+            data = _fetch(batch, ["prompts", "responses", "position_ids"])
+            if data["position_ids"].dim() > 2:
+                raise UnsupportedSettingError(
+                    "ISPO's ablated prompts are text: models with multi-dimensional position ids (vision, audio) are "
+                    "not supported"
+                )
+            prompts, responses = data["prompts"].unbind(), data["responses"].unbind()
+            spans = find_answer_spans(
+                [response.tolist() for response in responses], self._token_text(), self.ispo_config.answer_format
+            )
+        with marked_timer("ispo_ablated_log_prob", self.timing_raw):
+            rows = with_forward_settings(
+                ablated_rows(prompts, responses, spans), self.config.actor_rollout_ref.rollout.temperature
+            )
+            output = self.actor_rollout_wg.compute_log_prob(rows)
+            log_prob = ablated_answer_log_probs(output["log_probs"], rows, spans)
+        return AblatedAnswers(keys=tuple(batch.keys), spans=spans, log_prob=log_prob)
+
+    def _compute_advantage(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
+        with marked_timer("ispo_reward", self.timing_raw):
+            data = _fetch(batch, ["rm_scores", "response_mask"])
+            outcome, response_mask = data["rm_scores"], data["response_mask"]
+            real_rows = [row for row, tag in enumerate(batch.tags) if not tag.get("is_padding", False)]
+            observed = self._observe(batch, real_rows)
+            metrics.update(signal_metrics(observed, self.ispo_config))
+
+        if not self.trains_ispo:
+            result = super()._compute_advantage(batch, metrics)
+        else:
+            composite = torch.zeros(len(batch)).index_copy(0, torch.tensor(real_rows), observed.training_reward)
+            rewards = _on_last_token(composite, response_mask)
+            _store(batch, rm_scores=rewards)
+            try:
+                with composite_rewards():
+                    result = super()._compute_advantage(batch, metrics)
+            finally:
+                # verl logs rm_scores as the score and token_level_rewards as the reward; both stay true.
+                _store(batch, rm_scores=outcome)
+            if not self.config.algorithm.use_kl_in_reward:
+                _store(batch, token_level_rewards=rewards)
+
+        advantages = _fetch(batch, ["advantages", "response_mask"])
+        per_rollout = _first_masked(advantages["advantages"], advantages["response_mask"])[real_rows]
+        metrics.update(advantage_metrics(per_rollout, observed))
+        for warning in self.hazard_watch.observe(metrics):
+            logger.warning(f"step {self.global_steps}: {warning}")
+        return result
+
+    def _observe(self, batch: KVBatchMeta, real_rows: Sequence[int]) -> ObservedBatch:
+        """Signals, composite reward and all that the metrics need, for the rows that are no padding."""
+        ablated = self._ablated
+        if ablated is None or ablated.keys != tuple(batch.keys):
+            raise RuntimeError("the ablated forward ran on another batch than the advantage: verl's step has changed")
+        keys = [batch.keys[row] for row in real_rows]
+        _refuse_multi_output_sessions(keys)
+        fields = ["uid", "rm_scores", "old_log_probs", "ref_log_prob", "entropy", "response_mask", "responses"]
+        data = _fetch(batch, [*fields, "extra_fields"])
+        if "ref_log_prob" not in data.keys():  # noqa: SIM118 - a TensorDict iterates over rows
+            raise UnsupportedSettingError("no reference log-probs: ISPO's drift filter needs the reference policy")
+
+        def padded(name: str) -> torch.Tensor:
+            return data[name].to_padded_tensor(0)[real_rows]
+
+        spans = AnswerSpans(
+            *(column[real_rows] for column in (ablated.spans.lead_in_start, ablated.spans.start, ablated.spans.end))
+        )
+        log_prob, entropy, response_ids = (
+            padded("old_log_probs").float(),
+            padded("entropy").float(),
+            padded("responses"),
+        )
+        response_mask = padded("response_mask").bool()
+        answer_log_prob, answer_mask = gather_answer(log_prob, spans)
+        ablated_log_prob = ablated.log_prob[real_rows][:, : answer_mask.shape[1]]
+        score = padded("rm_scores").sum(dim=-1)
+        extra_fields = list(data["extra_fields"])
+        correct = correctness(score, [_reward_extra_info(extra_fields[row]) for row in real_rows])
+        uids = list(data["uid"])
+        groups = RolloutGroups.from_labels([str(uids[row]) for row in real_rows])
+        try:
+            reward = compute_ispo_reward(
+                score=score,
+                correct=correct,
+                log_prob=log_prob,
+                ref_log_prob=padded("ref_log_prob").float(),
+                entropy=entropy,
+                response_mask=response_mask,
+                answer_log_prob=answer_log_prob,
+                ablated_answer_log_prob=ablated_log_prob,
+                answer_mask=answer_mask,
+                config=self.ispo_config,
+                entropy_candidate_mask=self._outside_the_answer(response_ids, spans),
+            )
+        except NonFiniteSignalError as error:
+            raise RuntimeError(f"step {self.global_steps}, rollout {keys[error.row]}: {error}") from error
+        training_reward = guarded_composite(reward, correct, groups, self.ispo_config) if self.trains_ispo else score
+        return ObservedBatch(
+            reward=reward,
+            training_reward=training_reward,
+            correct=correct,
+            groups=groups,
+            spans=spans,
+            response_ids=response_ids,
+            response_mask=response_mask,
+            entropy=entropy,
+            answer_log_prob=answer_log_prob,
+            ablated_answer_log_prob=ablated_log_prob,
+            answer_mask=answer_mask,
+        )
+
+    def _outside_the_answer(self, response_ids: torch.Tensor, spans: AnswerSpans) -> torch.Tensor:
+        """Tokens that are neither the answer's nor the end of sequence, `(batch, response_length)` bool."""
+        place = torch.arange(response_ids.shape[1])
+        in_answer = (place >= spans.start.unsqueeze(-1)) & (place < spans.end.unsqueeze(-1))
+        return ~in_answer & (response_ids != self.tokenizer.eos_token_id)
+
+    def _token_text(self) -> TokenTexts:
+        if self._token_texts is None:
+            self._token_texts = TokenTexts(
+                lambda token_id: self.tokenizer.decode([token_id], clean_up_tokenization_spaces=False),
+                special_ids=self.tokenizer.all_special_ids,
+            )
+        return self._token_texts
+
+    def _save_checkpoint(self) -> None:
+        # Written first, since verl's own last act is to name this step the latest complete one.
+        folder = Path(self.config.trainer.default_local_dir) / f"global_step_{self.global_steps}"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / HAZARD_FILE).write_text(json.dumps(self.hazard_watch.first))
+        super()._save_checkpoint()
+
+    def _load_checkpoint(self) -> None:
+        super()._load_checkpoint()
+        saved = Path(self.config.trainer.default_local_dir) / f"global_step_{self.global_steps}" / HAZARD_FILE
+        if self.global_steps and saved.exists():
+            self.hazard_watch = HazardWatch(json.loads(saved.read_text()))
+
+
+@register_trainer("ispo_sync")
+class ISPOTrainerSync(PPOTrainerSync, ISPOTrainerMixin):
+    """verl's synchronous trainer with ISPO."""
+
+    verl_mode = "sync"
+
+
+@register_trainer("ispo_colocate_async")
+class ISPOTrainerColocateAsync(PPOTrainerColocateAsync, ISPOTrainerMixin):
+    """verl's colocated asynchronous trainer (partial rollouts) with ISPO."""
+
+    verl_mode = "colocate_async"
+
+
+@register_trainer("ispo_separate_async")
+class ISPOTrainerSeparateAsync(PPOTrainerSeparateAsync, ISPOTrainerMixin):
+    """verl's asynchronous trainer with rollouts on devices of their own, with ISPO."""
+
+    verl_mode = "separate_async"
+
+
+@contextmanager
+def _setting(section: DictConfig, key: str, value: Any) -> Iterator[None]:
+    """Set one key of a config for the length of the block."""
+    before = section[key]
+    section[key] = value
+    try:
+        yield
+    finally:
+        section[key] = before
+
+
+def _fetch(batch: KVBatchMeta, fields: list[str]) -> TensorDict:
+    return tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=fields)
+
+
+def _store(batch: KVBatchMeta, **fields: torch.Tensor) -> None:
+    tq.kv_batch_put(
+        keys=batch.keys, partition_id=batch.partition_id, fields=TensorDict(fields, batch_size=len(batch.keys))
+    )
+
+
+def _on_last_token(rewards: torch.Tensor, response_mask: torch.Tensor) -> torch.Tensor:
+    """One reward a row on the last token that the policy wrote, zeros elsewhere; nested as ``response_mask`` is."""
+    rows = []
+    for reward, mask in zip(rewards, response_mask.unbind(), strict=True):
+        row = torch.zeros(len(mask))
+        written = mask.nonzero()
+        if len(written):
+            row[int(written[-1])] = reward
+        rows.append(row)
+    return torch.nested.as_nested_tensor(rows, layout=torch.jagged)
+
+
+def _first_masked(values: torch.Tensor, response_mask: torch.Tensor) -> torch.Tensor:
+    """Each row's value at its first written token, `(batch,)`; 0 for a row without one."""
+    padded, mask = values.to_padded_tensor(0), response_mask.to_padded_tensor(0).bool()
+    first = mask.int().argmax(dim=-1, keepdim=True)
+    return torch.where(mask.any(dim=-1), padded.gather(-1, first).squeeze(-1), 0)
+
+
+def _reward_extra_info(extra_fields: Any) -> dict[str, Any]:
+    extra_fields = getattr(extra_fields, "data", extra_fields)
+    return extra_fields.get("reward_extra_info") or {}
+
+
+def _refuse_multi_output_sessions(keys: Sequence[str]) -> None:
+    # verl's keys read {prompt}_{session}_{output}; its own GRPO counts only the last output of a session.
+    several = [key for key in keys if key.rsplit("_", 1)[-1] != "0"]
+    if several:
+        raise UnsupportedSettingError(
+            f"rollout {several[0]} is a further output of its session: agent loops with several outputs a session are "
+            "not supported by ISPO, whose groups count each output as a rollout"
+        )
