@@ -36,10 +36,14 @@ def parse_levels(text: str) -> tuple[int, ...]:
     for part in text.split(","):
         match = re.fullmatch(r"\s*(\d)\s*(?:-\s*(\d)\s*)?", part)
         if match is None or not set(span := range(int(match[1]), int(match[2] or match[1]) + 1)) <= set(LEVELS):
-            raise argparse.ArgumentTypeError(f"{text!r}: give levels of {min(LEVELS)} to {max(LEVELS)}, e.g. 1-4 or 1,3")
+            raise argparse.ArgumentTypeError(
+                f"{text!r}: give levels of {min(LEVELS)} to {max(LEVELS)}, e.g. 1-4 or 1,3"
+            )
         levels.update(span)
     if not levels:
-        raise argparse.ArgumentTypeError(f"{text!r} is an empty choice of levels; write the smaller one first, e.g. 1-4")
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is an empty choice of levels; write the smaller one first, e.g. 1-4"
+        )
     return tuple(sorted(levels))
 
 

@@ -34,7 +34,14 @@ from tqdm import tqdm
 from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2ForCausalLM, Qwen2Tokenizer
 
 from verl_ispo.tiny_task.base_model import build_model
-from verl_ispo.tiny_task.problems import LEVELS, Problem, ResponseMix, draw_response, held_out_problems, training_problems
+from verl_ispo.tiny_task.problems import (
+    LEVELS,
+    Problem,
+    ResponseMix,
+    draw_response,
+    held_out_problems,
+    training_problems,
+)
 from verl_ispo.tiny_task.reward import compute_score
 from verl_ispo.tiny_task.tokenizer import build_tokenizer
 

@@ -105,10 +105,10 @@ class ISPOTrainerMixin(PPOTrainer):
 
     def _compute_old_log_prob(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
         batch = super()._compute_old_log_prob(batch, metrics)
-        self._ablated = self._compute_ablated_answers(batch)
+        self._ablated = self._compute_ablated_answers(batch, metrics)
         return batch
 
-    def _compute_ablated_answers(self, batch: KVBatchMeta) -> AblatedAnswers:
+    def _compute_ablated_answers(self, batch: KVBatchMeta, metrics: dict) -> AblatedAnswers:
         """Find the answers and score them without their traces, under the weights that gave the old log-probs."""
         with marked_timer("ispo_answer_span", self.timing_raw):
             data = _fetch(batch, ["prompts", "responses", "position_ids"])
@@ -127,6 +127,9 @@ class ISPOTrainerMixin(PPOTrainer):
             )
             output = self.actor_rollout_wg.compute_log_prob(rows)
             log_prob = ablated_answer_log_probs(output["log_probs"], rows, spans)
+        # The cost to expect of the second forward is its share of the tokens.
+        metrics["ispo/tokens/old_log_prob"] = sum(tag["seq_len"] for tag in batch.tags)
+        metrics["ispo/tokens/ablated"] = int(rows["input_ids"].offsets()[-1])
         return AblatedAnswers(keys=tuple(batch.keys), spans=spans, log_prob=log_prob)
 
     def _compute_advantage(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
