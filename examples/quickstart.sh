@@ -26,7 +26,7 @@ export VERL_PLATFORM=cpu OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_O
 started_s=$SECONDS
 
 echo "== 1/4 the tiny model: a warm start on worked arithmetic"
-OMP_NUM_THREADS=2 python -m verl_ispo.tiny_task.warm_start --out "$OUT/base"
+python -m verl_ispo.tiny_task.warm_start --out "$OUT/base"
 
 echo "== 2/4 the problems: $OUT/data"
 python -m verl_ispo.tiny_task.make_data --out "$OUT/data" --levels "$LEVELS"

@@ -4,7 +4,8 @@ What is checked, and where it comes from:
 - a training of three steps logs METHOD's metrics, keeps verl's (score = outcome, reward = composite), and has no
   critical token at step 1, where policy and reference are the same model;
 - resumed from the checkpoint of step 2 it repeats step 3 of the undisturbed run;
-- with both weights 0 it is verl's stock GRPO, number for number;
+- with both weights 0 it is verl's stock GRPO (up to the order of sums: the stock trainer's rows come in random order;
+  to the bit it is shown on the estimator and the loss);
 - two workers (gloo, FSDP2, a rollout server each) see what one sees, since rollouts are drawn from seeds of their own;
 - the two asynchronous modes train, the separate one with the old weights swapped in around the ablated forward;
 - what must not be trained on stops the run with the reason, before anything is written.
@@ -88,18 +89,25 @@ def test_two_workers_see_what_one_sees(train: Train):
 
 
 def test_with_both_weights_zero_it_is_verls_grpo(train: Train):
+    whole_batch = "actor_rollout_ref.actor.ppo_mini_batch_size=4"
     stock = train(
+        whole_batch,
         "algorithm.adv_estimator=grpo",
         "trainer.v1.trainer_mode=sync",
         "actor_rollout_ref.actor.policy_loss.loss_mode=vanilla",
         "trainer.total_training_steps=2",
     )
-    zero = train("algorithm.ispo.ifd_weight=0", "algorithm.ispo.token_weight=0", "trainer.total_training_steps=2")
+    zero = train(
+        whole_batch,
+        "algorithm.ispo.ifd_weight=0",
+        "algorithm.ispo.token_weight=0",
+        "trainer.total_training_steps=2",
+    )
     assert stock.exit_status == zero.exit_status == 0, zero.output[-3000:]
     for step, metrics in stock.steps.items():
         same = {name: zero.steps[step][name] for name in metrics if name in zero.steps[step]}
         assert same.keys() == metrics.keys()
-        assert_same_metrics(same, metrics, tolerance=0)
+        assert_same_metrics(same, metrics, tolerance=1e-4)
 
 
 @pytest.mark.parametrize(
