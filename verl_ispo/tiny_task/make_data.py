@@ -9,10 +9,8 @@ a third of them all wrong. The held-out file covers all six levels either way an
 from __future__ import annotations
 
 import argparse
-import os
 import random
 import re
-import tempfile
 from collections.abc import Iterable, Sequence
 from itertools import islice
 from pathlib import Path
@@ -20,6 +18,7 @@ from typing import Any
 
 import pandas as pd
 
+from verl_ispo.tiny_task.atomic_file import atomic_file
 from verl_ispo.tiny_task.problems import LEVELS, Problem, held_out_problems, training_problems
 
 TRAIN_DATA_SOURCE = "tiny_arithmetic"
@@ -36,10 +35,14 @@ def parse_levels(text: str) -> tuple[int, ...]:
     for part in text.split(","):
         match = re.fullmatch(r"\s*(\d)\s*(?:-\s*(\d)\s*)?", part)
         if match is None or not set(span := range(int(match[1]), int(match[2] or match[1]) + 1)) <= set(LEVELS):
-            raise argparse.ArgumentTypeError(f"{text!r}: give levels of {min(LEVELS)} to {max(LEVELS)}, e.g. 1-4 or 1,3")
+            raise argparse.ArgumentTypeError(
+                f"{text!r}: give levels of {min(LEVELS)} to {max(LEVELS)}, e.g. 1-4 or 1,3"
+            )
         levels.update(span)
     if not levels:
-        raise argparse.ArgumentTypeError(f"{text!r} is an empty choice of levels; write the smaller one first, e.g. 1-4")
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is an empty choice of levels; write the smaller one first, e.g. 1-4"
+        )
     return tuple(sorted(levels))
 
 
@@ -56,18 +59,8 @@ def to_row(problem: Problem, *, index: int, split: str, data_source: str) -> dic
 
 def write_parquet(rows: Iterable[dict[str, Any]], path: Path) -> None:
     """Write rows to a parquet file that appears under its name only when it is complete."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            pd.DataFrame(list(rows)).to_parquet(file, index=False)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)  # mkstemp's 0600 would hide the file from other users of a shared folder
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    with atomic_file(path) as file:
+        pd.DataFrame(list(rows)).to_parquet(file, index=False)
 
 
 def make_rows(

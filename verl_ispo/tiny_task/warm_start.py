@@ -31,16 +31,16 @@ import torch
 import transformers
 from torch.nn import functional
 from tqdm import tqdm
-from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2ForCausalLM, Qwen2Tokenizer
+from transformers import Qwen2ForCausalLM, Qwen2Tokenizer
 
+from verl_ispo.tiny_task.atomic_file import atomic_file
 from verl_ispo.tiny_task.base_model import build_model
-from verl_ispo.tiny_task.problems import LEVELS, Problem, ResponseMix, draw_response, held_out_problems, training_problems
-from verl_ispo.tiny_task.reward import compute_score
+from verl_ispo.tiny_task.greedy_evaluation import evaluate, format_report
+from verl_ispo.tiny_task.problems import LEVELS, ResponseMix, draw_response, held_out_problems, training_problems
 from verl_ispo.tiny_task.tokenizer import build_tokenizer
 
 RECORD_NAME = "warm_start.json"
 CHECKPOINT_NAME = "checkpoint.pt"
-MAX_NEW_TOKENS = 96
 IGNORED = -100  # label of a position without a loss, as in torch's cross_entropy
 
 
@@ -164,46 +164,6 @@ def train_step(
     return loss_sum
 
 
-def greedy_responses(
-    model: Qwen2ForCausalLM, tokenizer: Qwen2Tokenizer, questions: Sequence[str], max_new_tokens: int = MAX_NEW_TOKENS
-) -> list[str]:
-    """Decode one greedy response for each question, all in one batch."""
-    batch = tokenizer.apply_chat_template(
-        [[{"role": "user", "content": question}] for question in questions],
-        add_generation_prompt=True,
-        padding=True,
-        return_dict=True,
-        return_tensors="pt",
-        tokenizer_kwargs={"padding_side": "left"},
-    )
-    with torch.inference_mode():
-        output = model.generate(**batch, do_sample=False, max_new_tokens=max_new_tokens)
-    return tokenizer.batch_decode(output[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)
-
-
-def evaluate(model: Qwen2ForCausalLM, tokenizer: Qwen2Tokenizer, problems: Sequence[Problem]) -> dict[str, Any]:
-    """Score greedy responses; gives counts by level and the shares of responses with a trace and without an answer."""
-    model.eval()
-    responses = greedy_responses(model, tokenizer, [problem.question for problem in problems])
-    correct: dict[int, int] = dict.fromkeys(sorted({problem.level for problem in problems}), 0)
-    for problem, response in zip(problems, responses, strict=True):
-        correct[problem.level] += compute_score("warm_start", response, str(problem.answer))["acc"]
-    by_level = {
-        str(level): {"correct": count, "problems": sum(problem.level == level for problem in problems)}
-        for level, count in correct.items()
-    }
-    before_box = [response.partition("\\boxed{") for response in responses]
-    return {
-        "accuracy": sum(entry["correct"] / entry["problems"] for entry in by_level.values()) / len(by_level),
-        "by_level": by_level,
-        "trace_share": sum(bool(trace.strip()) for trace, _, _ in before_box) / len(responses),
-        "answer_missing_rate": sum(not box for _, box, _ in before_box) / len(responses),
-        "examples": {
-            problem.question: response for problem, response in list(zip(problems, responses, strict=True))[::50]
-        },
-    }
-
-
 def as_json(options: WarmStartOptions) -> dict[str, Any]:
     """The options as they read back from JSON, so that they can be compared with a record."""
     return json.loads(json.dumps(dataclasses.asdict(options)))
@@ -246,16 +206,6 @@ def read_complete(out: Path, options: WarmStartOptions) -> dict[str, Any] | None
     return record
 
 
-def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Write a checkpoint so that a kill at any moment leaves the old one or the new one."""
-    temporary = path.with_suffix(".tmp")
-    with temporary.open("wb") as file:
-        torch.save(state, file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-
-
 def load_checkpoint(path: Path, options: WarmStartOptions) -> dict[str, Any] | None:
     """Load a checkpoint if there is one of the same options; says so when it starts over."""
     if not path.exists():
@@ -289,7 +239,7 @@ def train(
         checkpoint_every (`int`): steps between two checkpoints.
 
     Returns:
-        `tuple`: the model, and ``{"train_time_s": float, "loss": list}`` with the mean loss of each phase's last 20 steps.
+        `tuple`: the model, and ``{"train_time_s": float, "loss": list}``, the mean loss of each phase's last 20 steps.
     """
     model = build_model(tokenizer, options.seed)
     state = load_checkpoint(checkpoint_path, options)
@@ -326,18 +276,17 @@ def train(
                 progress.set_postfix(loss=f"{loss:.3f}", refresh=False)
                 progress.update()
                 if (step + 1) % checkpoint_every == 0 or step + 1 == phase.steps:
-                    save_checkpoint(
-                        checkpoint_path,
-                        {
-                            "options": as_json(options),
-                            "model": model.state_dict(),
-                            "optimizer": optimizer.state_dict(),
-                            "phase": phase_index,
-                            "step": step + 1,
-                            "train_time_s": time.perf_counter() - started,
-                            "losses": losses,
-                        },
-                    )
+                    checkpoint = {
+                        "options": as_json(options),
+                        "model": model.state_dict(),
+                        "optimizer": optimizer.state_dict(),
+                        "phase": phase_index,
+                        "step": step + 1,
+                        "train_time_s": time.perf_counter() - started,
+                        "losses": losses,
+                    }
+                    with atomic_file(checkpoint_path) as file:
+                        torch.save(checkpoint, file)
     return model, {
         "train_time_s": round(time.perf_counter() - started, 1),
         "loss": [sum(tail) / len(tail) if tail else None for tail in losses],
@@ -356,21 +305,6 @@ def publish(model: Qwen2ForCausalLM, tokenizer: Qwen2Tokenizer, record: dict[str
             os.fsync(file.fileno())
     os.replace(complete, out)
     shutil.rmtree(work)
-
-
-def format_report(record: dict[str, Any]) -> str:
-    """The held-out accuracy by level and the share of traces, as a few lines of text."""
-    held_out = record["held_out"]
-    lines = [f"Greedy accuracy on held-out problems: {held_out['accuracy']:.3f} (mean over levels)"]
-    for name, entry in held_out["by_level"].items():
-        level = LEVELS[int(name)]
-        lines.append(
-            f"  level {name} ({level.terms} operands up to {level.largest_operand}): "
-            f"{entry['correct'] / entry['problems']:.2f} ({entry['correct']} of {entry['problems']})"
-        )
-    lines.append(f"Greedy responses with a trace: {held_out['trace_share']:.0%}")
-    lines.append(f"Greedy responses without an answer: {held_out['answer_missing_rate']:.0%}")
-    return "\n".join(lines)
 
 
 def warm_start(out: Path, options: WarmStartOptions, checkpoint_every: int = 50) -> dict[str, Any]:
@@ -408,11 +342,6 @@ def warm_start(out: Path, options: WarmStartOptions, checkpoint_every: int = 50)
     return record
 
 
-def load(folder: Path) -> tuple[Qwen2ForCausalLM, Qwen2Tokenizer]:
-    """Load a warm-started model and its tokenizer."""
-    return AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
-
-
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m verl_ispo.tiny_task.warm_start",
@@ -435,7 +364,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         record = warm_start(args.out, options)
     except (FileExistsError, ValueError) as error:
         parser.error(str(error))
-    print(format_report(record))
+    print(format_report(record["held_out"]))
 
 
 if __name__ == "__main__":
