@@ -217,7 +217,8 @@ def describe(runs: Mapping[str, pd.DataFrame], problems_per_level: int) -> str:
         half = Accuracy(0, {"half": problems_per_level // 2}, problems_per_level).interval("half")
         none = Accuracy(0, {"none": 0}, problems_per_level).interval("none")
         parts.append(
-            f"n = {some.total_problems} problems, {problems_per_level} a level; s.e. = binomial standard error of final.\n"
+            f"n = {some.total_problems} problems, {problems_per_level} a level; "
+            "s.e. = binomial standard error of final.\n"
             f"A level's 0.50 stands for {half[0]:.2f} to {half[1]:.2f}, and its 0.00 for up to {none[1]:.2f} "
             "(95 % Wilson interval)."
         )
