@@ -166,11 +166,9 @@ def test_the_rows_have_a_fixed_order(three_runs, tmp_path):
     extra = make_run(tmp_path / "a_run_of_mine", (50, 50, 48, 26, 20, 8))
     runs = summary.read_runs([extra, *three_runs])
     assert list(runs) == ["GRPO", "ISPO (literal)", "ISPO (guarded)", "a_run_of_mine"]
-    for table in (
-        summary.signal_table(runs),
-        summary.accuracy_table({k: read_accuracies(v, 50) for k, v in runs.items()}),
-    ):
-        assert list(table.index) == list(runs)
+    accuracies = {label: read_accuracies(run, 50) for label, run in runs.items()}
+    assert list(summary.accuracy_table(accuracies).index) == list(runs)
+    assert list(summary.signal_table(runs).index) == list(runs)
 
 
 def test_the_table_shows_the_counts(three_runs):
@@ -195,11 +193,9 @@ def test_the_text_says_what_the_numbers_show(three_runs):
     assert "ISPO (guarded) against ISPO (literal): +0.157" in text
     assert "GRPO: in 30 of 30 steps some group's outcomes were all equal" in text
     assert "was 0 in 30 steps, at most 0.00" in text
-    assert (
-        "ISPO (literal) ended with more than GRPO (+40% points)" not in text
-    )  # 0.4 minus 0.01, averaged over 10 steps
-    assert "ISPO (literal) ended with more than GRPO" in text
-    assert "ISPO (literal) ended with about as many as GRPO" in text  # missing answers
+    # dropped traces fall linearly from 0.6 to 0.01 and 0.4: at steps 21 to 30 the gap is 0.85 x 0.39 on average
+    assert "ISPO (literal) ended with more than GRPO (+33% points)" in text
+    assert "ISPO (literal) ended with about as many as GRPO (+0% points)" in text  # missing answers
     assert "One seed" in text
 
 

@@ -29,14 +29,19 @@ def tokenizer(saved):
     return AutoTokenizer.from_pretrained(saved)
 
 
-@given(text=st.text(alphabet=st.characters(min_codepoint=0, max_codepoint=0x7F)))
+def without_special_tokens(text):
+    """A text that spells out a special token is that token, as with Qwen's own tokenizer."""
+    return not any(token in text for token in ("<|im_end|>", "<|endoftext|>", "<|im_start|>"))
+
+
+@given(text=st.text(alphabet=st.characters(max_codepoint=0x7F)).filter(without_special_tokens))
 def test_ascii_text_is_its_bytes_and_back(tokenizer, text):
     ids = tokenizer.encode(text, add_special_tokens=False)
     assert ids == list(text.encode())
     assert tokenizer.decode(ids) == text
 
 
-@given(text=st.text())
+@given(text=st.text().filter(without_special_tokens))
 def test_any_text_comes_back_as_its_composed_form(tokenizer, text):
     ids = tokenizer.encode(text, add_special_tokens=False)
     assert ids == list(unicodedata.normalize("NFC", text).encode())

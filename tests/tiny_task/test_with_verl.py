@@ -1,4 +1,4 @@
-"""verl 0.9.1's own code on what the tiny task writes: tokenizer, prompt builder, data set, scorer, validation names, log.
+"""verl 0.9.1's own code on what the tiny task writes: tokenizer, prompts, data set, scorer, validation names, log.
 
 Importing verl takes seconds, and the data set goes through the ``datasets`` library, hence the mark.
 

@@ -95,7 +95,7 @@ def read_accuracies(run: pd.DataFrame, problems_per_level: int) -> list[Accuracy
 def accuracy_series(run: pd.DataFrame, problems_per_level: int) -> tuple[pd.Series, pd.Series]:
     """Mean accuracy over the levels, and its standard error, by step."""
     found = read_accuracies(run, problems_per_level)
-    steps = [accuracy.step for accuracy in found]
+    steps = pd.Index([accuracy.step for accuracy in found], dtype="int64")
     return (
         pd.Series([accuracy.mean for accuracy in found], steps, dtype="float64"),
         pd.Series([accuracy.standard_error for accuracy in found], steps, dtype="float64"),

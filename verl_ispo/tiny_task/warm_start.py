@@ -196,11 +196,12 @@ def read_complete(out: Path, options: WarmStartOptions) -> dict[str, Any] | None
     record_path = out / RECORD_NAME
     try:
         record = json.loads(record_path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        recorded = record["options"]
+    except (OSError, ValueError, TypeError, KeyError) as error:
         raise FileExistsError(
-            f"{out} exists but holds no readable {RECORD_NAME} ({error}); choose another --out or remove it yourself"
+            f"{out} exists but holds no readable {RECORD_NAME} ({error!r}); choose another --out or remove it yourself"
         ) from error
-    difference = describe_difference(record.get("options"), as_json(options))
+    difference = describe_difference(recorded, as_json(options))
     if difference:
         raise FileExistsError(
             f"{out} holds a warm start made with other options ({'; '.join(difference)}); "
