@@ -114,6 +114,9 @@ def compute_ispo_reward(
     check_finite(response_mask, log_prob=log_prob, ref_log_prob=ref_log_prob, entropy=entropy)
     check_finite(answer_mask, answer_log_prob=answer_log_prob, ablated_answer_log_prob=ablated_answer_log_prob)
 
+    log_prob, ref_log_prob, entropy = (_at_least_float32(values) for values in (log_prob, ref_log_prob, entropy))
+    answer_log_prob, ablated_answer_log_prob = map(_at_least_float32, (answer_log_prob, ablated_answer_log_prob))
+
     candidates = response_mask
     if config.exclude_answer_from_critical:
         if entropy_candidate_mask is None:
@@ -152,3 +155,8 @@ def compute_ispo_reward(
         drift_mask=drift_mask,
         answer_found=answer_mask.any(dim=-1),
     )
+
+
+def _at_least_float32(values: torch.Tensor) -> torch.Tensor:
+    # A difference of two bfloat16 log-probs, taken in bfloat16, is off by more than the drift threshold's second digit.
+    return values.to(torch.promote_types(values.dtype, torch.float32))
