@@ -95,16 +95,17 @@ def compute_ispo_reward(
         NonFiniteSignalError: NaN or infinity where a mask is true, with field, row and position.
         ValueError: `exclude_answer_from_critical` without `entropy_candidate_mask`.
     """
-    check_same_shape((score.shape[0],), score=score, correct=correct)
+    batch = score.shape[0] if score.dim() else 1
+    check_same_shape((batch,), score=score, correct=correct)
     check_same_shape(
-        (score.shape[0], *log_prob.shape[1:]),
+        (batch, log_prob.shape[-1] if log_prob.dim() else 1),
         log_prob=log_prob,
         ref_log_prob=ref_log_prob,
         entropy=entropy,
         response_mask=response_mask,
     )
     check_same_shape(
-        (score.shape[0], *answer_mask.shape[1:]),
+        (batch, answer_mask.shape[-1] if answer_mask.dim() else 1),
         answer_log_prob=answer_log_prob,
         ablated_answer_log_prob=ablated_answer_log_prob,
         answer_mask=answer_mask,
