@@ -11,7 +11,7 @@ from __future__ import annotations
 import pytest
 import torch
 from hypothesis import given, settings
-from loop_reference import (
+from tests.signals.loop_reference import (
     Rollout,
     mean,
     members,
@@ -19,7 +19,7 @@ from loop_reference import (
     reference_reward,
     sample_std,
 )
-from rollout_batches import answer_spans, batches, configs, library_reward, padded, reward_inputs
+from tests.signals.rollout_batches import answer_spans, batches, configs, library_reward, padded, reward_inputs
 
 from verl_ispo import ISPOConfig
 from verl_ispo.signals.diagnostics import (

@@ -17,8 +17,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from loop_reference import Rollout, reference_advantage, reference_guarded, reference_reward
-from rollout_batches import batches, configs, library_reward
+from tests.signals.loop_reference import Rollout, reference_advantage, reference_guarded, reference_reward
+from tests.signals.rollout_batches import batches, configs, library_reward
 
 from verl_ispo import ISPOConfig
 from verl_ispo.signals.critical_tokens import entropy_filter
