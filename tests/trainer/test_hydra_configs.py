@@ -13,6 +13,9 @@ from hydra import compose, initialize_config_module
 from hydra.errors import ConfigCompositionException
 from omegaconf import DictConfig, OmegaConf
 
+from verl.trainer.ppo.utils import need_critic, need_reference_policy
+from verl.utils.config import validate_config
+
 from verl_ispo import ISPOConfig
 
 
@@ -43,9 +46,19 @@ def test_paper_values(name: str, strategy: str) -> None:
 
 @pytest.mark.parametrize("name", ["ispo_trainer", "ispo_megatron_trainer"])
 def test_every_setting_can_be_overridden_without_a_plus(name: str) -> None:
-    for key, value in {**ISPOConfig().to_dict(), "max_abs_ifd": 2.0, "all_wrong_groups": "informative"}.items():
-        config = composed(f"algorithm.ispo.{key}={value}", name=name)
-        assert getattr(ISPOConfig.from_mapping(config.algorithm.ispo), key) == value
+    wanted = {key: other(value) for key, value in ISPOConfig().to_dict().items()}
+    wanted |= {"critical_selection": "union", "answer_format": "boxed", "missing_answer": "group_min"}
+    wanted |= {"all_wrong_groups": "informative", "all_right_groups": "off"}
+    config = composed(*(f"algorithm.ispo.{key}={value}" for key, value in wanted.items()), name=name)
+    assert ISPOConfig.from_mapping(config.algorithm.ispo).to_dict() == wanted
+
+
+@pytest.mark.parametrize("name", ["ispo_trainer", "ispo_megatron_trainer"])
+def test_data_and_model_are_all_that_a_user_has_to_give(name: str) -> None:
+    """verl's own validation, as its main runs it first, with nothing else set on the command line."""
+    config = composed("data.train_files=train.parquet", "actor_rollout_ref.model.path=some/model", name=name)
+    validate_config(config, use_reference_policy=need_reference_policy(config), use_critic=need_critic(config))
+    assert OmegaConf.missing_keys(config) == {"reward.reward_model.rollout.name"}  # of a reward model, which is off
 
 
 def test_a_typo_fails_to_compose() -> None:
@@ -65,7 +78,7 @@ def test_the_cpu_back_end_changes_nothing_of_the_method() -> None:
     gpu, cpu = composed(), composed("backend=cpu")
     assert cpu.trainer.device == "cpu"
     assert cpu.actor_rollout_ref.rollout.name == "cpu"
-    assert OmegaConf.select(gpu, "actor_rollout_ref.rollout.name") != "cpu"
+    assert gpu.actor_rollout_ref.rollout.name == "vllm"
     for key in ("algorithm", "actor_rollout_ref.actor.policy_loss", "actor_rollout_ref.actor.optim"):
         assert OmegaConf.select(gpu, key) == OmegaConf.select(cpu, key)
     for key in ("clip_ratio_low", "clip_ratio_high", "use_kl_loss", "ppo_epochs", "loss_agg_mode"):
@@ -86,11 +99,18 @@ def test_verls_own_config_is_changed_where_the_method_says_and_nowhere_else(name
         "data.max_response_length",
         "actor_rollout_ref.actor.policy_loss.loss_mode",
         "actor_rollout_ref.actor.clip_ratio_high",
+        "actor_rollout_ref.actor.use_dynamic_bsz",
+        "actor_rollout_ref.rollout.name",
         "actor_rollout_ref.rollout.n",
         "actor_rollout_ref.ref.log_prob_micro_batch_size_per_gpu",
     }
     added = set(ours) - set(verls)
     assert {key.rsplit(".", 1)[0] for key in added} == {"algorithm.ispo", "trainer.v1.ispo"}
+
+
+def other(value: object) -> object:
+    """A value that is not the default, for switches and numbers."""
+    return (not value) if isinstance(value, bool) else 0.75
 
 
 def flat(config: DictConfig) -> dict[str, object]:

@@ -49,8 +49,7 @@ def test_the_reward_sits_on_the_last_written_token() -> None:
 
 
 def test_a_rollouts_advantage_is_read_at_its_first_written_token() -> None:
-    values = torch.nested.as_nested_tensor([torch.tensor([5.0, 6.0]), torch.tensor([0.0, 7.0]), torch.tensor([9.0])])
-    values = torch.nested.as_nested_tensor([row.clone() for row in values.unbind()], layout=torch.jagged)
+    values = nested([5, 6], [0, 7], [9]).float()
     assert modes._first_masked(values, nested([1, 1], [0, 1], [0])).tolist() == [5.0, 7.0, 0.0]
 
 
