@@ -83,7 +83,7 @@ def test_two_workers_see_what_one_sees(train: Train):
         # verl averages a micro-batch's clip and KL shares over micro-batches and ranks, whose make-up differs.
         if name.startswith(("ispo/", "critic/")) or name in ("actor/entropy", "actor/pg_loss", "actor/grad_norm")
     ]
-    assert len(shared) > 50
+    assert len(shared) >= 40
     for name in shared:
         assert two.steps[1][name] == pytest.approx(one.steps[1][name], rel=1e-4, abs=1e-5), name
 
