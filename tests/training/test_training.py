@@ -7,7 +7,8 @@ What is checked, and where it comes from:
 - with both weights 0 it is verl's stock GRPO (up to the order of sums: the stock trainer's rows come in random order;
   to the bit it is shown on the estimator and the loss);
 - two workers (gloo, FSDP2, a rollout server each) see what one sees, since rollouts are drawn from seeds of their own;
-- the two asynchronous modes train, the separate one with the old weights swapped in around the ablated forward;
+- the two asynchronous modes train, the colocated one with packed sequences and dynamic batch sizes, the separate one
+  with the old weights swapped in around the ablated forward;
 - what must not be trained on stops the run with the reason, before anything is written.
 
 Not exercised here: GPUs, vLLM and SGLang, Megatron, several nodes, LoRA, sequence parallelism.
@@ -113,7 +114,13 @@ def test_with_both_weights_zero_it_is_verls_grpo(train: Train):
 @pytest.mark.parametrize(
     "overrides",
     [
-        ["trainer.v1.trainer_mode=ispo_colocate_async"],
+        [
+            "trainer.v1.trainer_mode=ispo_colocate_async",
+            # packed sequences and micro-batches by tokens, the defaults on a GPU
+            "actor_rollout_ref.model.use_remove_padding=true",
+            "actor_rollout_ref.actor.use_dynamic_bsz=true",
+            "actor_rollout_ref.actor.ppo_max_token_len_per_gpu=512",
+        ],
         [
             "trainer.v1.trainer_mode=ispo_separate_async",
             "trainer.v1.separate_async.parameter_sync_step=2",
