@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import pandas as pd
@@ -27,15 +28,21 @@ PANELS = (
 SMOOTHING_STEPS = 9
 # Okabe and Ito's palette, told apart with any colour vision
 COLOURS = ("#555555", "#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00")
+DASHES = ("-", (0, (4, 1.2)), (0, (1.2, 1)))  # so that a curve that lies on another one shows through
 DPI = 120  # 12 inches wide, and still clear when scaled to 1200 pixels
+
+
+def styles(count: int) -> list[tuple[str, Any]]:
+    """Colour and dashes of each run, repeating when there are more runs than colours."""
+    return [(COLOURS[index % len(COLOURS)], DASHES[index % len(DASHES)]) for index in range(count)]
 
 
 def draw_accuracy(axes: Axes, runs: Mapping[str, pd.DataFrame], problems_per_level: int) -> None:
     """Held-out accuracy with a band of one standard error."""
     axes.set_title("Held-out accuracy, mean over levels\n(band: one standard error)", loc="left")
-    for colour, (label, run) in zip(COLOURS * len(runs), runs.items(), strict=False):
+    for (colour, dashes), (label, run) in zip(styles(len(runs)), runs.items(), strict=True):
         mean, error = accuracy_series(run, problems_per_level)
-        axes.plot(mean.index, mean, color=colour, marker="o", markersize=3.5, linewidth=1.8, label=label)
+        axes.plot(mean.index, mean, color=colour, ls=dashes, marker="o", markersize=3.5, linewidth=2, label=label)
         axes.fill_between(mean.index, mean - error, mean + error, color=colour, alpha=0.15, linewidth=0)
     axes.set_ylim(0, 1)
 
@@ -44,14 +51,14 @@ def draw_metric(axes: Axes, runs: Mapping[str, pd.DataFrame], title: str, name: 
     """One metric: each step faint, and a centred running mean on top. A step without a value is a gap."""
     axes.set_title(title, loc="left")
     drawn = False
-    for colour, (_, run) in zip(COLOURS * len(runs), runs.items(), strict=False):
+    for (colour, dashes), run in zip(styles(len(runs)), runs.values(), strict=True):
         if metric(run, name).empty:
             continue
         drawn = True
         values = run[name].reindex(range(int(run.index.min()), int(run.index.max()) + 1))
         smooth = values.rolling(SMOOTHING_STEPS, center=True, min_periods=3).mean().where(values.notna())
         axes.plot(values.index, values, color=colour, alpha=0.25, linewidth=0.8, marker=".", markersize=2)
-        axes.plot(smooth.index, smooth, color=colour, linewidth=1.8)
+        axes.plot(smooth.index, smooth, color=colour, ls=dashes, linewidth=2)
     if not drawn:
         axes.text(0.5, 0.5, "not logged", transform=axes.transAxes, ha="center", va="center", color="#777777")
         axes.set_yticks([])
@@ -78,8 +85,9 @@ def draw_curves(runs: Mapping[str, pd.DataFrame], problems_per_level: int, path:
         for axes in grid.flat:
             axes.grid(color="#dddddd", linewidth=0.6)
             axes.spines["right"].set_visible(False)
-        for axes in grid[-1]:
-            axes.set_xlabel("training step")
+        figure.supxlabel(
+            f"training step (faint: single steps; bold: running mean over {SMOOTHING_STEPS} steps)", fontsize=10
+        )
         handles, labels = grid.flat[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside upper center", ncols=len(labels), frameon=False, fontsize=12)
         with atomic_file(path) as file:

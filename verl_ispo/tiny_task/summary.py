@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import argparse
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -25,7 +27,8 @@ GRPO, LITERAL, GUARDED = "GRPO", "ISPO (literal)", "ISPO (guarded)"
 LABELS = {"grpo": GRPO, "ispo_literal": LITERAL, "ispo_guarded": GUARDED}
 TAIL_STEPS = 10
 MISSING = "-"
-NOTABLE_RATE_GAP = 0.05  # below it, two rates of a few steps are called about the same
+fill = partial(textwrap.fill, width=110)
+NOTABLE_RATE_GAP = 0.05  # a smaller gap between two rates of a few steps is not called one
 
 OUTCOME = "ispo/zero_adv_rate/outcome"
 COMPOSITE = "ispo/zero_adv_rate/composite"
@@ -33,6 +36,8 @@ CRITICAL_ENTROPY = "ispo/critical_entropy/wrong"
 TRACE_DROPPED = "ispo/trace_dropped_rate"
 ANSWER_MISSING = "ispo/answer_missing_rate"
 STEP_TIME = "timing_s/step"
+OLD_LOG_PROB_TIME = "timing_s/old_log_prob"
+ABLATED_TIME = "timing_s/ispo_ablated_log_prob"
 
 
 def run_label(folder: Path) -> str:
@@ -169,35 +174,74 @@ def zero_advantage_sentences(runs: Mapping[str, pd.DataFrame]) -> list[str]:
 
 
 def hazard_sentences(runs: Mapping[str, pd.DataFrame]) -> list[str]:
-    """Whether the runs kept their traces and their answers, literal ISPO beside the others."""
+    """Whether the runs kept their traces and their answers, and how large the IFD was."""
     lines = []
     for name, what in ((TRACE_DROPPED, "answers without a trace"), (ANSWER_MISSING, "responses without an answer")):
         changes = [
-            f"{label} {head_mean(run, name):.0%} to {tail_mean(run, name):.0%}"
+            f"{label} {head_mean(run, name):.2f} to {tail_mean(run, name):.2f}"
             for label, run in runs.items()
             if not metric(run, name).empty
         ]
         if changes:
-            lines.append(f"Share of {what}, first to last {TAIL_STEPS} steps: {', '.join(changes)}.")
-        if LITERAL not in runs or metric(runs[LITERAL], name).empty:
-            continue
-        for other in (GRPO, GUARDED):
-            if other in runs and not metric(runs[other], name).empty:
-                gap = tail_mean(runs[LITERAL], name) - tail_mean(runs[other], name)
-                verdict = (
-                    "about as many as" if abs(gap) < NOTABLE_RATE_GAP else "more than" if gap > 0 else "fewer than"
-                )
-                lines.append(f"  {LITERAL} ended with {verdict} {other} ({gap:+.0%} points).")
+            lines.append(f"Share of {what}, first {TAIL_STEPS} steps to last {TAIL_STEPS}: {', '.join(changes)}.")
+    for label, run in runs.items():
+        right, wrong = (head_mean(run, f"ispo/ifd/{outcome}/mean") for outcome in ("correct", "wrong"))
+        if not math.isnan(right + wrong):
+            lines.append(
+                f"{label}: mean IFD in the first {TAIL_STEPS} steps {right:.2f} (right) and {wrong:.2f} (wrong) "
+                "nats a token."
+            )
     return lines
 
 
-LESSON = """\
-A first lesson about the method: ISPO pays a wrong rollout for an answer that does not depend on its trace. A tiny,
-warm-started model begins with a strong dependence, so in groups that are all wrong this term is as large as the outcome
-itself, and it can teach the model to stop reasoning, or to stop answering. The literal method is run as published to
-show this; the guarded one gives no advantage to all-wrong groups. Whether it happened here is what the lines above say.
-One seed and a 0.7 M parameter model on arithmetic: this shows that the machinery works and where to look, and says
-nothing about which method is better on a large model."""
+def lesson(runs: Mapping[str, pd.DataFrame], accuracies: Mapping[str, list[Accuracy]]) -> str:
+    """The hazard in a few sentences, and whether these runs showed it."""
+    if not {LITERAL, GRPO} <= set(runs):
+        return CAVEAT
+    signs = []
+    literal, grpo = accuracies[LITERAL], accuracies[GRPO]
+    gaps = [tail_mean(runs[LITERAL], name) - tail_mean(runs[GRPO], name) for name in (TRACE_DROPPED, ANSWER_MISSING)]
+    if any(map(math.isnan, gaps)) or not literal or not grpo or literal[-1].step != grpo[-1].step:
+        return (
+            f"{HAZARD} Whether it showed in these runs cannot be said: a metric or a validation is missing.\n{CAVEAT}"
+        )
+    for gap, what in zip(gaps, ("more answers without a trace", "more missing answers"), strict=True):
+        if gap >= NOTABLE_RATE_GAP:
+            signs.append(f"{what} ({gap:+.2f} over the last {TAIL_STEPS} steps)")
+    found = difference(literal[-1], grpo[-1])
+    if found.beyond_noise and found.value < 0:
+        signs.append(f"lower accuracy ({found.value:+.3f})")
+    verdict = (
+        f"It showed in this run: against GRPO, {LITERAL} ended with {' and '.join(signs)}."
+        if signs
+        else f"It did not show in this run: against GRPO, {LITERAL} ended with neither fewer traces or answers, nor a "
+        "lower accuracy beyond noise."
+    )
+    return f"{HAZARD} {verdict}\n{CAVEAT}"
+
+
+HAZARD = (
+    "A first lesson about the method. ISPO pays a wrong rollout for an answer that does not depend on its trace. In a "
+    "tiny, warm-started model that dependence is strong from the start, so in a group that is all wrong the term can "
+    "teach the model to stop reasoning, or to stop answering. The literal method runs as published to show this; the "
+    "guarded one gives all-wrong groups no advantage."
+)
+CAVEAT = (
+    "One run of each method, and a model of 0.7 M parameters: this shows that the machinery works and where to look. "
+    "It does not show which method is better on a large model."
+)
+
+
+def cost_sentences(runs: Mapping[str, pd.DataFrame]) -> list[str]:
+    """The time of the extra forward pass beside that of the old log-probs."""
+    lines = []
+    for label, run in runs.items():
+        extra, old = (float(metric(run, name).median()) for name in (ABLATED_TIME, OLD_LOG_PROB_TIME))
+        if not math.isnan(extra + old):
+            lines.append(
+                f"{label}: the trace-ablated pass took {extra:.3f} s a step, the old log-probs {old:.3f} s (medians)."
+            )
+    return lines
 
 
 def describe(runs: Mapping[str, pd.DataFrame], problems_per_level: int) -> str:
@@ -220,17 +264,22 @@ def describe(runs: Mapping[str, pd.DataFrame], problems_per_level: int) -> str:
             f"n = {some.total_problems} problems, {problems_per_level} a level; "
             "s.e. = binomial standard error of final.\n"
             f"A level's 0.50 stands for {half[0]:.2f} to {half[1]:.2f}, and its 0.00 for up to {none[1]:.2f} "
-            "(95 % Wilson interval)."
+            "(95 % Wilson interval).\n"
+            "Standard errors of differences below take the two scores as independent; both are on the same problems."
         )
+    findings = [
+        *accuracy_sentences(accuracies),
+        *zero_advantage_sentences(runs),
+        *hazard_sentences(runs),
+        *cost_sentences(runs),
+    ]
     parts += [
         f"\nSignals, mean over all steps / over the last {TAIL_STEPS}",
         signal_table(runs).to_string(),
         "\nWhat this run shows",
-        *accuracy_sentences(accuracies),
-        *zero_advantage_sentences(runs),
-        *hazard_sentences(runs),
+        *(fill(line, subsequent_indent="  ") for line in findings),
         "",
-        LESSON,
+        *(fill(line) for line in lesson(runs, accuracies).splitlines()),
     ]
     return "\n".join(parts) + "\n"
 

@@ -74,7 +74,12 @@ class WarmStartOptions:
 
 
 def default_options(seed: int, held_out_per_level: int, steps: int, short_answer_steps: int) -> WarmStartOptions:
-    """The quickstart's warm start, its two phases as long as asked."""
+    """The quickstart's warm start, its two phases as long as asked.
+
+    The share of bare answers in the second phase was set for a greedy held-out accuracy near 0.3, before any
+    reinforcement learning. Greedy decoding is sensitive to it, since about half of the examples decide against a trace:
+    a share of 0.50 gave 0.36 to 0.42 and one of 0.55 gave 0.24 to 0.26 over three draws of the examples.
+    """
     return WarmStartOptions(
         seed=seed,
         held_out_per_level=held_out_per_level,
