@@ -22,6 +22,8 @@ INSTALL_REQUIRES = [
     "uvicorn",  # the same
     "pyzmq",  # the same
     "msgspec",  # the same
+    "filelock",  # one warm start at a time; transformers brings it
+    "tqdm",  # progress; transformers brings it
     "pandas>=2.2",  # reading and writing the data sets
     "pyarrow>=19.0.0",  # parquet, verl's data format
     "math-verify>=0.9.0,<0.10",  # symbolic equality of answers; verdicts change between minor versions
@@ -32,7 +34,10 @@ EXTRAS = {
     "gpu": ["verl[vllm,fsdp]>=0.9.1,<0.10"],
     "sglang": ["verl[sglang]>=0.9.1,<0.10"],
     "megatron": ["verl[megatron]>=0.9.1,<0.10"],
-    "plot": ["matplotlib>=3.9"],  # the quickstart's curves
+    "plot": [
+        "matplotlib>=3.9",  # the quickstart's curves
+        "scipy>=1.13",  # the confidence intervals beside its accuracies
+    ],
     "dev": [
         "pytest>=8",  # test runner
         "hypothesis>=6.100",  # property tests

@@ -7,6 +7,7 @@ forward has to run on those.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
@@ -103,12 +104,17 @@ class ISPOTrainerMixin(PPOTrainer):
         with _setting(self.config.actor_rollout_ref.actor, "use_kl_loss", True):
             super()._init_resource_pool_mgr()
 
+    def _balance_batch(self, batch: KVBatchMeta, metrics: dict, *args: Any, **kwargs: Any) -> KVBatchMeta:
+        if self.config.trainer.v1.get("ispo", {}).get("repeatable_order"):
+            batch.reorder(_repeatable_order(batch))
+        return super()._balance_batch(batch, metrics, *args, **kwargs)
+
     def _compute_old_log_prob(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
         batch = super()._compute_old_log_prob(batch, metrics)
-        self._ablated = self._compute_ablated_answers(batch)
+        self._ablated = self._compute_ablated_answers(batch, metrics)
         return batch
 
-    def _compute_ablated_answers(self, batch: KVBatchMeta) -> AblatedAnswers:
+    def _compute_ablated_answers(self, batch: KVBatchMeta, metrics: dict) -> AblatedAnswers:
         """Find the answers and score them without their traces, under the weights that gave the old log-probs."""
         with marked_timer("ispo_answer_span", self.timing_raw):
             data = _fetch(batch, ["prompts", "responses", "position_ids"])
@@ -127,6 +133,9 @@ class ISPOTrainerMixin(PPOTrainer):
             )
             output = self.actor_rollout_wg.compute_log_prob(rows)
             log_prob = ablated_answer_log_probs(output["log_probs"], rows, spans)
+        # The cost to expect of the second forward is its share of the tokens.
+        metrics["ispo/tokens/old_log_prob"] = sum(tag["seq_len"] for tag in batch.tags)
+        metrics["ispo/tokens/ablated"] = int(rows["input_ids"].offsets()[-1])
         return AblatedAnswers(keys=tuple(batch.keys), spans=spans, log_prob=log_prob)
 
     def _compute_advantage(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
@@ -244,7 +253,9 @@ class ISPOTrainerMixin(PPOTrainer):
 
     def _load_checkpoint(self) -> None:
         super()._load_checkpoint()
-        saved = Path(self.config.trainer.default_local_dir) / f"global_step_{self.global_steps}" / HAZARD_FILE
+        trainer = self.config.trainer
+        folder = Path(trainer.default_local_dir) / f"global_step_{self.global_steps}"
+        saved = Path(trainer.resume_from_path if trainer.resume_mode == "resume_path" else folder) / HAZARD_FILE
         if self.global_steps and saved.exists():
             self.hazard_watch = HazardWatch(json.loads(saved.read_text()))
 
@@ -289,6 +300,17 @@ def _store(batch: KVBatchMeta, **fields: torch.Tensor) -> None:
     tq.kv_batch_put(
         keys=batch.keys, partition_id=batch.partition_id, fields=TensorDict(fields, batch_size=len(batch.keys))
     )
+
+
+def _repeatable_order(batch: KVBatchMeta) -> list[int]:
+    """Rows in an order that depends on prompts and sample numbers alone, and not on verl's random ids or on arrival.
+
+    By a hash of the prompt, so that neighbours in the data set do not end up in one mini-batch.
+    """
+    prompts = _fetch(batch, ["prompts"])["prompts"].unbind()
+    digests = [hashlib.blake2b(str(prompt.tolist()).encode(), digest_size=8).digest() for prompt in prompts]
+    places = [tuple(int(part) for part in key.rsplit("_", 2)[1:]) for key in batch.keys]
+    return sorted(range(len(prompts)), key=lambda row: (digests[row], *places[row]))
 
 
 def _on_last_token(rewards: torch.Tensor, response_mask: torch.Tensor) -> torch.Tensor:

@@ -1,0 +1,42 @@
+"""The command ``verl-ispo``: one subcommand a job, each in its own module, imported when it is asked for."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The argument parser of every subcommand."""
+    parser = argparse.ArgumentParser(
+        prog="verl-ispo", description="Tools around ISPO on verl. Training itself runs through verl's own main."
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    doctor = commands.add_parser(
+        "doctor",
+        help="check that this installation can train: versions, registrations, devices, config",
+        description=(
+            "Checks versions, that verl has loaded ISPO on this process and inside a Ray worker, devices, and the "
+            "composed config. Prints what is missing and what to do; exits with 1 if something would stop a training."
+        ),
+        epilog="example: verl-ispo doctor data.train_files=train.parquet actor_rollout_ref.model.path=/models/base",
+    )
+    doctor.add_argument("--config-name", default="ispo_trainer", help="config to compose (default: %(default)s)")
+    doctor.add_argument("--no-ray", action="store_true", help="leave out the check inside a Ray worker")
+    doctor.add_argument(
+        "overrides", nargs="*", metavar="KEY=VALUE", help="Hydra overrides, as for python -m verl.trainer.main_ppo"
+    )
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point; returns the exit status."""
+    options = build_parser().parse_args(arguments)
+    from verl_ispo import doctor
+
+    return doctor.run(options.config_name, options.overrides, check_ray=not options.no_ray)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,4 @@
+"""The quickstart's small task: worked arithmetic, a byte-level Qwen2 model, its warm start and the table at the end.
+
+Nothing here imports verl. Each module that is a command says so in its docstring and teaches itself with ``--help``.
+"""
