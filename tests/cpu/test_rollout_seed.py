@@ -6,13 +6,6 @@ about 1 in 10 million for a million rollouts.
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
-
-import verl_ispo
 from verl_ispo.cpu.rollout_seed import rollout_seed
 
 PARTS = (7, 3, ["12", [{"role": "user", "content": "6 * 7 = ? é"}]], 5)
@@ -37,7 +30,7 @@ def test_many_rollouts_have_seeds_of_their_own() -> None:
         rollout_seed(1, step, prompt, sample) for step in range(10) for prompt in range(100) for sample in range(8)
     }
     assert len(seeds) == 8000
-    assert all(0 <= seed < 2**64 for seed in seeds)
+    assert all(0 <= seed < 2**63 for seed in seeds)
 
 
 def test_the_order_of_a_messages_keys_is_no_part_of_it() -> None:
@@ -45,18 +38,6 @@ def test_the_order_of_a_messages_keys_is_no_part_of_it() -> None:
     assert one == rollout_seed(0, 0, [{"content": "x", "role": "user"}], 0)
 
 
-def test_it_is_the_same_in_another_process() -> None:
-    """With another hash seed, which changes the order of sets and the hash of strings."""
-    program = "import json, sys; from verl_ispo.cpu.rollout_seed import rollout_seed; " + (
-        "print('seed', rollout_seed(*json.loads(sys.argv[1])))"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", program, json.dumps(PARTS)],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        env={**os.environ, "PYTHONHASHSEED": "4321"},
-        cwd=Path(verl_ispo.__file__).parents[1],
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.split("seed ")[-1].strip() == str(rollout_seed(*PARTS))
+def test_it_is_the_same_in_every_process() -> None:
+    """A literal from a process of its own: a hash that Python salts, or an order that it does not keep, would miss it."""
+    assert rollout_seed(*PARTS) == 134490170348460089

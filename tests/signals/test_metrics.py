@@ -11,6 +11,7 @@ from __future__ import annotations
 import pytest
 import torch
 from hypothesis import given, settings
+
 from tests.signals.loop_reference import (
     Rollout,
     mean,
@@ -20,7 +21,6 @@ from tests.signals.loop_reference import (
     sample_std,
 )
 from tests.signals.rollout_batches import answer_spans, batches, configs, library_reward, padded, reward_inputs
-
 from verl_ispo import ISPOConfig
 from verl_ispo.signals.diagnostics import (
     NEAR_EMPTY_TRACE_TOKENS,

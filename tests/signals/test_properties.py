@@ -19,9 +19,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from tests.signals.loop_reference import Rollout
 from tests.signals.rollout_batches import batches, configs, library_reward, reward_inputs
-
 from verl_ispo import ISPOConfig, ISPOReward, compute_ispo_reward
 from verl_ispo.signals.groups import RolloutGroups, group_advantage, guarded_composite
 

@@ -17,9 +17,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from tests.signals.loop_reference import Rollout, reference_advantage, reference_guarded, reference_reward
 from tests.signals.rollout_batches import batches, configs, library_reward
-
 from verl_ispo import ISPOConfig
 from verl_ispo.signals.critical_tokens import entropy_filter
 from verl_ispo.signals.groups import RolloutGroups, group_advantage, guarded_composite
