@@ -1,7 +1,7 @@
 """A rollout's seed: from run seed, step, prompt and sample number, from each of them, and the same in every process.
 
-Not exercised: where the trainer takes the four from (the trainer tests), and collisions, which 63 random bits leave to chance:
-about 1 in 10 million for a million rollouts.
+Not exercised: where the trainer takes the four from (the trainer tests), and collisions, which 63 random bits leave
+to chance: about 1 in 10 million for a million rollouts.
 """
 
 from __future__ import annotations
@@ -39,5 +39,5 @@ def test_the_order_of_a_messages_keys_is_no_part_of_it() -> None:
 
 
 def test_it_is_the_same_in_every_process() -> None:
-    """A literal from a process of its own: a hash that Python salts, or an order that it does not keep, would miss it."""
+    """A literal from another process: a hash that Python salts, or an order that it does not keep, would miss it."""
     assert rollout_seed(*PARTS) == 134490170348460089

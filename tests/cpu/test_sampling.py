@@ -1,14 +1,17 @@
 """Sampling on the CPU: a rollout is a function of its prompt, its seed and the weights, and it follows the policy.
 
-On a tiny random Qwen2 with 11 tokens, in float64, where the arithmetic of another batch moves probabilities by 1e-16 only:
+On a tiny random Qwen2 with 11 tokens, in float64, where the arithmetic of another batch moves probabilities by 1e-16
+only:
 
 - the same token ids alone, in a batch, in another order, and beside a longer prompt (another padding);
 - a sample that is cut short and continued from what it has is the sample that was not cut;
 - greedy is transformers' greedy; log-probs are an independent forward's; EOS and the length limit end a sample;
-- over thousands of seeds the tokens have the policy's distribution, by a chi-square test, alone and jointly over two positions,
-  tempered, with top-k and with top-p. Seeds are fixed, so the test is the same on every run; its level is 1 in 1000.
+- over thousands of seeds the tokens have the policy's distribution, by a chi-square test, alone and jointly over two
+  positions, tempered, with top-k and with top-p. Seeds are fixed, so the test is the same on every run; its level is
+  1 in 1000.
 
-Not exercised: float32 (the docstring of `sample_batch` says what it costs), the Ray server around it (the trainer tests), speed.
+Not exercised: float32 (the docstring of `sample_batch` says what it costs), the Ray server around it (the trainer
+tests), speed.
 """
 
 from __future__ import annotations
@@ -106,7 +109,7 @@ def test_a_sample_does_not_depend_on_the_batch(
 @given(requests, st.integers(0, 8))
 @settings(max_examples=25, deadline=None)
 def test_a_sample_resumes_where_it_was_aborted(model: Qwen2ForCausalLM, request_: SampleRequest, cut: int) -> None:
-    """As verl does with a partial rollout: the prompt with what there is so far, the same seed, what is left of the limit."""
+    """As verl does with a partial rollout: prompt and what there is so far, same seed, what is left of the limit."""
     whole = sample_batch(model, [request_], [END])[0]
     asked = iter(range(100))
     first = sample_batch(model, [request_], [END], should_stop=lambda: next(asked) >= cut)[0]

@@ -1,4 +1,5 @@
-"""The maths needs torch and nothing of verl: shown in a process that cannot import verl, Ray, transformers or tensordict.
+"""The maths needs torch and nothing of verl: shown in a process that cannot import verl, Ray, transformers or
+tensordict.
 
 Not exercised: an environment in which they are not installed at all.
 """

@@ -1,7 +1,7 @@
 """What a user gets from ``--config-name=ispo_trainer`` on verl's stock main, without a config of his own.
 
-The configs are composed by Hydra from verl's config module, so they are found only if the search-path plugin works. Paper values
-are repeated by hand.
+The configs are composed by Hydra from verl's config module, so they are found only if the search-path plugin works.
+Paper values are repeated by hand.
 
 Not exercised: that a run starts with them (the trainer tests), and Megatron itself.
 """
