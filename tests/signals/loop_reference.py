@@ -1,8 +1,8 @@
 """ISPO in float64 and plain Python loops, written from the method's definition and from nothing else.
 
-One rollout is one `Rollout`, without padding; one function is one sentence of the method. Slow on purpose: nothing here is
-vectorised, masked or clever. What the paper leaves open follows the project's decisions: a missing answer has IFD 0, the
-entropy filter keeps ceil(k * tokens) with ties by position, correctness is not the score.
+One rollout is one `Rollout`, without padding; one function is one sentence of the method. Slow on purpose: nothing
+here is vectorised, masked or clever. What the paper leaves open follows the project's decisions: a missing answer has
+IFD 0, the entropy filter keeps ceil(k * tokens) with ties by position, correctness is not the score.
 """
 
 from __future__ import annotations

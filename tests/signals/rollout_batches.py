@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 from hypothesis import strategies as st
-from tests.signals.loop_reference import Rollout
 
+from tests.signals.loop_reference import Rollout
 from verl_ispo import ISPOConfig, ISPOReward, compute_ispo_reward
 from verl_ispo.signals.answer_span import AnswerSpans, gather_answer
 

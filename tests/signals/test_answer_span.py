@@ -1,8 +1,8 @@
 """Where the answer lies, on the response's own tokens.
 
-The rule: A is the content of the last balanced ``\\boxed{...}``, else of the last ``Answer:`` line, else there is none; on
-tokens, A is the smallest run that covers the content, and the lead-in is the run of tokens that opens it. What the rule leaves
-open is decided as follows, and checked here too:
+The rule: A is the content of the last balanced ``\\boxed{...}``, else of the last ``Answer:`` line, else there is
+none; on tokens, A is the smallest run that covers the content, and the lead-in is the run of tokens that opens it.
+What the rule leaves open is decided as follows, and checked here too:
 
 - space around the content (and the stars of markdown around an ``Answer:`` line's) is not content;
 - an empty last box is no answer, and no earlier box takes its place;
@@ -12,14 +12,14 @@ open is decided as follows, and checked here too:
 
 Tokens here are pieces of text. A byte-level tokenizer's, whose pieces cut through characters, come at the end.
 
-Not exercised: tokenizers whose single tokens lose text when decoded alone (a leading space, in SentencePiece); the linear time
-of the scan is not timed, only run on 100,000 hostile characters.
+Not exercised: tokenizers whose single tokens lose text when decoded alone (a leading space, in SentencePiece); the
+linear time of the scan is not timed, only run on 100,000 hostile characters.
 """
 
 from __future__ import annotations
 
 import re
-from itertools import accumulate
+from itertools import accumulate, pairwise
 
 import pytest
 import torch
@@ -206,7 +206,7 @@ def responses(draw: st.DrawFn) -> tuple[str, int, int, int]:
 def cut(text: str | bytes, places: list[int]) -> list[str | bytes]:
     """Tokens between the given places; equal places give empty tokens."""
     edges = [0, *sorted(place % (len(text) + 1) for place in places), len(text)]
-    return [text[start:end] for start, end in zip(edges, edges[1:], strict=False)]
+    return [text[start:end] for start, end in pairwise(edges)]
 
 
 def covering(pieces: list[str | bytes], start: int, end: int) -> list[int]:
@@ -237,7 +237,7 @@ def test_the_run_is_the_smallest_that_covers_the_content(
 @given(responses(), st.lists(st.integers(0, 400), max_size=30))
 @settings(max_examples=200, deadline=None)
 def test_tokens_may_cut_through_characters(response: tuple[str, int, int, int], places: list[int]) -> None:
-    """UTF-8 bytes cut anywhere: a piece of a character decodes to a replacement sign, and A still covers the same bytes."""
+    """UTF-8 bytes cut anywhere: a piece of a character decodes to a replacement sign, and A covers the same bytes."""
     text, _, start_at, end_at = response
     raw = text.encode()
     pieces = cut(raw, places)

@@ -1,4 +1,5 @@
-"""The maths needs torch and nothing of verl: shown in a process that cannot import verl, Ray, transformers or tensordict.
+"""The maths needs torch and nothing of verl: shown in a process that cannot import verl, Ray, transformers or
+tensordict.
 
 Not exercised: an environment in which they are not installed at all.
 """
@@ -7,6 +8,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
+
+import verl_ispo
 
 PROGRAM = """
 import sys
@@ -39,7 +43,8 @@ print(out.total.item(), out.ifd.item(), out.token_reward.item(), out.critical_ma
 
 def test_the_public_face_works_without_verl() -> None:
     """One of two tokens is critical, the second: R = 1 + 0.5 * 0.5 + 0.1 * -1 = 1.15."""
-    done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, timeout=120)
+    root = Path(verl_ispo.__file__).parents[1]
+    done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, timeout=120, cwd=root)
     assert done.returncode == 0, done.stderr
     total, ifd, token_reward, *mask = done.stdout.split(maxsplit=3)
     assert abs(float(total) - 1.15) < 1e-6

@@ -1,10 +1,10 @@
 """E over A ~ p(.|Q,T) of log p(A|Q,T) - log p(A|Q) is KL(p(.|Q,T) || p(.|Q)), and so never negative.
 
-A tiny random Qwen2 with 7 tokens is asked for the probability of every answer there is: all strings of up to 3 tokens that
-end with the end-of-sequence token or at the length limit; their probabilities add up to 1.
-The left side sums the library's own `conditional_ifd` times |A|: the identity is about the sum over the answer's tokens, not
-their mean. The right side never looks at an answer as a whole: by the chain rule the divergence is the expected divergence
-of the next-token distributions along the answer, taken from the full logits.
+A tiny random Qwen2 with 7 tokens is asked for the probability of every answer there is: all strings of up to 3 tokens
+that end with the end-of-sequence token or at the length limit; their probabilities add up to 1. The left side sums
+the library's own `conditional_ifd` times |A|: the identity is about the sum over the answer's tokens, not their mean.
+The right side never looks at an answer as a whole: by the chain rule the divergence is the expected divergence of the
+next-token distributions along the answer, taken from the full logits.
 
 Not exercised: answers drawn at random (tests/cpu), and how the trainer gets the ablated log-probs (tests/trainer).
 """
@@ -92,7 +92,7 @@ def test_a_trace_that_changes_nothing_has_no_ifd() -> None:
 
 
 def test_single_answers_may_be_negative() -> None:
-    """Only the expectation is bounded: some answers are likelier without the trace, and IFD must not be clipped there."""
+    """Only the expectation is bounded: some answers are likelier without the trace, and IFD is not clipped there."""
     model, rows = random_model(0), torch.tensor(answers(1))
     given_trace, ablated = (
         next_token_log_probs(model, context, rows).gather(-1, rows.unsqueeze(-1)).squeeze(-1)

@@ -1,7 +1,8 @@
 """Every metric of `signal_metrics` and `advantage_metrics` against a loop over rollouts, on random batches.
 
-Definitions follow the method's list: rates are over rollouts, groups or tokens as their names say; what has no member on a
-batch is left out rather than reported as 0. Where the list leaves a choice, the choice is stated in the loop below.
+Definitions follow the method's list: rates are over rollouts, groups or tokens as their names say; what has no member
+on a batch is left out rather than reported as 0. Where the list leaves a choice, the choice is stated in the loop
+below.
 
 Not exercised: the trainer's timing metrics, and who logs what.
 """
@@ -11,6 +12,7 @@ from __future__ import annotations
 import pytest
 import torch
 from hypothesis import given, settings
+
 from tests.signals.loop_reference import (
     Rollout,
     mean,
@@ -20,7 +22,6 @@ from tests.signals.loop_reference import (
     sample_std,
 )
 from tests.signals.rollout_batches import answer_spans, batches, configs, library_reward, padded, reward_inputs
-
 from verl_ispo import ISPOConfig
 from verl_ispo.signals.diagnostics import (
     NEAR_EMPTY_TRACE_TOKENS,
@@ -164,7 +165,7 @@ def test_advantage_metrics(batch: list[Rollout], config: ISPOConfig) -> None:
 
 
 def test_order_violation_counts_pairs_inside_groups_only() -> None:
-    """Group a: right 1.0 against wrong 0.5 and 1.5, one violation of two. Group b: a tie is none. Never across groups."""
+    """Group a: right 1.0 against wrong 0.5 and 1.5, one violation of two. Group b: a tie is none. Not across groups."""
     reward = torch.tensor([1.0, 0.5, 1.5, 2.0, 2.0])
     correct = torch.tensor([True, False, False, True, False])
     groups = RolloutGroups.from_labels(["a", "a", "a", "b", "b"])

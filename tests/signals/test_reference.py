@@ -1,11 +1,12 @@
 """The library against the float64 loops of `loop_reference`, on random batches and random settings.
 
-Checked to 1e-5 (float32 keeps 1.2e-7 of values up to 12, and the means are over at most 24 of them): Conditional IFD, both
-filters, the critical tokens, the token reward, the composite, the guards, the group advantage. Which tokens are chosen and
-who violates the order are compared exactly: all values are multiples of 1/16, so float32 subtracts them without rounding.
+Checked to 1e-5 (float32 keeps 1.2e-7 of values up to 12, and the means are over at most 24 of them): Conditional IFD,
+both filters, the critical tokens, the token reward, the composite, the guards, the group advantage. Which tokens are
+chosen and who violates the order are compared exactly: all values are multiples of 1/16, so float32 subtracts them
+without rounding.
 
-Not exercised: how log-probs and entropies come about (tests/trainer), where an answer lies (test_answer_span), the metrics
-(test_metrics), and verl's own estimator (tests/trainer/test_advantage).
+Not exercised: how log-probs and entropies come about (tests/trainer), where an answer lies (test_answer_span), the
+metrics (test_metrics), and verl's own estimator (tests/trainer/test_advantage).
 """
 
 from __future__ import annotations
@@ -17,9 +18,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from tests.signals.loop_reference import Rollout, reference_advantage, reference_guarded, reference_reward
 from tests.signals.rollout_batches import batches, configs, library_reward
-
 from verl_ispo import ISPOConfig
 from verl_ispo.signals.critical_tokens import entropy_filter
 from verl_ispo.signals.groups import RolloutGroups, group_advantage, guarded_composite

@@ -1,9 +1,10 @@
 """log p(A | Q): the rows that the trainer sends to verl's forward, and what it reads out of the answer.
 
-The expectation is built without the library's row and slicing code: prompt + lead-in + A, put together by hand for one rollout,
-run alone and unpadded in float64, log-softmax of the logits at temperature 1 and at 0.7, the answer's places picked by
-hand. On the other side stand the library's rows, run as verl's workers run them: one right-padded batch in float32, log-probs
-by verl's own function with labels rolled by one, returned as one nested value a token of prompt and tail. Both agree to 1e-5.
+The expectation is built without the library's row and slicing code: prompt + lead-in + A, put together by hand for
+one rollout, run alone and unpadded in float64, log-softmax of the logits at temperature 1 and at 0.7, the answer's
+places picked by hand. On the other side stand the library's rows, run as verl's workers run them: one right-padded
+batch in float32, log-probs by verl's own function with labels rolled by one, returned as one nested value a token of
+prompt and tail. Both agree to 1e-5.
 
 Tokens here have texts of several characters, so that lead-in and content share tokens with their neighbours.
 
@@ -141,7 +142,7 @@ def test_answer_log_probs_are_those_of_an_independent_forward(
 
 def test_the_trace_is_out(model: Qwen2ForCausalLM, spans: AnswerSpans) -> None:
     """Another trace before the same lead-in and answer changes neither rows nor log-probs."""
-    (prompt, (trace, *rest)), span = ROLLOUTS[0], slice(0, 1)
+    (_, (trace, *rest)), span = ROLLOUTS[0], slice(0, 1)
     other = token_ids([token for part in (["7", "so "], *rest) for token in part])
     one_span = AnswerSpans(spans.lead_in_start[span], spans.start[span], spans.end[span])
     log_probs = [

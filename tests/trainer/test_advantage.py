@@ -1,8 +1,9 @@
 """The registered advantage estimator ``ispo``: verl's GRPO on composite rewards, and never on anything else in silence.
 
-- With both weights 0 the composite is the outcome, so the result has to be verl's ``grpo`` to the bit, through verl's own
-  dispatch too.
-- Inside the ISPO trainer (`composite_rewards`) the rewards are composite ones, and nothing else is changed: GRPO's bits again.
+- With both weights 0 the composite is the outcome, so the result has to be verl's ``grpo`` to the bit, through verl's
+  own dispatch too.
+- Inside the ISPO trainer (`composite_rewards`) the rewards are composite ones, and nothing else is changed: GRPO's
+  bits again.
 - Elsewhere, with a weight that is not 0, it would be GRPO under another name: refused, naming the trainer modes.
 - With a floor: (R - mean) / (max(std, floor) + 1e-6), against a loop.
 

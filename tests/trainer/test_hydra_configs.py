@@ -1,7 +1,7 @@
 """What a user gets from ``--config-name=ispo_trainer`` on verl's stock main, without a config of his own.
 
-The configs are composed by Hydra from verl's config module, so they are found only if the search-path plugin works. Paper values
-are repeated by hand.
+The configs are composed by Hydra from verl's config module, so they are found only if the search-path plugin works.
+Paper values are repeated by hand.
 
 Not exercised: that a run starts with them (the trainer tests), and Megatron itself.
 """
@@ -12,7 +12,6 @@ import pytest
 from hydra import compose, initialize_config_module
 from hydra.errors import ConfigCompositionException
 from omegaconf import DictConfig, OmegaConf
-
 from verl.trainer.ppo.utils import need_critic, need_reference_policy
 from verl.utils.config import validate_config
 

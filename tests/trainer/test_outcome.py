@@ -1,6 +1,8 @@
-"""Right or wrong from whatever a scorer returned: ``acc`` where there is one, else a score of 0/1 or -1/+1, else an error.
+"""Right or wrong from whatever a scorer returned: ``acc`` where there is one, else a score of 0/1 or -1/+1, else an
+error.
 
-Outcome and correctness are two things. A guess here would flip the sign of the IFD term, so what cannot be told is refused.
+Outcome and correctness are two things. A guess here would flip the sign of the IFD term, so what cannot be told is
+refused.
 
 Not exercised: a batch of a shaped scorer that happens to hold 0 and 1 alone, which nobody can tell from a verdict.
 """

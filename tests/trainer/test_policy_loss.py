@@ -1,9 +1,9 @@
 """The registered policy loss ``ispo``: verl's ``vanilla`` to the bit, value and gradient, and true numbers beside it.
 
-The added numbers are checked against loops over tokens, and the share of tokens without a gradient against autograd itself:
-it is the share of unmasked tokens whose log-prob receives a gradient of exactly 0. By the surrogate max(-A r, -A clip(r)) that
-is where A = 0, where r is beyond the bound on the side that A pushes to, beyond the dual clip for A < 0, where verl's clamp of
-the log-ratio to +-20 acts, and where the rollout-correction weight is 0.
+The added numbers are checked against loops over tokens, and the share of tokens without a gradient against autograd
+itself: it is the share of unmasked tokens whose log-prob receives a gradient of exactly 0. By the surrogate max(-A r,
+-A clip(r)) that is where A = 0, where r is beyond the bound on the side that A pushes to, beyond the dual clip for A
+< 0, where verl's clamp of the log-ratio to +-20 acts, and where the rollout-correction weight is 0.
 
 Ratios are kept off the bounds themselves, where the gradient of a maximum is a matter of convention.
 

@@ -1,7 +1,8 @@
 """Settings under which ISPO cannot be right are refused before anything starts, by key and remedy.
 
-On real composed configs, since that is what the check reads. Refusals that need a running trainer (NaN, a scorer without a verdict,
-several outputs a session) are in test_outcome and in the trainer tests; a stock trainer mode is in test_advantage.
+On real composed configs, since that is what the check reads. Refusals that need a running trainer (NaN, a scorer
+without a verdict, several outputs a session) are in test_outcome and in the trainer tests; a stock trainer mode is in
+test_advantage.
 
 Not exercised: a Megatron model with experts.
 """

@@ -21,8 +21,8 @@ def compute_ispo_policy_loss(
 ) -> tuple[torch.Tensor, dict[str, Any]]:
     """The value and gradient of verl's ``vanilla`` loss (clip bounds ``clip_ratio_low``, ``clip_ratio_high``), and:
 
-    - ``actor/zero_grad_frac``: share of tokens that pull no gradient, for a zero advantage, a clipped ratio, a log-ratio
-      beyond verl's clamp at 20, or a rollout-correction weight of zero;
+    - ``actor/zero_grad_frac``: share of tokens that pull no gradient, for a zero advantage, a clipped ratio, a
+      log-ratio beyond verl's clamp at 20, or a rollout-correction weight of zero;
     - ``actor/pg_clipfrac/{positive,negative}_adv``: share of all tokens that are clipped and have an advantage of that
       sign; both add up to what is clipped;
     - ``actor/ppo_kl/{positive,negative}_adv``: those tokens' part of ``actor/ppo_kl``.
