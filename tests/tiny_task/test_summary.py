@@ -74,9 +74,9 @@ def make_run(folder, final, dropped_at_end=0.01, steps=30):
 @pytest.fixture
 def three_runs(tmp_path):
     make_run(tmp_path / "grpo", (50, 50, 48, 25, 20, 7))  # 200 of 300
-    make_run(tmp_path / "ispo_literal", (50, 40, 30, 20, 10, 5), dropped_at_end=0.4)  # 155 of 300
+    make_run(tmp_path / "ispo", (50, 40, 30, 20, 10, 5), dropped_at_end=0.4)  # 155 of 300
     make_run(tmp_path / "ispo_guarded", (50, 50, 48, 26, 20, 8))  # 202 of 300
-    return [tmp_path / name for name in ("ispo_guarded", "grpo", "ispo_literal")]
+    return [tmp_path / name for name in ("ispo_guarded", "grpo", "ispo")]
 
 
 def test_a_log_is_read_by_step_and_metric(tmp_path):
@@ -214,9 +214,9 @@ def test_the_text_says_what_the_numbers_show(three_runs):
 def test_the_text_follows_the_numbers_and_not_the_names(three_runs, tmp_path):
     """The same logs under exchanged names: each verdict is turned around."""
     (tmp_path / "swapped").mkdir()
-    (tmp_path / "grpo").rename(tmp_path / "swapped" / "ispo_literal")
-    (tmp_path / "ispo_literal").rename(tmp_path / "swapped" / "grpo")
-    text = plain(summary.read_runs([tmp_path / "swapped" / name for name in ("grpo", "ispo_literal")]), 50)
+    (tmp_path / "grpo").rename(tmp_path / "swapped" / "ispo")
+    (tmp_path / "ispo").rename(tmp_path / "swapped" / "grpo")
+    text = plain(summary.read_runs([tmp_path / "swapped" / name for name in ("grpo", "ispo")]), 50)
     assert "ISPO (literal) against GRPO: +0.150 (standard error 0.029), higher beyond noise." in text
     assert "It did not show in this run" in text
 
@@ -224,7 +224,7 @@ def test_the_text_follows_the_numbers_and_not_the_names(three_runs, tmp_path):
 def test_a_composite_that_collapses_is_reported(tmp_path):
     entries = [(0, validation(1, 1, 1, 1, 1, 1))]
     entries += [(step, training(step, composite=0.25 if step == 3 else 0.0)) for step in range(1, 5)]
-    text = plain(summary.read_runs([write_log(tmp_path / "ispo_literal", entries)]), 50)
+    text = plain(summary.read_runs([write_log(tmp_path / "ispo", entries)]), 50)
     assert "was 0 in 3 steps, at most 0.25" in text
 
 
@@ -241,7 +241,7 @@ def test_what_was_not_logged_is_a_dash(tmp_path, capsys):
 def test_runs_at_different_steps_are_not_compared(tmp_path):
     folders = [
         make_run(tmp_path / "grpo", (50, 50, 48, 25, 20, 7), steps=30),
-        make_run(tmp_path / "ispo_literal", (50, 40, 30, 20, 10, 5), steps=20),
+        make_run(tmp_path / "ispo", (50, 40, 30, 20, 10, 5), steps=20),
     ]
     text = plain(summary.read_runs(folders), 50)
     assert "ISPO (literal) and GRPO were last validated at steps 20 and 30; not compared." in text

@@ -1,6 +1,6 @@
 """Compare finished or running runs: a table, a few plain sentences computed from it, and a figure of the curves.
 
-    python -m verl_ispo.tiny_task.summary --runs runs/grpo runs/ispo_literal runs/ispo_guarded --out runs
+    python -m verl_ispo.tiny_task.summary --runs runs/grpo runs/ispo runs/ispo_guarded --out runs
 
 Each run is a folder with the JSON lines of verl's ``file`` logger (``metrics*.jsonl``, one file for each attempt); its
 name is the run's name. The text is also written to ``summary.txt``, the figure to ``curves.png``. Whatever a run did
@@ -24,7 +24,7 @@ from verl_ispo.tiny_task.curves import draw_curves
 from verl_ispo.tiny_task.run_log import metric, read_run
 
 GRPO, LITERAL, GUARDED = "GRPO", "ISPO (literal)", "ISPO (guarded)"
-LABELS = {"grpo": GRPO, "ispo_literal": LITERAL, "ispo_guarded": GUARDED}
+LABELS = {"grpo": GRPO, "ispo": LITERAL, "ispo_guarded": GUARDED}
 TAIL_STEPS = 10
 MISSING = "-"
 fill = partial(textwrap.fill, width=110)
