@@ -33,7 +33,7 @@ echo "== 2/4 the problems: $OUT/data-levels$LEVELS"
 python -m verl_ispo.tiny_task.make_data --out "$OUT/data-levels$LEVELS" --levels "$LEVELS"
 
 train() {
-    local method="$1" run="$RUNS/$1" settings=()
+    local method="$1" run="$RUNS/$1" data="$OUT/data-levels$LEVELS" settings=()
     case "$method" in
         # the trainer of ISPO with the estimator and loss of verl's GRPO: the signals are logged, not trained on
         grpo) settings=(algorithm.adv_estimator=grpo actor_rollout_ref.actor.policy_loss.loss_mode=vanilla) ;;
@@ -48,7 +48,7 @@ train() {
     while [ -e "$run/metrics.$attempt.jsonl" ]; do attempt=$((attempt + 1)); done
     export VERL_FILE_LOGGER_PATH="$PWD/$run/metrics.$attempt.jsonl"
     python -m verl.trainer.main_ppo --config-name=ispo_trainer backend=cpu "${settings[@]}" \
-        data.train_files="$OUT/data-levels$LEVELS/train.parquet" data.val_files="$OUT/data-levels$LEVELS/heldout.parquet" data.seed="$SEED" \
+        data.train_files="$data/train.parquet" data.val_files="$data/heldout.parquet" data.seed="$SEED" \
         data.train_batch_size=16 data.max_prompt_length=32 data.max_response_length=96 \
         actor_rollout_ref.model.path="$OUT/base" \
         actor_rollout_ref.actor.optim.lr=1e-4 \
