@@ -1,0 +1,230 @@
+r"""Decide whether two scalars are the same expression, by math-verify and by evaluation at points. Runs in a worker.
+
+math-verify's LaTeX parser reads both texts. Then two independent checks speak:
+
+- ``math_verify.verify`` in both directions, since it is not symmetric;
+- the values at fixed sample points, to 30 digits and relative to their size. math-verify compares with an absolute
+  threshold, and so takes :math:`2^{-99}` for :math:`2^{-98}`.
+
+A difference in value refutes; equal values at enough points accept; where no value can be had, math-verify decides.
+
+The texts are untrusted. Only LaTeX is parsed (never ``sympy.parse_expr``, which evaluates Python), only what
+:func:`check_expression` admits gets that far, and time and memory are the worker's to bound.
+"""
+
+from __future__ import annotations
+
+import re
+from fractions import Fraction
+from functools import lru_cache
+
+import sympy
+from latex2sympy2_extended import NormalizationConfig
+from math_verify import LatexExtractionConfig, parse, verify
+
+from .comparison import Verdict
+
+MAX_EXPRESSION_CHARS = 800
+MAX_NESTING = 24
+MAX_POWER_LEVELS = 2
+MIN_POINTS = 6
+"""Sample points at which both sides have a value, before equal values count as proof."""
+
+_PARSER = (
+    LatexExtractionConfig(
+        boxed_match_priority=-1,
+        # units=True would read "2h" as 2, and "\frac{1}{e}" loses its end with some of them
+        normalization_config=NormalizationConfig(
+            basic_latex=True, units=False, malformed_operators=True, nits=False, boxed="none", equations=False
+        ),
+    ),
+)
+_ALLOWED = re.compile(r"[A-Za-z0-9\\^_{}()\[\]|+\-*/=<>,.!':& ]+")
+_PYTHON = re.compile(r"__|\b(?:import|lambda|exec|eval|open|print|getattr|globals|locals|compile|subprocess)\b")
+_HUGE_LITERAL = re.compile(r"\d{5,}\s*\}?\)?\s*!|!\s*!\s*!|\^\s*[{(]*-?\d{6,}|\d{1000,}")
+_PRIMES = (2, 3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37)
+_AGREEMENT = sympy.Float("1e-20", 30)
+
+
+class RefusedExpression(Exception):
+    """The text is beyond what is worked out: too long, too deep, or with numbers too large."""
+
+
+class GoldNotUnderstood(Exception):
+    """The ground truth is no expression that the parser knows, so that nothing can be compared with it."""
+
+
+def check_expression(text: str) -> bool:
+    """Whether a text may be parsed: ``False`` where it is no mathematics.
+
+    Raises:
+        RefusedExpression: if the text is too long, too deep, or names numbers that are too large to work out.
+    """
+    if not _ALLOWED.fullmatch(text) or _PYTHON.search(text):
+        return False
+    if len(text) > MAX_EXPRESSION_CHARS:
+        raise RefusedExpression(f"expression of {len(text)} characters (limit {MAX_EXPRESSION_CHARS})")
+    depth = deepest = 0
+    for char in re.sub(r"\\[{}]", "", text):
+        depth += (char in "{([") - (char in "})]")
+        deepest = max(deepest, depth)
+    if deepest > MAX_NESTING:
+        raise RefusedExpression(f"expression nested {deepest} levels deep (limit {MAX_NESTING})")
+    if _HUGE_LITERAL.search(text) or _power_levels(text) > MAX_POWER_LEVELS:
+        raise RefusedExpression("a number too large to work out")
+    return True
+
+
+def _power_levels(text: str) -> int:
+    """Height of the highest tower of powers: 2 for ``a^{b^c}``, and for ``a^b^c``."""
+    highest = level = 0
+    open_groups: list[int] = []
+    after_power = False
+    for char in text.replace(" ", ""):
+        if char == "^":
+            level += 1
+            highest = max(highest, level)
+            after_power = True
+            continue
+        if char in "{([":
+            open_groups.append(level if after_power else -1)
+        elif char in "})]":
+            started = open_groups.pop() if open_groups else -1
+            level = started - 1 if started > 0 else level
+        elif char in "+-*/=<>,&" and not after_power and not any(start > 0 for start in open_groups):
+            level = 0
+        after_power = False
+    return highest
+
+
+@lru_cache(maxsize=512)
+def _parse(text: str) -> object | None:
+    """The text as a sympy object, or ``None`` where the parser does not know it. Whole equations are not asked for."""
+    found = parse(
+        f"${text}$", extraction_config=_PARSER, fallback_mode="no_fallback", parsing_timeout=None, raise_on_error=False
+    )
+    return found[0] if found else None
+
+
+def _exact_decimals(expression: sympy.Basic) -> sympy.Basic:
+    decimals = expression.atoms(sympy.Float)
+    return expression.xreplace({number: sympy.Rational(str(number)) for number in decimals}) if decimals else expression
+
+
+def _sample_points(symbols: list[sympy.Symbol]) -> list[dict[sympy.Symbol, sympy.Rational]]:
+    """Fixed points: six positive, four of mixed sign, four of integers of both parities."""
+    points = []
+    for index in range(14):
+        point = {}
+        for place, symbol in enumerate(symbols):
+            first, second = _PRIMES[(index + 2 * place) % 12], _PRIMES[(3 * index + place + 5) % 12]
+            value = Fraction(first, second) if first != second else Fraction(first + 1, second)
+            if 6 <= index < 10 and (index + place) % 2 == 0:
+                value = -value
+            if index >= 10:
+                value = Fraction(index - 8 + 3 * place + (place * index) % 2)
+            point[symbol] = sympy.Rational(value.numerator, value.denominator)
+        points.append(point)
+    return points
+
+
+def _value(expression: sympy.Basic, point: dict[sympy.Symbol, sympy.Rational]) -> sympy.Expr | None:
+    number = expression.xreplace(point).doit() if point else expression.doit()
+    number = number.evalf(30, maxn=400)
+    parts = number.as_real_imag() if isinstance(number, sympy.Expr) and number.is_number else (None, None)
+    if any(not isinstance(part, sympy.Float | sympy.Integer | sympy.Rational) for part in parts):
+        return None
+    return number if all(part.is_finite for part in parts) else None
+
+
+def _close(left: sympy.Expr, right: sympy.Expr) -> bool:
+    difference = sympy.Abs((left - right).evalf(30))
+    return bool(difference <= _AGREEMENT * max(sympy.Abs(left).evalf(30), sympy.Abs(right).evalf(30)))
+
+
+def _real(number: sympy.Expr) -> bool:
+    size = sympy.Abs(number).evalf(30)
+    return bool(sympy.Abs(number.as_real_imag()[1]).evalf(30) <= _AGREEMENT * size)
+
+
+def _values_agree(gold: object, answer: object) -> Verdict:
+    """Compare values at sample points: ``False`` for a difference, ``True`` for agreement at enough of them."""
+    if not isinstance(gold, sympy.Expr) or not isinstance(answer, sympy.Expr):
+        return None
+    imaginary = {sympy.Symbol("i"): sympy.I, sympy.Symbol("i", real=True): sympy.I}
+    gold, answer = (_exact_decimals(side).xreplace(imaginary) for side in (gold, answer))
+    complex_answer = bool((gold.atoms(sympy.I.func) | answer.atoms(sympy.I.func)))
+    symbols = sorted(gold.free_symbols | answer.free_symbols, key=str)
+    if len(symbols) > 8:
+        return None
+    agreed = 0
+    for point in _sample_points(symbols) if symbols else [{}]:
+        try:
+            left, right = _value(gold, point), _value(answer, point)
+        except (ArithmeticError, TypeError, ValueError, AttributeError, NotImplementedError):
+            left = right = None
+        if left is None or right is None:
+            if not symbols:
+                return None
+            continue
+        if not complex_answer and symbols and not _real(left) and not _real(right):
+            continue  # outside the domain of both
+        if not _close(left, right):
+            return False
+        agreed += 1
+    return True if agreed >= (MIN_POINTS if symbols else 1) else None
+
+
+class MathVerifyComparer:
+    """The symbolic comparer of a worker; see the module's text for how it decides."""
+
+    def expressions_equal(self, gold: str, answer: str) -> Verdict:
+        """Whether two LaTeX scalars are the same expression.
+
+        Raises:
+            GoldNotUnderstood: if the ground truth is no expression that the parser knows.
+            RefusedExpression: if one of them is too large to be worked out.
+        """
+        if not check_expression(answer):
+            return False
+        if not check_expression(gold):
+            raise GoldNotUnderstood(f"the ground truth is no expression: {gold[:80]!r}")
+        gold_parsed = _parse(gold)
+        if gold_parsed is None:
+            raise GoldNotUnderstood(f"the parser does not know the ground truth: {gold[:80]!r}")
+        answer_parsed = _parse(answer)
+        if answer_parsed is None:
+            return False
+        by_value = _values_agree(gold_parsed, answer_parsed)
+        if by_value is not None:
+            return by_value
+        return verify(gold_parsed, answer_parsed, timeout_seconds=None) and verify(
+            answer_parsed, gold_parsed, timeout_seconds=None
+        )
+
+    def equations_equal(self, gold: tuple[str, str], answer: tuple[str, str]) -> Verdict:
+        """Whether two equations differ by a constant factor only: the ratio of their differences of sides is constant.
+
+        Raises:
+            GoldNotUnderstood, RefusedExpression: as :meth:`expressions_equal` does.
+        """
+        if not all(check_expression(side) for side in answer):
+            return False
+        if not all(check_expression(side) for side in gold):
+            raise GoldNotUnderstood(f"the ground truth is no equation: {gold!r}")
+        gold_sides, answer_sides = [[_parse(side) for side in sides] for sides in (gold, answer)]
+        if not all(isinstance(side, sympy.Expr) for side in gold_sides):
+            raise GoldNotUnderstood(f"the parser does not know the ground truth: {gold!r}")
+        if not all(isinstance(side, sympy.Expr) for side in answer_sides):
+            return False
+        gold_zero, answer_zero = (_exact_decimals(left - right) for left, right in (gold_sides, answer_sides))
+        symbols = sorted(gold_zero.free_symbols | answer_zero.free_symbols, key=str)
+        if not symbols or len(symbols) > 8:
+            return False
+        ratios = []
+        for point in _sample_points(symbols):
+            left, right = _value(gold_zero, point), _value(answer_zero, point)
+            if left is None or right is None or not _real(left) or not _real(right) or right == 0:
+                continue
+            ratios.append((left / right).evalf(30))
+        return len(ratios) >= MIN_POINTS and ratios[0] != 0 and all(_close(ratios[0], ratio) for ratio in ratios)
