@@ -7,6 +7,7 @@ linear pass, so that a megabyte of unclosed boxes costs no more than a megabyte 
 from __future__ import annotations
 
 import re
+from collections import deque
 
 MAX_SEARCH_CHARS = 200_000
 """Only this many characters from the end of a response are searched for an answer."""
@@ -85,7 +86,4 @@ def extract_answer(response: str, join_last_boxes: bool = False) -> str | None:
 
 
 def _last_match(pattern: re.Pattern[str], text: str) -> re.Match[str] | None:
-    last = None
-    for last in pattern.finditer(text):
-        pass
-    return last
+    return next(iter(deque(pattern.finditer(text), maxlen=1)), None)

@@ -1,4 +1,4 @@
-r"""Split an answer into its parts: tuples, sets, intervals, lists, matrices, equations, inequalities; and plain scalars.
+r"""Split an answer into its parts: tuples, sets, intervals, lists, matrices, equations, inequalities; and scalars.
 
 The parts are compared one by one, so that the parser behind the symbolic path sees scalars alone. What a bracket means
 is decided here, once, for both sides:
@@ -53,6 +53,14 @@ class Union:
 
 
 @dataclass(frozen=True)
+class Difference:
+    r"""``left \setminus right``, both sets."""
+
+    left: Node
+    right: Node
+
+
+@dataclass(frozen=True)
 class Matrix:
     rows: tuple[tuple[Node, ...], ...]
 
@@ -75,7 +83,7 @@ class Relation:
     right: str
 
 
-Node = Scalar | Collection | Union | Matrix | Assignment | Relation
+Node = Scalar | Collection | Union | Difference | Matrix | Assignment | Relation
 
 _AND_OR = (
     r"\\text\{\s*,?\s*(?:and|or)\s*,?\s*\}|(?<![A-Za-z\\])(?:and|or)(?![A-Za-z])|\\lor(?![A-Za-z])|\\vee(?![A-Za-z])"
@@ -138,15 +146,9 @@ def _outer_brackets(text: str) -> tuple[str, str, str] | None:
             inside = text[len(left) : -len(right)]
             if inside.count(left) == inside.count(right) and not _closes_early(inside, left, right):
                 return left[:2], inside.strip(), right[:2]
-    if len(text) < 2 or text[0] not in "([]" or text[-1] not in ")][":
+    if len(text) < 2 or text[0] not in "([" or text[-1] not in ")]":
         return None
     inside = text[1:-1]
-    if (text[0], text[-1]) == ("]", "["):
-        return "(", inside, ")"
-    if text[0] == "]" or text[-1] == "[":
-        if text[0] == "]" and text[-1] == "]":
-            return "(", inside, "]"
-        return ("[", inside, ")") if text[0] == "[" else None
     depth, index = 0, 0
     while index < len(inside):
         if inside[index] == "\\":
@@ -213,6 +215,11 @@ def parse_answer(text: str, several: bool = False, depth: int = 0) -> Node:
     text = _strip_group(text.strip())
     if (matrix := _parse_matrix(text, depth)) is not None:
         return matrix
+    if (opened_outward := re.fullmatch(r"(\]|\[)([^\[\]]+)(\]|\[)", text)) is not None and "," in text:
+        left, inside, right = opened_outward.groups()  # ]1, 2] is (1, 2]
+        text = f"{'(' if left == ']' else '['}{inside}{')' if right == '[' else ']'}"
+    if text == r"\mathbb{R}":
+        return Collection("(", ")", (Scalar(r"-\infty"), Scalar(r"\infty")))
     if several or not _THOUSANDS.fullmatch(split_unit(text)[0]):
         pieces, separators = split_top_level(text, _SEPARATOR)
         pieces = [piece for piece in pieces if piece.strip()]
@@ -221,6 +228,9 @@ def parse_answer(text: str, several: bool = False, depth: int = 0) -> Node:
     unions, separators = split_top_level(text, re.compile(r"\s*\\cup(?![A-Za-z])\s*"))
     if separators and r"\in" not in re.findall(r"\\[A-Za-z]+", unions[0]):
         return Union(tuple(parse_answer(part, depth=depth + 1) for part in unions[:MAX_ITEMS]))
+    sides, separators = split_top_level(text, re.compile(r"\s*\\(?:setminus|backslash)(?![A-Za-z])\s*"))
+    if len(sides) == 2 and all(sides) and r"\in" not in re.findall(r"\\[A-Za-z]+", sides[0]):
+        return Difference(parse_answer(sides[0], depth=depth + 1), parse_answer(sides[1], depth=depth + 1))
     if (relation := _parse_comparison(text, depth)) is not None:
         return relation
     if re.search(r"\\(?:pm|mp)(?![A-Za-z])", text):
@@ -249,12 +259,10 @@ def _parse_list(pieces: list[str], separators: list[str], depth: int) -> Node:
     if isinstance(first, Assignment) and not any(isinstance(item, Assignment) for item in items[1:]):
         # x = 1, 2, 3 assigns all of them
         return Assignment(first.name, first.parameters, _flat_set([first.value, *items[1:]]))
-    if all(isinstance(item, Assignment) and item.name == first.name for item in items) and isinstance(
-        first, Assignment
-    ):
-        if all(item.parameters == first.parameters for item in items if isinstance(item, Assignment)):
-            values = [item.value for item in items if isinstance(item, Assignment)]
-            return Assignment(first.name, first.parameters, _flat_set(values))
+    assignments = [item for item in items if isinstance(item, Assignment)]
+    if len(assignments) == len(items) and len({(item.name, item.parameters) for item in assignments}) == 1:
+        values = [item.value for item in assignments]
+        return Assignment(assignments[0].name, assignments[0].parameters, _flat_set(values))
     intervals = all(isinstance(item, Collection) and item.variable for item in items)
     if intervals and all("or" in separator or "lor" in separator or "vee" in separator for separator in separators):
         return Union(tuple(items), variable=items[0].variable if isinstance(items[0], Collection) else "")
@@ -295,10 +303,13 @@ def _parse_comparison(text: str, depth: int) -> Node | None:
         parameters = tuple((named.group(2) or "").split(",")) if named.group(2) else ()
         return Assignment(_strip_group(named.group(1)), parameters, parse_answer(pieces[-1], depth=depth + 1))
     if operators == [r"\in"] and _PLAIN_NAME.fullmatch(pieces[0]):
-        return Assignment(pieces[0], (), parse_answer(pieces[1], depth=depth + 1))
+        members = parse_answer(pieces[1], depth=depth + 1)
+        if isinstance(members, Union) or (isinstance(members, Collection) and not members.unordered):
+            return replace(members, variable=pieces[0])
+        return Assignment(pieces[0], (), members)
     if len(pieces) == 2 and operators[0] in _FLIPPED | {r"\ne": r"\ne"}:
         return _inequality(pieces[0], operators[0], pieces[1])
-    if len(pieces) == 3 and operators[0][:2] == operators[1][:2] or set(operators) in ({"<", r"\le"}, {">", r"\ge"}):
+    if (len(pieces) == 3 and operators[0][:2] == operators[1][:2]) or set(operators) in ({"<", r"\le"}, {">", r"\ge"}):
         if len(pieces) != 3 or not _PLAIN_NAME.fullmatch(pieces[1]):
             return None
         low, high = (pieces[0], pieces[2]) if operators[0] in ("<", r"\le") else (pieces[2], pieces[0])

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Protocol
 
-from .answer_structure import Assignment, Collection, Matrix, Node, Relation, Scalar, Union, parse_answer
+from .answer_structure import Assignment, Collection, Difference, Matrix, Node, Relation, Scalar, Union, parse_answer
 from .exact_numbers import decimal_places, exact_value, significant_digits, values_equal
 from .units import unit_factor
 
@@ -20,7 +20,7 @@ Verdict = bool | None
 """Equal, different, or not decided."""
 
 MIN_ROUNDED_DIGITS = 6
-"""A decimal with this many significant digits equals the exact value that it is the rounding of (math-verify: six places)."""
+"""A decimal with this many significant digits equals the exact value that rounds to it (math-verify: six places)."""
 
 
 class SymbolicComparer(Protocol):
@@ -29,6 +29,8 @@ class SymbolicComparer(Protocol):
     def expressions_equal(self, gold: str, answer: str) -> Verdict: ...
 
     def equations_equal(self, gold: tuple[str, str], answer: tuple[str, str]) -> Verdict: ...
+
+    def sets_equal(self, gold: Node, answer: Node) -> Verdict: ...
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,25 @@ class Rules:
 
 
 _WORDS = frozenset(
-    "yes no true false odd even none both neither finite infinite undefined convergent divergent dne east west".split()
+    [
+        "yes",
+        "no",
+        "true",
+        "false",
+        "odd",
+        "even",
+        "none",
+        "both",
+        "neither",
+        "finite",
+        "infinite",
+        "undefined",
+        "convergent",
+        "divergent",
+        "dne",
+        "east",
+        "west",
+    ]
 )
 _CHOICE = re.compile(r"\(?\s*(?:\\text\{\s*\(?\s*([A-Ja-j])\s*\)?\s*[.:]?\s*\}|([A-Ja-j])\s*)\)?[.:]?")
 _CHOICE_PREFIX = re.compile(
@@ -90,9 +110,11 @@ def compare(gold: Node, answer: Node, rules: Rules) -> Verdict:
     if isinstance(gold, Assignment) or isinstance(answer, Assignment):
         return _compare_assignments(gold, answer, rules)
     if isinstance(gold, Relation) or isinstance(answer, Relation):
+        if isinstance(gold, Union | Difference) or isinstance(answer, Union | Difference):
+            return _compare_real_sets(gold, answer, rules)
         return _compare_relations(gold, answer, rules)
-    if isinstance(gold, Union) or isinstance(answer, Union):
-        return _compare_as_sets(_parts(gold), _parts(answer), rules)
+    if isinstance(gold, Union | Difference) or isinstance(answer, Union | Difference):
+        return _compare_real_sets(gold, answer, rules)
     if isinstance(gold, Matrix) or isinstance(answer, Matrix):
         return _compare_matrices(gold, answer, rules)
     if isinstance(gold, Collection) or isinstance(answer, Collection):
@@ -129,6 +151,24 @@ def _compare_as_sets(gold: tuple[Node, ...], answer: tuple[Node, ...], rules: Ru
         return False
     backward = _all(found(item, gold, swapped) for item in answer)
     return _all([forward, backward])
+
+
+def _compare_real_sets(gold: Node, answer: Node, rules: Rules) -> Verdict:
+    """Unions of intervals and points: the same parts in any order, or the same set of real numbers."""
+    variables = [node.variable for node in (gold, answer) if isinstance(node, Union | Collection) and node.variable]
+    if len(set(variables)) > 1 or not all(_is_real_set(node) for node in (gold, answer)):
+        return False
+    both_unions = isinstance(gold, Union) and isinstance(answer, Union)
+    if both_unions and _compare_as_sets(_parts(gold), _parts(answer), replace(rules, symbolic=None)):
+        return True
+    return rules.symbolic.sets_equal(gold, answer) if rules.symbolic else None
+
+
+def _is_real_set(node: Node) -> bool:
+    if isinstance(node, Collection) and node.unordered:
+        # x < 2 and x > 3 lists two conditions, and is no union
+        return not any(isinstance(item, Collection) and item.variable for item in node.items)
+    return isinstance(node, Union | Difference | Collection) or (isinstance(node, Relation) and node.operator == r"\ne")
 
 
 def _compare_collections(gold: Node, answer: Node, rules: Rules) -> Verdict:
@@ -277,6 +317,11 @@ def _compare_scalars(gold: Scalar, answer: Scalar, rules: Rules) -> Verdict:
     gold_base, answer_base = _BASED.fullmatch(gold.text), _BASED.fullmatch(answer.text)
     if gold_base is not None or answer_base is not None:
         return gold_base is not None and answer_base is not None and _based(gold_base) == _based(answer_base)
+    if ":" in gold.text or ":" in answer.text:  # a ratio or a time of day
+        parts = [[parse_answer(part) for part in text.split(":")] for text in (gold.text, answer.text)]
+        if len(parts[0]) != len(parts[1]):
+            return False
+        return _all(compare(left, right, rules) for left, right in zip(*parts, strict=True))
     if (worded := _compare_words(gold.text, answer.text)) is not None:
         return worded
     if gold.text in _INFINITE or answer.text in _INFINITE:
@@ -374,9 +419,8 @@ def _compare_reading(gold: str, gold_factor: str, answer: str, answer_factor: st
         verdict = values_equal(gold_value, answer_value, rules.tolerance)
         if verdict is not None and (verdict or rules.tolerance is not None):
             return verdict
-        if gold_factor == answer_factor == "1":
-            if _is_rounding(gold, gold_value, answer, answer_value):
-                return True
+        if gold_factor == answer_factor == "1" and _is_rounding(gold, gold_value, answer, answer_value):
+            return True
         if verdict is not None:
             return verdict
     if rules.symbolic is None:

@@ -9,6 +9,7 @@ different; overlapping ones prove nothing, so that equality of irrationals is ne
 
 from __future__ import annotations
 
+import math
 import re
 from fractions import Fraction
 from typing import Any
@@ -18,6 +19,7 @@ import mpmath
 MAX_BITS = 16_384
 """Larger numerators or denominators are left to the symbolic path (about 4,900 decimal digits)."""
 MAX_TEXT_CHARS = 400
+MAX_DIGITS = 4_000
 MAX_DEPTH = 24
 MAX_FACTORIAL = 1_000
 
@@ -183,13 +185,11 @@ class _Parser:
 
     def power(self) -> Value:
         base = self.atom()
-        while self.accept("!"):
+        if self.accept("!"):
+            step = 2 if self.accept("!") else 1  # 7!! is 7 times 5 times 3, not the factorial of 7!
             if not isinstance(base, Fraction) or base.denominator != 1 or not 0 <= base <= MAX_FACTORIAL:
                 raise _NotArithmetic
-            product = 1
-            for factor in range(2, int(base) + 1):
-                product *= factor
-            base = _bounded(Fraction(product))
+            base = _bounded(Fraction(math.prod(range(int(base), 0, -step))))
         if not self.accept("^"):
             return base
         if self.accept("{"):
@@ -261,11 +261,11 @@ def exact_value(text: str) -> Value | None:
     Returns:
         `Fraction`, interval of mpmath, or `None`.
     """
+    if text.isascii() and text.isdigit():
+        return Fraction(int(text)) if len(text) <= MAX_DIGITS else None
     if len(text) > MAX_TEXT_CHARS:
         return None
-    if text.isascii() and text.isdigit():
-        return Fraction(int(text))
-    if not text or not re.search(r"\d|\\pi|e", text):
+    if not re.search(r"\d|\\pi|e", text):
         return None
     grouped = text.removeprefix("+")
     if _GROUPED_DIGITS.fullmatch(grouped):

@@ -13,7 +13,6 @@ from typing import Any
 from .normalization import MAX_ANSWER_CHARS, normalize_answer
 from .units import canonical_unit
 
-
 _GROUPED = re.compile(r"(?<![\d.,])\d{1,3}(?:,\d{3})+(?![\d,])")
 
 

@@ -40,18 +40,18 @@ _SYNONYMS = [
         (r"\\(?:phantom|hphantom|vphantom|label|tag)\s*\{[^{}]*\}", " "),
         (r"\\[dtc]frac(?![A-Za-z])", r"\\frac"),
         (r"\\dbinom(?![A-Za-z])|\\tbinom(?![A-Za-z])", r"\\binom"),
-        (r"\{\s*,\s*\}|,\s*\\!|\\!\s*,", ","),
+        (r"\{\s*,\s*\}\s*|,\s*\\!\s*|\\!\s*,", ","),
         (r"\\!", ""),
         (r"(?<=\d)(?:\\[,;:]|\\thinspace|\\ |~)(?=\d{3}(?!\d))", " "),
         (r"\\(?:[,;:>]|quad(?![A-Za-z])|qquad(?![A-Za-z])|thinspace(?![A-Za-z])|hspace\s*\{[^{}]*\})", " "),
-        (r"\\(?=\s)|~", " "),
+        (r"(?<!\\)\\(?=\s)|~", " "),
         (r"\\(?:mathbf|mathit|boldsymbol|bm)\s*\{\s*([A-Za-z])\s*\}", r" \1 "),
         (r"\\(?:mbox|textbf|textit|textrm|textsf|texttt|textnormal|textup|mathrm|mathbf|mathit|mathsf|mathnormal"
          r"|boldsymbol|bm|operatorname\*?|hbox|emph|rm|bf)(?![A-Za-z])\s*\{", r"\\text{"),
         (r"\{\s*\\(?:rm|bf|it|sf|tt)\s+", r"\\text{"),
         (r"\\text\s*\{\s*([eid])\s*\}", r" \1 "),
         (r"\\text\s*\{\s*(-?\d+(?:\.\d+)?)\s*\}", r" \1"),
-        (r"\\text\s*\{\s*(sin|cos|tan|cot|sec|csc|arcsin|arccos|arctan|ln|log|exp|gcd|lcm|max|min)\s*\}", r"\\\1 "),
+        (r"\\text\s*\{\s*(sin|cos|tan|cot|sec|csc|arcsin|arccos|arctan|ln|log|exp|gcd|lcm)\s*\}", r"\\\1 "),
         (r"\\text\s*\{\s*\}", " "),
         (r"\\(?:geqslant|geqq|geq)(?![A-Za-z])|>=|\\ge(?![A-Za-z])", r"\\ge "),
         (r"\\(?:leqslant|leqq|leq)(?![A-Za-z])|<=|\\le(?![A-Za-z])", r"\\le "),
@@ -85,7 +85,7 @@ _SYNONYMS = [
 _SHORT_FRACTION = re.compile(r"\\frac\s*(?:(\d|[A-Za-z])|(\{))")
 _SHORT_ROOT = re.compile(r"\\sqrt\s*(\d+(?:\.\d+)?|[A-Za-z]|\\pi)")
 _ROOT_CALL = re.compile(r"(?<![A-Za-z])(?:\\?sqrt)\s*\(")
-_SPACE_KEPT = re.compile(r"(\\[A-Za-z]+|[A-Za-z0-9.])?\s+(?=(.?))", re.DOTALL)
+_SPACE_KEPT = re.compile(r"(\\[A-Za-z]+|[A-Za-z0-9.,])?\s+(?=(.?))", re.DOTALL)
 
 
 def printable_text(text: str) -> str:
@@ -207,7 +207,7 @@ def _compact_space(match: re.Match[str]) -> str:
         return left + (" " if right.isalpha() else "")
     if (left.isalpha() and (right.isalpha() or right == "\\")) or (left.isdigit() and right.isdigit()):
         return left + " "
-    if left.isdigit() and right.isalpha():
+    if (left.isdigit() and right.isalpha()) or (left == "," and right.isdigit()):
         return left + " "
     return left
 

@@ -19,9 +19,12 @@ from fractions import Fraction
 from functools import lru_cache
 
 import sympy
-from latex2sympy2_extended import NormalizationConfig
-from math_verify import LatexExtractionConfig, parse, verify
+from latex2sympy2_extended import NormalizationConfig, latex2sympy, normalize_latex
+from latex2sympy2_extended.latex2sympy2 import ConversionConfig
+from math_verify import verify
+from math_verify.grader import should_treat_as_complex
 
+from .answer_structure import Collection, Difference, Node, Relation, Scalar, Union
 from .comparison import Verdict
 
 MAX_EXPRESSION_CHARS = 800
@@ -30,18 +33,17 @@ MAX_POWER_LEVELS = 2
 MIN_POINTS = 6
 """Sample points at which both sides have a value, before equal values count as proof."""
 
-_PARSER = (
-    LatexExtractionConfig(
-        boxed_match_priority=-1,
-        # units=True would read "2h" as 2, and "\frac{1}{e}" loses its end with some of them
-        normalization_config=NormalizationConfig(
-            basic_latex=True, units=False, malformed_operators=True, nits=False, boxed="none", equations=False
-        ),
-    ),
+# units=True would read "2h" as 2, and the end of "\\frac{1}{\\text{e}}" is lost with some of them
+_NORMALIZATION = NormalizationConfig(
+    basic_latex=True, units=False, malformed_operators=True, nits=False, boxed="none", equations=False
 )
+# math-verify reads every letter as a small one, and so R^2 as r^2
+_CONVERSION = ConversionConfig(lowercase_symbols=False)
 _ALLOWED = re.compile(r"[A-Za-z0-9\\^_{}()\[\]|+\-*/=<>,.!':& ]+")
-_PYTHON = re.compile(r"__|\b(?:import|lambda|exec|eval|open|print|getattr|globals|locals|compile|subprocess)\b")
-_HUGE_LITERAL = re.compile(r"\d{5,}\s*\}?\)?\s*!|!\s*!\s*!|\^\s*[{(]*-?\d{6,}|\d{1000,}")
+_PYTHON = re.compile(r"__|(?<!\\)\b(?:import|lambda|exec|eval|open|print|getattr|globals|locals|compile|subprocess)\b")
+_HUGE_LITERAL = re.compile(r"\d{5,}\s*[})]?\s*!|!\s*!|\^\s*\{[\d^{}]*\}\s*!|\^\s*[{(]*-?\d{6,}|\d{1000,}")
+_NUMERIC_TOWER = re.compile(r"\^\{?(\d+)\}?\^\{?(\d+)|\^\{(\d+)\^\{?(\d+)")
+_FACTORIAL_POWER = re.compile(r"(\d+|[A-Za-z]|\([^()]*\))!(?=\^)")
 _PRIMES = (2, 3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37)
 _AGREEMENT = sympy.Float("1e-20", 30)
 
@@ -70,7 +72,7 @@ def check_expression(text: str) -> bool:
         deepest = max(deepest, depth)
     if deepest > MAX_NESTING:
         raise RefusedExpression(f"expression nested {deepest} levels deep (limit {MAX_NESTING})")
-    if _HUGE_LITERAL.search(text) or _power_levels(text) > MAX_POWER_LEVELS:
+    if _HUGE_LITERAL.search(text) or _power_levels(text) > MAX_POWER_LEVELS or _huge_tower(text):
         raise RefusedExpression("a number too large to work out")
     return True
 
@@ -97,13 +99,43 @@ def _power_levels(text: str) -> int:
     return highest
 
 
+def _huge_tower(text: str) -> bool:
+    """Whether a number is raised to a power of numbers that has more than six digits, as in ``10^{10^{10}}``."""
+    for tower in _NUMERIC_TOWER.finditer(text):
+        base, exponent = (int(part[:7]) for part in tower.groups() if part)
+        if base > 1 and exponent * base.bit_length() > 24:
+            return True
+    return False
+
+
 @lru_cache(maxsize=512)
-def _parse(text: str) -> object | None:
-    """The text as a sympy object, or ``None`` where the parser does not know it. Whole equations are not asked for."""
-    found = parse(
-        f"${text}$", extraction_config=_PARSER, fallback_mode="no_fallback", parsing_timeout=None, raise_on_error=False
-    )
-    return found[0] if found else None
+def _parse(text: str, is_real: bool) -> object | None:
+    """The text as a sympy object, or ``None`` where the parser does not know it."""
+    text = _FACTORIAL_POWER.sub(r"(\1!)", text)
+    try:
+        return latex2sympy(
+            normalize_latex(text, _NORMALIZATION),
+            is_real=is_real,
+            convert_degrees=False,
+            normalization_config=None,
+            conversion_config=_CONVERSION,
+        )
+    except MemoryError:
+        raise
+    except Exception:  # the parser raises plain exceptions of many kinds for a text that it does not know
+        return None
+
+
+def _parse_together(*texts: str) -> list[object | None]:
+    """Parse texts with the same assumptions about their letters, so that the same letter is the same symbol."""
+    is_real = not any(should_treat_as_complex(text) for text in texts)
+    return [_parse(text, is_real) for text in texts]
+
+
+def _plain_symbols(expression: sympy.Basic) -> sympy.Basic:
+    """Symbols by name alone, without assumptions; ``i`` is the imaginary unit."""
+    names = {symbol: sympy.I if symbol.name == "i" else sympy.Symbol(symbol.name) for symbol in expression.free_symbols}
+    return _exact_decimals(expression).xreplace(names)
 
 
 def _exact_decimals(expression: sympy.Basic) -> sympy.Basic:
@@ -151,9 +183,8 @@ def _values_agree(gold: object, answer: object) -> Verdict:
     """Compare values at sample points: ``False`` for a difference, ``True`` for agreement at enough of them."""
     if not isinstance(gold, sympy.Expr) or not isinstance(answer, sympy.Expr):
         return None
-    imaginary = {sympy.Symbol("i"): sympy.I, sympy.Symbol("i", real=True): sympy.I}
-    gold, answer = (_exact_decimals(side).xreplace(imaginary) for side in (gold, answer))
-    complex_answer = bool((gold.atoms(sympy.I.func) | answer.atoms(sympy.I.func)))
+    gold, answer = _plain_symbols(gold), _plain_symbols(answer)
+    complex_answer = gold.has(sympy.I) or answer.has(sympy.I)
     symbols = sorted(gold.free_symbols | answer.free_symbols, key=str)
     if len(symbols) > 8:
         return None
@@ -189,10 +220,9 @@ class MathVerifyComparer:
             return False
         if not check_expression(gold):
             raise GoldNotUnderstood(f"the ground truth is no expression: {gold[:80]!r}")
-        gold_parsed = _parse(gold)
+        gold_parsed, answer_parsed = _parse_together(gold, answer)
         if gold_parsed is None:
             raise GoldNotUnderstood(f"the parser does not know the ground truth: {gold[:80]!r}")
-        answer_parsed = _parse(answer)
         if answer_parsed is None:
             return False
         by_value = _values_agree(gold_parsed, answer_parsed)
@@ -212,12 +242,13 @@ class MathVerifyComparer:
             return False
         if not all(check_expression(side) for side in gold):
             raise GoldNotUnderstood(f"the ground truth is no equation: {gold!r}")
-        gold_sides, answer_sides = [[_parse(side) for side in sides] for sides in (gold, answer)]
+        parsed = _parse_together(*gold, *answer)
+        gold_sides, answer_sides = parsed[:2], parsed[2:]
         if not all(isinstance(side, sympy.Expr) for side in gold_sides):
             raise GoldNotUnderstood(f"the parser does not know the ground truth: {gold!r}")
         if not all(isinstance(side, sympy.Expr) for side in answer_sides):
             return False
-        gold_zero, answer_zero = (_exact_decimals(left - right) for left, right in (gold_sides, answer_sides))
+        gold_zero, answer_zero = (_plain_symbols(left - right) for left, right in (gold_sides, answer_sides))
         symbols = sorted(gold_zero.free_symbols | answer_zero.free_symbols, key=str)
         if not symbols or len(symbols) > 8:
             return False
@@ -228,3 +259,49 @@ class MathVerifyComparer:
                 continue
             ratios.append((left / right).evalf(30))
         return len(ratios) >= MIN_POINTS and ratios[0] != 0 and all(_close(ratios[0], ratio) for ratio in ratios)
+
+    def sets_equal(self, gold: Node, answer: Node) -> Verdict:
+        """Whether two unions, differences or conditions such as ``x \\ne 1`` are the same set of real numbers.
+
+        Raises:
+            GoldNotUnderstood, RefusedExpression: as :meth:`expressions_equal` does.
+        """
+        gold_set, answer_set = _real_set(gold), _real_set(answer)
+        if gold_set is None:
+            raise GoldNotUnderstood(f"the ground truth is no set of real numbers: {str(gold)[:80]}")
+        if answer_set is None:
+            return False
+        return gold_set == answer_set or bool(gold_set.symmetric_difference(answer_set).is_empty)
+
+
+def _real_set(node: Node) -> sympy.Set | None:
+    """A set of real numbers, or ``None`` where the node is none whose ends are known numbers."""
+    if isinstance(node, Union):
+        parts = [_real_set(part) for part in node.parts]
+        return None if None in parts else sympy.Union(*parts)
+    if isinstance(node, Difference):
+        left, right = _real_set(node.left), _real_set(node.right)
+        return None if left is None or right is None else sympy.Complement(left, right)
+    if isinstance(node, Relation) and node.operator == r"\ne":
+        point = _real_number(Scalar(node.right))
+        return None if point is None else sympy.Complement(sympy.S.Reals, sympy.FiniteSet(point))
+    if not isinstance(node, Collection):
+        return None
+    numbers = [_real_number(item) for item in node.items]
+    if None in numbers:
+        return None
+    if node.unordered:
+        return sympy.FiniteSet(*numbers)
+    if len(numbers) != 2 or not {node.left, node.right} <= set("()[]"):
+        return None
+    return sympy.Interval(*numbers, left_open=node.left == "(", right_open=node.right == ")")
+
+
+def _real_number(node: Node) -> sympy.Expr | None:
+    if not isinstance(node, Scalar) or not check_expression(node.text):
+        return None
+    number = _parse(node.text, True)
+    if not isinstance(number, sympy.Expr):
+        return None
+    number = _plain_symbols(number).doit()
+    return number if number.is_extended_real and not number.free_symbols else None

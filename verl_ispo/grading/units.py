@@ -46,11 +46,89 @@ for _quantity, _units in {
             _PLAIN[_name] = (_quantity, Fraction(_factor))
 
 _NOT_UNITS = frozenset(
-    "and or not if is are was the mod modulo base than then but to too with where when for of at most least all any no "
-    "none never otherwise true false wrong incorrect correct maybe about approximately around roughly nearly almost "
-    "half third quarter plus minus times over divided squared cubed factorial hundred thousand million billion "
-    "trillion dozen percent more less greater fewer pi infinity infinite undefined sin cos tan cot sec csc log ln exp "
-    "sqrt max min gcd lcm det".split()
+    [
+        "and",
+        "or",
+        "not",
+        "if",
+        "is",
+        "are",
+        "was",
+        "the",
+        "mod",
+        "modulo",
+        "base",
+        "than",
+        "then",
+        "but",
+        "to",
+        "too",
+        "with",
+        "where",
+        "when",
+        "for",
+        "of",
+        "at",
+        "most",
+        "least",
+        "all",
+        "any",
+        "no",
+        "none",
+        "never",
+        "otherwise",
+        "true",
+        "false",
+        "wrong",
+        "incorrect",
+        "correct",
+        "maybe",
+        "about",
+        "approximately",
+        "around",
+        "roughly",
+        "nearly",
+        "almost",
+        "half",
+        "third",
+        "quarter",
+        "plus",
+        "minus",
+        "times",
+        "over",
+        "divided",
+        "squared",
+        "cubed",
+        "factorial",
+        "hundred",
+        "thousand",
+        "million",
+        "billion",
+        "trillion",
+        "dozen",
+        "percent",
+        "more",
+        "less",
+        "greater",
+        "fewer",
+        "pi",
+        "infinity",
+        "infinite",
+        "undefined",
+        "sin",
+        "cos",
+        "tan",
+        "cot",
+        "sec",
+        "csc",
+        "log",
+        "ln",
+        "exp",
+        "sqrt",
+        "gcd",
+        "lcm",
+        "det",
+    ]
 )
 _SCALES = {
     "dozen": 12,
@@ -61,9 +139,11 @@ _SCALES = {
     "trillion": 1_000_000_000_000,
 }
 
+_TEXT_UNIT = r"\\text\{[^{}]*\}|\\degree"
+_BARE_UNIT = r"(?<![A-Za-z\\])(?:(?:m|cm|km|ft|mi)/(?:s|h)(?![a-z])|[A-Za-z]{2,}(?: [A-Za-z]+)*)(?:/[A-Za-z]+)?"
 _TRAILING = re.compile(
-    r"(?P<value>.*?[\d})\]!%e]|.*\\pi)\s*(?P<unit>(?:\\text\{[^{}]*\}|\\degree|(?<![A-Za-z\\])[A-Za-z]{2,}(?: [A-Za-z]+)*"
-    r"(?:/[A-Za-z]+)?)\s*\.?(?:\^\s*\{?(?P<power>[23])\}?)?(?:/(?:\\text\{[^{}]*\}|[a-z]+))?)",
+    rf"(?P<value>.*?[\d}})\]!%e]|.*\\pi)\s*"
+    rf"(?P<unit>(?:{_TEXT_UNIT}|{_BARE_UNIT})\s*\.?(?:\^\s*\{{?[23]\}}?)?(?:/(?:\\text\{{[^{{}}]*\}}|[a-z]+))?)",
     re.DOTALL,
 )
 _LEADING_MONEY = re.compile(r"(-?)\\text\{(dollars|euros|pounds)\}\s*(.*)", re.DOTALL)
@@ -83,7 +163,7 @@ def canonical_unit(text: str) -> str:
         return "%"
     power = ""
     for words, exponent in (("square", "^2"), ("sq", "^2"), ("cubic", "^3"), ("cu", "^3")):
-        if plain.startswith(words + " ") or plain.startswith(words) and plain[len(words) :] in _PLAIN:
+        if plain.startswith(words) and (plain[len(words) :].startswith(" ") or plain[len(words) :] in _PLAIN):
             plain, power = plain[len(words) :].strip(), exponent
     exponent_given = re.fullmatch(r"(.*?)\s*\^\s*([23])", plain)
     if exponent_given is not None:
@@ -128,8 +208,8 @@ def _measure(unit: str) -> tuple[str, Fraction] | None:
 def split_unit(text: str) -> tuple[str, str]:
     r"""Split ``864\text{inches}^2`` into ``("864", "in^2")``; the unit is ``""`` where there is none.
 
-    A word in ``\text{}`` counts as a unit unless it belongs to the sentence (``not``, ``mod``, ``million``); a bare word
-    only where it is a known unit or at least four letters long, so that a product of variables is not taken for one.
+    A word in ``\text{}`` counts as a unit unless it belongs to the sentence (``not``, ``mod``, ``million``); a bare
+    word only where it is a known unit or at least four letters long, so that no product of variables is taken for one.
     """
     money = _LEADING_MONEY.fullmatch(text)
     if money is not None and money.group(3):

@@ -2,9 +2,9 @@
 
 Why not a library's pool, as measured with pebble 5.2 and ``concurrent.futures``: they start workers through
 :mod:`multiprocessing`, which imports the caller's ``__main__`` again in each worker (Ray's worker script; or a script
-without a ``__main__`` guard, which then starts itself over and over); they end a hung task from a thread of the caller,
-so a worker that is hung when Ray kills the actor runs on forever; ``concurrent.futures`` cannot end one at all. Here the
-kernel ends it (:mod:`~verl_ispo.grading.worker_process`).
+without a ``__main__`` guard, which then starts itself over and over); they end a hung task from a thread of the
+caller, so a worker that is hung when Ray kills the actor runs on forever; ``concurrent.futures`` cannot end one at all.
+Here the kernel ends it (:mod:`~verl_ispo.grading.worker_process`).
 
 A caller's thread takes a worker, sends it one answer, and waits on the worker's socket. Nothing runs in between: no
 queue, no manager thread. The time limit counts from when the worker starts on the answer, not from when a thread began

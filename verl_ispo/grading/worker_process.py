@@ -6,8 +6,8 @@ starts in milliseconds with sympy imported and the parser warm. Each worker answ
 The kernel keeps the limits, so that they hold in the middle of a C call and after the caller has died:
 
 - time: an interval timer whose ``SIGALRM`` has its default action ends the worker; it is set when an answer starts;
-- memory: ``RLIMIT_AS``. Sympy and math-verify swallow `MemoryError`, so an answer that comes out unequal after it took a
-  quarter of the limit is reported as an error.
+- memory: ``RLIMIT_AS``. Sympy and math-verify swallow `MemoryError`, so an answer that comes out unequal after it took
+  a quarter of the limit is reported as an error.
 """
 
 from __future__ import annotations
