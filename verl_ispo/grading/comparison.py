@@ -14,6 +14,7 @@ from typing import Protocol
 
 from .answer_structure import Assignment, Collection, Difference, Matrix, Node, Relation, Scalar, Union, parse_answer
 from .exact_numbers import decimal_places, exact_value, significant_digits, values_equal
+from .expression_guard import GoldNotUnderstood, check_expression
 from .units import unit_factor
 
 Verdict = bool | None
@@ -46,27 +47,8 @@ class Rules:
     symbolic: SymbolicComparer | None = None
 
 
-_WORDS = frozenset(
-    [
-        "yes",
-        "no",
-        "true",
-        "false",
-        "odd",
-        "even",
-        "none",
-        "both",
-        "neither",
-        "finite",
-        "infinite",
-        "undefined",
-        "convergent",
-        "divergent",
-        "dne",
-        "east",
-        "west",
-    ]
-)
+_SHORT_WORDS = "yes no true false odd even none both neither dne east west"
+_WORDS = frozenset(_SHORT_WORDS.split())
 _CHOICE = re.compile(r"\(?\s*(?:\\text\{\s*\(?\s*([A-Ja-j])\s*\)?\s*[.:]?\s*\}|([A-Ja-j])\s*)\)?[.:]?")
 _CHOICE_PREFIX = re.compile(
     r"(?:\\text\{\s*\(?([A-E])\)?\s*[.:)]?\s*\}|\(([A-E])\)|([A-E])[.):])\s*(?=\S)(.*)", re.DOTALL
@@ -104,6 +86,10 @@ def compare(gold: Node, answer: Node, rules: Rules) -> Verdict:
     Args:
         gold, answer (`Node`): From :func:`~verl_ispo.grading.answer_structure.parse_answer`.
         rules (`Rules`): The problem's tolerance, and the comparer for what is no plain arithmetic.
+
+    Raises:
+        GoldNotUnderstood: if the ground truth is no expression that can be parsed.
+        RefusedExpression: if a scalar is too long, too deep, or its numbers are too large to work out.
     """
     if gold == answer:
         return True
@@ -423,6 +409,10 @@ def _compare_reading(gold: str, gold_factor: str, answer: str, answer_factor: st
             return True
         if verdict is not None:
             return verdict
+    if not check_expression(answer):
+        return False
+    if not check_expression(gold):
+        raise GoldNotUnderstood(f"the ground truth is no expression: {gold[:80]!r}")
     if rules.symbolic is None:
         return None
     texts = [text if factor == "1" else f"{factor}\\cdot({text})" for text, factor in

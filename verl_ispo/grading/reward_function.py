@@ -17,6 +17,7 @@ from typing import Any
 
 from verl_ispo.grading.answer_check import AnswerTooLarge, check_answer
 from verl_ispo.grading.answer_extraction import extract_answer
+from verl_ispo.grading.expression_guard import GoldNotUnderstood, RefusedExpression
 from verl_ispo.grading.grading_stats import count_answer, log_undecided
 from verl_ispo.grading.ground_truth import read_ground_truth
 from verl_ispo.grading.normalization import normalize_answer
@@ -86,7 +87,7 @@ def compute_score(
                 path = "symbolic"
                 outcome = shared_pool(settings).check(gold, pred, limit_s)
                 status, reason = outcome.status, outcome.reason
-    except (ValueError, AnswerTooLarge, RecursionError, RuntimeError) as error:
+    except (ValueError, AnswerTooLarge, GoldNotUnderstood, RefusedExpression, RuntimeError) as error:
         status, reason = "error", f"{type(error).__name__}: {error}"
     count_answer(path, status, time.monotonic() - started)
     if status in ("timeout", "error"):

@@ -121,8 +121,9 @@ def _peak_bytes() -> int:
 
 def _grade(task: dict[str, Any], memory_bytes: int) -> dict[str, Any]:
     from .answer_check import AnswerTooLarge, check_answer
+    from .expression_guard import GoldNotUnderstood, RefusedExpression
     from .ground_truth import GroundTruth
-    from .symbolic import GoldNotUnderstood, MathVerifyComparer, RefusedExpression
+    from .symbolic import MathVerifyComparer
 
     tolerance = Fraction(task["tolerance"]) if task["tolerance"] is not None else None
     gold = GroundTruth(task["gold"], task["several"], task["unit"], tolerance)
