@@ -300,9 +300,9 @@ def _compare_scalars(gold: Scalar, answer: Scalar, rules: Rules) -> Verdict:
         rest = parse_answer(prefixed.group(4))
         if isinstance(rest, Scalar):
             answer = replace(rest, unit=rest.unit or answer.unit, percent=rest.percent or answer.percent)
-    gold_base, answer_base = _BASED.fullmatch(gold.text), _BASED.fullmatch(answer.text)
-    if gold_base is not None or answer_base is not None:
-        return gold_base is not None and answer_base is not None and _based(gold_base) == _based(answer_base)
+    gold_based, answer_based = _based(gold.text), _based(answer.text)
+    if gold_based is not None or answer_based is not None:
+        return gold_based == answer_based
     if ":" in gold.text or ":" in answer.text:  # a ratio or a time of day
         parts = [[parse_answer(part) for part in text.split(":")] for text in (gold.text, answer.text)]
         if len(parts[0]) != len(parts[1]):
@@ -332,9 +332,13 @@ def _compare_choices(gold: str, answer: str) -> Verdict:
     return chosen == letter or None
 
 
-def _based(match: re.Match[str]) -> tuple[str, int | str]:
-    base = match.group(2)
-    return match.group(1).lstrip("0") or "0", int(base) if base.isdigit() else _BASE_NAMES.get(base, base)
+def _based(text: str) -> tuple[str, int] | None:
+    """Digits and base of a number such as ``52_8``; ``None`` for any other text, ``F_2`` and ``C_n`` among them."""
+    match = _BASED.fullmatch(text)
+    if match is None or not re.search(r"\d", match.group(1)):
+        return None
+    base = int(match.group(2)) if match.group(2).isdigit() else _BASE_NAMES.get(match.group(2), 0)
+    return (match.group(1).lstrip("0") or "0", base) if base >= 2 else None
 
 
 def _word(text: str) -> str | None:

@@ -44,24 +44,23 @@ def check_expression(text: str) -> bool:
 
 
 def _power_levels(text: str) -> int:
-    """Height of the highest tower of powers: 2 for ``a^{b^c}``, and for ``a^b^c``."""
-    highest = level = 0
-    open_groups: list[int] = []
-    after_power = False
+    """Height of the highest tower of powers: 1 for ``x^{2}y^{3}``, 2 for ``a^{b^c}`` and for ``a^b^c``."""
+    highest = chain = 0
+    open_groups: list[int] = []  # of each open bracket, how many levels of exponent it is
+    in_exponent = after_exponent = False
     for char in text.replace(" ", ""):
         if char == "^":
-            level += 1
-            highest = max(highest, level)
-            after_power = True
-            continue
-        if char in "{([":
-            open_groups.append(level if after_power else -1)
+            chain = chain + 1 if after_exponent else 1
+            highest = max(highest, sum(open_groups) + chain)
+            in_exponent, after_exponent = True, False
+        elif char in "{([":
+            open_groups.append(chain if in_exponent else 0)
+            in_exponent = after_exponent = False
         elif char in "})]":
-            started = open_groups.pop() if open_groups else -1
-            level = started - 1 if started > 0 else level
-        elif char in "+-*/=<>,&" and not after_power and not any(start > 0 for start in open_groups):
-            level = 0
-        after_power = False
+            chain = open_groups.pop() if open_groups else 0
+            in_exponent, after_exponent = False, chain > 0
+        elif not (in_exponent and char in "+-"):
+            in_exponent, after_exponent = False, in_exponent
     return highest
 
 

@@ -211,6 +211,8 @@ class WorkerPool:
         try:
             self._read_status(ours)
         except OSError as error:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._server.wait(timeout=2.0)
             code = self._server.poll()
             self._stop_server()
             raise RuntimeError(
