@@ -287,9 +287,18 @@ def _compare_relations(gold: Node, answer: Node, rules: Rules) -> Verdict:
             return rules.symbolic.equations_equal((gold.left, gold.right), (answer.left, answer.right))
         left, right = (f"{side.left}-({side.right})" for side in (gold, answer))
         return rules.symbolic.expressions_equal(left, right)
-    if isinstance(answer, Relation) and answer.operator == "=" and answer.right != "0":
-        return compare(gold, parse_answer(answer.right), rules)  # the question names the left side: a + b = 5
+    if isinstance(answer, Relation) and answer.operator == "=" and _names_a_quantity(answer.left):
+        return compare(gold, parse_answer(answer.right), rules) if answer.right != "0" else False
     return False
+
+
+def _names_a_quantity(left: str) -> bool:
+    """Whether the left side repeats what the question asks for (``a + b``, ``f(5)``, ``|z|``), and is no equation.
+
+    ``x^2 = 5`` and ``2x = 10`` are equations for their one letter, whose solution is not their right side.
+    """
+    letters = set(re.findall(r"[A-Za-z]", re.sub(r"\\[A-Za-z]+", "", left)))
+    return len(letters) != 1 or bool(re.fullmatch(r"[A-Za-z]\(.*\)|\|.*\||\\(?:angle|triangle).*", left))
 
 
 def _compare_scalars(gold: Scalar, answer: Scalar, rules: Rules) -> Verdict:

@@ -3,7 +3,7 @@ r"""Decide whether two scalars are the same expression, by math-verify and by ev
 math-verify's LaTeX parser reads both texts. Then two independent checks speak:
 
 - ``math_verify.verify`` in both directions, since it is not symmetric;
-- the values at fixed sample points, to 30 digits and relative to their size. math-verify compares with an absolute
+- the values at fixed sample points, to 50 digits and relative to their size. math-verify compares with an absolute
   threshold, and so takes :math:`2^{-99}` for :math:`2^{-98}`.
 
 A difference in value refutes; equal values at enough points accept; where no value can be had, math-verify decides.
@@ -39,7 +39,8 @@ _NORMALIZATION = NormalizationConfig(
 _CONVERSION = ConversionConfig(lowercase_symbols=False)
 _FACTORIAL_POWER = re.compile(r"(\d+|[A-Za-z]|\([^()]*\))!(?=\^)")
 _PRIMES = (2, 3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37)
-_AGREEMENT = sympy.Float("1e-20", 30)
+_DIGITS = 50
+_AGREEMENT = sympy.Float("1e-40", _DIGITS)
 
 
 @lru_cache(maxsize=512)
@@ -96,7 +97,7 @@ def _sample_points(symbols: list[sympy.Symbol]) -> list[dict[sympy.Symbol, sympy
 
 def _value(expression: sympy.Basic, point: dict[sympy.Symbol, sympy.Rational]) -> sympy.Expr | None:
     number = expression.xreplace(point).doit() if point else expression.doit()
-    number = number.evalf(30, maxn=400)
+    number = number.evalf(_DIGITS, maxn=400)
     parts = number.as_real_imag() if isinstance(number, sympy.Expr) and number.is_number else (None, None)
     if any(not isinstance(part, sympy.Float | sympy.Integer | sympy.Rational) for part in parts):
         return None
@@ -104,13 +105,13 @@ def _value(expression: sympy.Basic, point: dict[sympy.Symbol, sympy.Rational]) -
 
 
 def _close(left: sympy.Expr, right: sympy.Expr) -> bool:
-    difference = sympy.Abs((left - right).evalf(30))
-    return bool(difference <= _AGREEMENT * max(sympy.Abs(left).evalf(30), sympy.Abs(right).evalf(30)))
+    difference = sympy.Abs((left - right).evalf(_DIGITS))
+    return bool(difference <= _AGREEMENT * max(sympy.Abs(left).evalf(_DIGITS), sympy.Abs(right).evalf(_DIGITS)))
 
 
 def _real(number: sympy.Expr) -> bool:
-    size = sympy.Abs(number).evalf(30)
-    return bool(sympy.Abs(number.as_real_imag()[1]).evalf(30) <= _AGREEMENT * size)
+    size = sympy.Abs(number).evalf(_DIGITS)
+    return bool(sympy.Abs(number.as_real_imag()[1]).evalf(_DIGITS) <= _AGREEMENT * size)
 
 
 def _values_agree(gold: object, answer: object) -> Verdict:
@@ -191,7 +192,7 @@ class MathVerifyComparer:
             left, right = _value(gold_zero, point), _value(answer_zero, point)
             if left is None or right is None or not _real(left) or not _real(right) or right == 0:
                 continue
-            ratios.append((left / right).evalf(30))
+            ratios.append((left / right).evalf(_DIGITS))
         return len(ratios) >= MIN_POINTS and ratios[0] != 0 and all(_close(ratios[0], ratio) for ratio in ratios)
 
     def sets_equal(self, gold: Node, answer: Node) -> Verdict:

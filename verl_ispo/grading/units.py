@@ -145,6 +145,8 @@ def split_unit(text: str) -> tuple[str, str]:
     words = _WORD.findall(unit)
     if not words or len(words) > 3 or any(word in _NOT_UNITS for word in words):
         return text, ""
+    if "\\text" in raw and not all(word in _PLAIN or len(word) >= 3 for word in words):
+        return text, ""  # \text{x} is a letter
     if "\\" not in raw:
         if value[-1:] in "e" or not all(word in _PLAIN or len(word) >= 4 for word in words):
             return text, ""
