@@ -3,7 +3,7 @@
 :func:`compute_score` is the reward function for verl; :func:`grading_stats` tells which path decided what.
 """
 
-from .grading_stats import grading_stats
+from .counters import grading_stats
 from .reward_function import compute_score
 from .worker_pool import close_pools
 

@@ -17,8 +17,8 @@ from typing import Any
 
 from verl_ispo.grading.answer_check import AnswerTooLarge, check_answer
 from verl_ispo.grading.answer_extraction import extract_answer
+from verl_ispo.grading.counters import count_answer, log_undecided
 from verl_ispo.grading.expression_guard import GoldNotUnderstood, RefusedExpression
-from verl_ispo.grading.grading_stats import count_answer, log_undecided
 from verl_ispo.grading.ground_truth import read_ground_truth
 from verl_ispo.grading.normalization import normalize_answer
 from verl_ispo.grading.settings import pool_settings, time_limit_s
