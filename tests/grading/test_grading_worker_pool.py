@@ -26,7 +26,7 @@ from pathlib import Path
 
 import pytest
 
-from verl_ispo.grading import compute_score, grading_stats, worker_pool
+from verl_ispo.grading import GraderUnavailableError, compute_score, grading_stats, worker_pool
 from verl_ispo.grading.ground_truth import read_ground_truth
 from verl_ispo.grading.settings import PoolSettings, pool_settings, time_limit_s
 from verl_ispo.grading.worker_pool import WorkerPool
@@ -179,11 +179,11 @@ def test_the_server_may_be_killed(make_pool):
     assert pool.counters.servers_started == 2
 
 
-def test_a_server_that_does_not_start_is_an_error_that_says_what_to_check(monkeypatch):
+def test_a_server_that_never_starts_stops_the_run_and_says_what_to_check(monkeypatch):
     monkeypatch.setattr(worker_pool, "_SERVER", "raise SystemExit(7)")
-    pool = WorkerPool(PoolSettings(1, 1 << 28, 10))
-    with pytest.raises(RuntimeError, match=r"exit code 7.*math-verify"):
-        pool.check(GOLD, "x+x", 5.0)
+    with pytest.raises(GraderUnavailableError, match=r"exit code 7.*math-verify"):
+        compute_score("", r"\boxed{x+x}", "2x", workers=7)
+    assert compute_score("", r"\boxed{42}", "42", workers=7)["acc"], "the exact path needs no worker"
 
 
 def test_closing_ends_every_process(make_pool):
@@ -198,7 +198,7 @@ def test_closing_ends_every_process(make_pool):
 
 GRADE_A_HUNG_ANSWER = r"""
 import sys, threading, time
-from verl_ispo.grading import compute_score, worker_pool
+from verl_ispo.grading import GraderUnavailableError, compute_score, worker_pool
 compute_score("", r"\boxed{x+x}", "2x")  # no __main__ guard, on purpose
 pool = next(iter(worker_pool._pools.by_settings.values()))
 pids = [pool._server.pid, *(worker.pid for worker in pool._idle)]
@@ -226,7 +226,7 @@ def test_a_forked_child_starts_its_own_pool():
     """A caller that forks (a data loader, say) does not share its workers' sockets with the child."""
     code = r"""
 import os
-from verl_ispo.grading import compute_score
+from verl_ispo.grading import GraderUnavailableError, compute_score
 assert compute_score("", r"\boxed{x+x}", "2x")["acc"]
 pid = os.fork()
 right = all(compute_score("", rf"\boxed{{x+x+0\cdot{i}}}", "2x")["acc"] for i in range(5))

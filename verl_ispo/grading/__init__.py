@@ -5,6 +5,6 @@
 
 from .counters import grading_stats
 from .reward_function import compute_score
-from .worker_pool import close_pools
+from .worker_pool import GraderUnavailableError, close_pools
 
-__all__ = ["close_pools", "compute_score", "grading_stats"]
+__all__ = ["GraderUnavailableError", "close_pools", "compute_score", "grading_stats"]

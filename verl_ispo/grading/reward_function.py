@@ -68,7 +68,9 @@ def compute_score(
         ``"correct"``, ``"wrong"``, ``"no_answer"``, ``"timeout"`` and ``"error"``. Only the first two are verdicts.
 
     Raises:
-        ValueError: if a limit is not a number above 0. No text of a response or ground truth raises.
+        ValueError: if a limit is not a number above 0.
+        GraderUnavailableError: if no worker can be started, so that a run stops rather than score every such answer 0.
+            No text of a response or ground truth raises.
     """
     limit_s = time_limit_s(timeout_s)
     settings = pool_settings(workers, memory_mb)

@@ -9,7 +9,7 @@ math-verify's LaTeX parser reads both texts. Then two independent checks speak:
 A difference in value refutes; equal values at enough points accept; where no value can be had, math-verify decides.
 
 The texts are untrusted. Only LaTeX is parsed (never ``sympy.parse_expr``, which evaluates Python), only what
-:func:`check_expression` admits gets that far, and time and memory are the worker's to bound.
+:mod:`~verl_ispo.grading.expression_guard` admits gets that far, and time and memory are the worker's to bound.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ _NORMALIZATION = NormalizationConfig(
 # math-verify reads every letter as a small one, and so R^2 as r^2
 _CONVERSION = ConversionConfig(lowercase_symbols=False)
 _FACTORIAL_POWER = re.compile(r"(\d+|[A-Za-z]|\([^()]*\))!(?=\^)")
+_NO_LETTERS = re.compile(r"\\(?:begin|end)\{[a-z]*\}|\\mathbb\{[A-Z]\}|\\[A-Za-z]+")
 _PRIMES = (2, 3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37)
 _DIGITS = 50
 _AGREEMENT = sympy.Float("1e-40", _DIGITS)
@@ -48,7 +49,7 @@ def _parse(text: str, is_real: bool) -> object | None:
     """The text as a sympy object, or ``None`` where the parser does not know it."""
     text = _FACTORIAL_POWER.sub(r"(\1!)", text)
     try:
-        return latex2sympy(
+        parsed = latex2sympy(
             normalize_latex(text, _NORMALIZATION),
             is_real=is_real,
             convert_degrees=False,
@@ -59,6 +60,17 @@ def _parse(text: str, is_real: bool) -> object | None:
         raise
     except Exception:  # the parser raises plain exceptions of many kinds for a text that it does not know
         return None
+    return None if _loses_letters(text, parsed) else parsed
+
+
+def _loses_letters(text: str, parsed: object) -> bool:
+    r"""Whether a letter of the text is missing from what was parsed: sympy takes ``\gcd(k, p-1)`` for 1."""
+    letters = set(_NO_LETTERS.sub("", text).lower()) & set("abcfghjklmnopqrstuvwxyz")
+    if not letters or not isinstance(parsed, sympy.Basic | sympy.MatrixBase):
+        return False
+    names = [symbol.name for symbol in parsed.atoms(sympy.Symbol, sympy.MatrixSymbol)]
+    names += [str(function.func) for function in parsed.atoms(sympy.Function)]
+    return not letters <= set("".join(names).lower())
 
 
 def _parse_together(*texts: str) -> list[object | None]:
@@ -114,11 +126,16 @@ def _real(number: sympy.Expr) -> bool:
     return bool(sympy.Abs(number.as_real_imag()[1]).evalf(_DIGITS) <= _AGREEMENT * size)
 
 
+def _summed(expression: sympy.Basic) -> sympy.Basic:
+    """Sums, products and derivatives worked out before numbers stand in for their letters: a sum to n = 1/2 is none."""
+    return expression.doit() if expression.has(sympy.Sum, sympy.Product, sympy.Derivative) else expression
+
+
 def _values_agree(gold: object, answer: object) -> Verdict:
     """Compare values at sample points: ``False`` for a difference, ``True`` for agreement at enough of them."""
     if not isinstance(gold, sympy.Expr) or not isinstance(answer, sympy.Expr):
         return None
-    gold, answer = _plain_symbols(gold), _plain_symbols(answer)
+    gold, answer = (_summed(_plain_symbols(side)) for side in (gold, answer))
     complex_answer = gold.has(sympy.I) or answer.has(sympy.I)
     symbols = sorted(gold.free_symbols | answer.free_symbols, key=str)
     if len(symbols) > 8:
@@ -127,7 +144,7 @@ def _values_agree(gold: object, answer: object) -> Verdict:
     for point in _sample_points(symbols) if symbols else [{}]:
         try:
             left, right = _value(gold, point), _value(answer, point)
-        except (ArithmeticError, TypeError, ValueError, AttributeError, NotImplementedError):
+        except (ArithmeticError, TypeError, ValueError, AttributeError, NotImplementedError, RecursionError):
             left = right = None
         if left is None or right is None:
             if not symbols:

@@ -42,6 +42,10 @@ _SERVER = (
 )
 
 
+class GraderUnavailableError(Exception):
+    """No worker has ever started in this process: the installation is at fault, and no answer."""
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What a worker said of one answer, or how it ended: ``status`` as in the result of ``compute_score``."""
@@ -90,7 +94,8 @@ class WorkerPool:
         """Grade one answer in a worker. Blocks while all workers are busy; ``timeout_s`` does not count that.
 
         Raises:
-            RuntimeError: if no worker can be started.
+            GraderUnavailableError: if no worker of this pool has ever started.
+            RuntimeError: if none can be started any more.
         """
         task = {
             "gold": gold.text,
@@ -215,7 +220,7 @@ class WorkerPool:
                 self._server.wait(timeout=2.0)
             code = self._server.poll()
             self._stop_server()
-            raise RuntimeError(
+            raise (RuntimeError if self.counters.servers_started else GraderUnavailableError)(
                 f"the grading server did not start ({error}; exit code {code}). "
                 "Its own error is on stderr; check that math-verify and verl_ispo import in a fresh interpreter."
             ) from error

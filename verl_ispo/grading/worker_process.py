@@ -12,6 +12,7 @@ The kernel keeps the limits, so that they hold in the middle of a C call and aft
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import json
 import logging
@@ -78,11 +79,13 @@ def serve(control_fd: int, memory_bytes: int) -> None:
 
 def _warm_up() -> None:
     """Import what grading needs and fill the parser's caches, so that no answer pays for it."""
+    from .expression_guard import GoldNotUnderstood
     from .symbolic import MathVerifyComparer
 
     comparer = MathVerifyComparer()
     for gold, answer in _WARM_UP:
-        comparer.expressions_equal(gold, answer)
+        with contextlib.suppress(GoldNotUnderstood):  # a parser that knows less is slower, and no reason not to start
+            comparer.expressions_equal(gold, answer)
     comparer.equations_equal(("y", "2x"), ("2x-y", "0"))
 
 
