@@ -78,16 +78,16 @@ def test_the_reward_manager_grades_concurrently_and_verl_averages_the_paths(toke
     from verl.trainer.ppo.metric_utils import process_validation_metrics
     from verl.trainer.ppo.reward import get_custom_reward_fn
 
-    config = reward_config("pkg://verl_ispo.grading.reward_function", timeout_s=0.5, path_metrics=True)
+    config = reward_config("pkg://verl_ispo.grading.reward_function", timeout_s=3.0, path_metrics=True)
 
     async def grade_all():
         manager = NaiveRewardManager(config, tokenizer, get_custom_reward_fn(config))
         manager.loop = asyncio.get_running_loop()
-        rows = [manager.run_single(batch_of_one(tokenizer, text, gold)) for text, gold, _ in RESPONSES * 4]
+        rows = [manager.run_single(batch_of_one(tokenizer, text, gold)) for text, gold, _ in RESPONSES * 2]
         return await asyncio.gather(*rows)
 
     outputs = asyncio.run(grade_all())
-    expected = [status for _, _, status in RESPONSES * 4]
+    expected = [status for _, _, status in RESPONSES * 2]
     infos = [output["reward_extra_info"] for output in outputs]
     assert [info["status"] for info in infos] == expected
     assert [output["reward_score"] for output in outputs] == [float(status == "correct") for status in expected]
@@ -111,7 +111,7 @@ def test_it_works_in_ray_actors_and_leaves_nothing_when_one_is_killed():
         @ray.remote(num_cpus=0, max_concurrency=8)
         class Grader:
             def grade(self, text: str, gold: str) -> str:
-                return reward_function.compute_score("ray", text, gold, timeout_s=1.0)["status"]
+                return reward_function.compute_score("ray", text, gold, timeout_s=3.0)["status"]
 
             def pids(self) -> list[int]:
                 from verl_ispo.grading import worker_pool
@@ -120,9 +120,10 @@ def test_it_works_in_ray_actors_and_leaves_nothing_when_one_is_killed():
                 return [pool._server.pid for pool in pools] + [worker.pid for pool in pools for worker in pool._idle]
 
         graders = [Grader.remote() for _ in range(2)]
-        calls = [(grader, text, gold, status) for grader in graders for text, gold, status in RESPONSES * 3]
+        calls = [(grader, text, gold, status) for grader in graders for text, gold, status in RESPONSES * 2]
         statuses = ray.get([grader.grade.remote(text, gold) for grader, text, gold, _ in calls])
         assert statuses == [status for *_, status in calls]
+        ray.get([grader.grade.remote(*RESPONSES[2][:2]) for grader in graders])  # so that each has an idle worker
         pids = [pid for grader in graders for pid in ray.get(grader.pids.remote())]
         assert len(pids) >= 4
         hanging, gold, _ = RESPONSES[5]
