@@ -27,6 +27,9 @@ INSTALL_REQUIRES = [
     "pandas>=2.2",  # reading and writing the data sets
     "pyarrow>=19.0.0",  # parquet, verl's data format
     "math-verify>=0.9.0,<0.10",  # symbolic equality of answers; verdicts change between minor versions
+    "latex2sympy2_extended",  # math-verify's parser, called with other options; math-verify pins its version
+    "sympy",  # values of parsed answers; comes with math-verify
+    "mpmath",  # enclosures of irrational answers; comes with sympy
 ]
 
 EXTRAS = {

@@ -1,0 +1,170 @@
+r"""Grade many generated answers, plain, broken and hostile, and report what hung, crashed, raised or leaked.
+
+    python scripts/fuzz_grading.py --answers 100000 --seed 0
+
+Progress goes to stderr. The exit code is 1 if an answer raised, took longer than its limits allow, came out in a shape
+that verl cannot take, or if memory grew by more than ``--max-growth-mb`` after the first fifth of the run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import sys
+import threading
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from grading_workload import broken_answer, hostile_answer, plain_answer, respelled, response
+
+from verl_ispo.grading import close_pools, compute_score, grading_stats
+
+STATUSES = {"correct", "wrong", "no_answer", "timeout", "error"}
+
+
+@dataclass
+class Findings:
+    """What the run has seen so far; guarded by ``lock``."""
+
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    done: int = 0
+    longest_s: float = 0.0
+    longest_answer: str = ""
+    problems: list[str] = field(default_factory=list)
+    kinds: Counter[str] = field(default_factory=Counter)
+
+
+def resident_mb(pid: int | str = "self") -> float:
+    """Resident memory of a process in MiB, 0 where it cannot be read."""
+    try:
+        pages = int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1])
+    except (OSError, IndexError):
+        return 0.0
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+def descendants(pid: int) -> list[int]:
+    """Process ids of all living descendants."""
+    found = []
+    for task in Path(f"/proc/{pid}/task").glob("*/children"):
+        try:
+            children = [int(child) for child in task.read_text(encoding="ascii").split()]
+        except OSError:
+            continue
+        for child in children:
+            found += [child, *descendants(child)]
+    return found
+
+
+def make_task(rng: random.Random) -> tuple[str, str, str, dict[str, object]]:
+    """``(kind, response, ground truth, extra_info)`` of one answer."""
+    gold = plain_answer(rng)
+    kind = rng.choices(("same", "plain", "broken", "hostile"), weights=(30, 25, 30, 15))[0]
+    answer = {
+        "same": lambda: respelled(rng, gold),
+        "plain": lambda: plain_answer(rng),
+        "broken": lambda: broken_answer(rng),
+        "hostile": lambda: hostile_answer(rng),
+    }[kind]()
+    if rng.random() < 0.02:
+        gold = broken_answer(rng)
+    info: dict[str, object] = {}
+    if rng.random() < 0.1:
+        info = {"tolerance": rng.choice(("", "1e-1", "0.5")), "unit": rng.choice(("", "cm", "%", r"^{\circ}"))}
+        info["multiple_answers"] = rng.random() < 0.5
+    return kind, response(rng, answer), gold, info
+
+
+def shape_problem(result: object) -> str | None:
+    """Why a result is not what ``compute_score`` promises, or ``None``."""
+    if not isinstance(result, dict) or set(result) != {"score", "acc", "pred", "status"}:
+        return "keys"
+    if result["status"] not in STATUSES or result["score"] not in (0.0, 1.0):
+        return "values"
+    if result["acc"] is not (result["score"] == 1.0) or (result["status"] == "correct") is not result["acc"]:
+        return "score, acc and status disagree"
+    try:
+        json.dumps(result).encode("utf-8")
+        result["pred"].encode("utf-8")
+    except (TypeError, UnicodeEncodeError):
+        return "pred cannot be written"
+    return None
+
+
+def grade_one(task: tuple[str, str, str, dict[str, object]], limit_s: float, findings: Findings) -> None:
+    kind, text, gold, info = task
+    started = time.monotonic()
+    problem = None
+    try:
+        problem = shape_problem(compute_score("fuzz", text, gold, info, timeout_s=limit_s))
+    except Exception as error:  # nothing may be raised, so everything is a finding
+        problem = f"raised {type(error).__name__}: {error}"
+    elapsed_s = time.monotonic() - started
+    with findings.lock:
+        findings.done += 1
+        findings.kinds[kind] += 1
+        if elapsed_s > findings.longest_s:
+            findings.longest_s, findings.longest_answer = elapsed_s, text[-120:]
+        if problem is not None:
+            findings.problems.append(f"{problem}: answer {text[-200:]!r}, gold {gold!r}")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--answers", type=int, default=100_000, help="how many answers to grade (default: 100000)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the generated answers (default: 0)")
+    parser.add_argument("--threads", type=int, default=4, help="threads that grade at once (default: 4)")
+    parser.add_argument("--timeout-s", type=float, default=1.0, help="time limit of one answer in seconds (default: 1)")
+    parser.add_argument("--max-growth-mb", type=float, default=100.0, help="memory growth that fails (default: 100)")
+    options = parser.parse_args()
+    rng = random.Random(options.seed)
+    findings = Findings()
+    memory: list[tuple[int, float, float]] = []
+    started = time.monotonic()
+    batch = 500
+    with ThreadPoolExecutor(options.threads) as executor:
+        while findings.done < options.answers:
+            tasks = [make_task(rng) for _ in range(min(batch, options.answers - findings.done))]
+            list(executor.map(lambda task: grade_one(task, options.timeout_s, findings), tasks))
+            children = sum(resident_mb(pid) for pid in descendants(os.getpid()))
+            memory.append((findings.done, resident_mb(), children))
+            rate = findings.done / (time.monotonic() - started)
+            print(
+                f"\r{findings.done}/{options.answers} answers, {rate:.0f} a second, "
+                f"{memory[-1][1]:.0f} MiB here and {children:.0f} MiB in workers",
+                end="",
+                file=sys.stderr,
+                flush=True,
+            )
+    print(file=sys.stderr)
+    elapsed_s = time.monotonic() - started
+    stats = grading_stats()
+    settled = memory[len(memory) // 5]
+    growth_mb = memory[-1][1] - settled[1]
+    # each thread may wait for the threads before it, and each of those for one time limit and its grace
+    allowed_s = (options.timeout_s + 3.0) * options.threads + 30.0
+    print(f"answers            {findings.done} (seed {options.seed}): {dict(findings.kinds)}")
+    print(f"answers a second   {findings.done / elapsed_s:.0f} over {elapsed_s:.0f} s")
+    print(f"statuses           {stats['statuses']}")
+    print(f"paths              {stats['paths']}")
+    print(f"workers            {stats['workers']}")
+    print(f"longest            {findings.longest_s:.2f} s (hang above {allowed_s:.0f} s): {findings.longest_answer!r}")
+    print(f"memory here        {settled[1]:.0f} MiB at {settled[0]} answers, {memory[-1][1]:.0f} MiB at the end")
+    print(f"memory in workers  {settled[2]:.0f} MiB at {settled[0]} answers, {memory[-1][2]:.0f} MiB at the end")
+    print(f"exceptions         {len(findings.problems)}")
+    for problem in findings.problems[:20]:
+        print("  " + problem)
+    close_pools()
+    left = descendants(os.getpid())
+    print(f"processes left     {len(left)}")
+    failed = bool(findings.problems or left) or findings.longest_s > allowed_s or growth_mb > options.max_growth_mb
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

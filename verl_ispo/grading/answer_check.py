@@ -1,0 +1,43 @@
+"""Grade one extracted answer against one ground truth: what the caller's process and its workers both run."""
+
+from __future__ import annotations
+
+from .answer_structure import TooComplex, parse_answer, with_unit
+from .comparison import Rules, SymbolicComparer, Verdict, compare
+from .ground_truth import GroundTruth, without_grouping
+from .normalization import MAX_ANSWER_CHARS
+
+
+class AnswerTooLarge(Exception):
+    """The answer is longer, deeper or lists more than is graded; its text has to match to the letter."""
+
+
+def check_answer(gold: GroundTruth, answer: str, symbolic: SymbolicComparer | None = None) -> Verdict:
+    """Whether an answer is right; ``None`` where only a worker (``symbolic``) can tell.
+
+    Args:
+        gold (`GroundTruth`): From :func:`~verl_ispo.grading.ground_truth.read_ground_truth`.
+        answer (`str`): As :func:`~verl_ispo.grading.normalization.normalize_answer` returns it.
+        symbolic (`SymbolicComparer`, *optional*): Decides about expressions; without one such pairs stay undecided.
+
+    Raises:
+        AnswerTooLarge: if the answer is beyond the bounds on length, depth or items.
+    """
+    if answer == gold.text:
+        return True
+    if len(answer) > MAX_ANSWER_CHARS:
+        raise AnswerTooLarge(f"the answer has more than {MAX_ANSWER_CHARS} characters")
+    try:
+        gold_node = parse_answer(gold.text, several=gold.several)
+        readings = [parse_answer(answer, several=gold.several)]
+        if gold.several and (ungrouped := without_grouping(answer)) != answer:
+            readings.append(parse_answer(ungrouped, several=True))
+    except TooComplex as error:
+        raise AnswerTooLarge(str(error)) from error
+    if gold.unit:
+        gold_node = with_unit(gold_node, gold.unit)
+    rules = Rules(gold.tolerance, symbolic)
+    verdicts = [compare(gold_node, reading, rules) for reading in readings]
+    if True in verdicts:
+        return True
+    return None if None in verdicts else False

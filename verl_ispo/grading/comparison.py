@@ -1,0 +1,449 @@
+"""Compare two answers part by part: equal, different, or not decided.
+
+The rules for brackets, sets, units and percentages stand here once. Scalars that the exact path cannot decide go to a
+:class:`SymbolicComparer`: the caller's process has none, so that its verdict may be ``None``; a worker has one.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from typing import Protocol
+
+from .answer_structure import Assignment, Collection, Difference, Matrix, Node, Relation, Scalar, Union, parse_answer
+from .exact_numbers import decimal_places, exact_value, significant_digits, values_equal
+from .expression_guard import GoldNotUnderstood, check_expression
+from .units import unit_factor
+
+Verdict = bool | None
+"""Equal, different, or not decided."""
+
+MIN_ROUNDED_DIGITS = 6
+"""A decimal with this many significant digits equals the exact value that rounds to it (math-verify: six places)."""
+
+
+class SymbolicComparer(Protocol):
+    """What a worker can decide about scalars that are no plain arithmetic."""
+
+    def expressions_equal(self, gold: str, answer: str) -> Verdict: ...
+
+    def equations_equal(self, gold: tuple[str, str], answer: tuple[str, str]) -> Verdict: ...
+
+    def sets_equal(self, gold: Node, answer: Node) -> Verdict: ...
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What the problem says about its answer.
+
+    Args:
+        tolerance (`Fraction`, *optional*): Largest absolute error of a number; exact where it is not given.
+        symbolic (`SymbolicComparer`, *optional*): Decides what the exact path cannot.
+    """
+
+    tolerance: Fraction | None = None
+    symbolic: SymbolicComparer | None = None
+
+
+_SHORT_WORDS = "yes no true false odd even none both neither dne east west"
+_WORDS = frozenset(_SHORT_WORDS.split())
+_CHOICE = re.compile(r"\(?\s*(?:\\text\{\s*\(?\s*([A-Ja-j])\s*\)?\s*[.:]?\s*\}|([A-Ja-j])\s*)\)?[.:]?")
+_CHOICE_PREFIX = re.compile(
+    r"(?:\\text\{\s*\(?([A-E])\)?\s*[.:)]?\s*\}|\(([A-E])\)|([A-E])[.):])\s*(?=\S)(.*)", re.DOTALL
+)
+_BASED = re.compile(r"\(?([0-9A-F]+(?:\.[0-9A-F]+)?)\)?_\{?(?:\\text\{)?\s*(\d{1,2}|[a-z]+)\s*\}?\}?")
+_BASE_NAMES = {
+    "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9, "ten": 10, "eleven": 11,
+    "twelve": 12, "sixteen": 16,
+}  # fmt: skip
+_INFINITE = {r"\infty", r"-\infty"}
+_LATIN = re.compile(r"\\text\{([^{}]*)\}|([A-Za-z][A-Za-z' -]*)")
+
+
+def _any(verdicts: Iterable[Verdict]) -> Verdict:
+    undecided = False
+    for verdict in verdicts:
+        if verdict:
+            return True
+        undecided |= verdict is None
+    return None if undecided else False
+
+
+def _all(verdicts: Iterable[Verdict]) -> Verdict:
+    undecided = False
+    for verdict in verdicts:
+        if verdict is False:
+            return False
+        undecided |= verdict is None
+    return None if undecided else True
+
+
+def compare(gold: Node, answer: Node, rules: Rules) -> Verdict:
+    """Whether two answers are the same; ``None`` where ``rules`` has no symbolic comparer and one is needed.
+
+    Args:
+        gold, answer (`Node`): From :func:`~verl_ispo.grading.answer_structure.parse_answer`.
+        rules (`Rules`): The problem's tolerance, and the comparer for what is no plain arithmetic.
+
+    Raises:
+        GoldNotUnderstood: if the ground truth is no expression that can be parsed.
+        RefusedExpression: if a scalar is too long, too deep, or its numbers are too large to work out.
+    """
+    if gold == answer:
+        return True
+    if isinstance(gold, Assignment) or isinstance(answer, Assignment):
+        return _compare_assignments(gold, answer, rules)
+    if isinstance(gold, Relation) or isinstance(answer, Relation):
+        if isinstance(gold, Union | Difference) or isinstance(answer, Union | Difference):
+            return _compare_real_sets(gold, answer, rules)
+        return _compare_relations(gold, answer, rules)
+    if isinstance(gold, Union | Difference) or isinstance(answer, Union | Difference):
+        return _compare_real_sets(gold, answer, rules)
+    if isinstance(gold, Matrix) or isinstance(answer, Matrix):
+        return _compare_matrices(gold, answer, rules)
+    if isinstance(gold, Collection) or isinstance(answer, Collection):
+        return _compare_collections(gold, answer, rules)
+    return _compare_scalars(gold, answer, rules)
+
+
+def _parts(node: Node) -> tuple[Node, ...]:
+    if isinstance(node, Union):
+        return tuple(inner for part in node.parts for inner in _parts(part))
+    if isinstance(node, Collection) and node.unordered:
+        return node.items
+    if isinstance(node, Collection):
+        return (replace(node, variable=""),)
+    return (node,)
+
+
+def _compare_as_sets(gold: tuple[Node, ...], answer: tuple[Node, ...], rules: Rules) -> Verdict:
+    """Each item of one side has an equal on the other. Undecided pairs are looked at only where no pair is equal."""
+    exact = replace(rules, symbolic=None)
+
+    def found(item: Node, others: tuple[Node, ...], compare_pair: Callable[[Node, Node, Rules], Verdict]) -> Verdict:
+        verdicts = [compare_pair(item, other, exact) for other in others]
+        if True in verdicts or rules.symbolic is None:
+            return _any(verdicts)
+        undecided = [other for other, verdict in zip(others, verdicts, strict=True) if verdict is None]
+        return _any(compare_pair(item, other, rules) for other in undecided)
+
+    def swapped(item: Node, other: Node, rules: Rules) -> Verdict:
+        return compare(other, item, rules)
+
+    forward = _all(found(item, answer, compare) for item in gold)
+    if forward is False:
+        return False
+    backward = _all(found(item, gold, swapped) for item in answer)
+    return _all([forward, backward])
+
+
+def _compare_real_sets(gold: Node, answer: Node, rules: Rules) -> Verdict:
+    """Unions of intervals and points: the same parts in any order, or the same set of real numbers."""
+    variables = [node.variable for node in (gold, answer) if isinstance(node, Union | Collection) and node.variable]
+    if len(set(variables)) > 1 or not all(_is_real_set(node) for node in (gold, answer)):
+        return False
+    both_unions = isinstance(gold, Union) and isinstance(answer, Union)
+    if both_unions and _compare_as_sets(_parts(gold), _parts(answer), replace(rules, symbolic=None)):
+        return True
+    return rules.symbolic.sets_equal(gold, answer) if rules.symbolic else None
+
+
+def _is_real_set(node: Node) -> bool:
+    if isinstance(node, Collection) and node.unordered:
+        # x < 2 and x > 3 lists two conditions, and is no union
+        return not any(isinstance(item, Collection) and item.variable for item in node.items)
+    return isinstance(node, Union | Difference | Collection) or (isinstance(node, Relation) and node.operator == r"\ne")
+
+
+def _compare_collections(gold: Node, answer: Node, rules: Rules) -> Verdict:
+    gold_unordered = isinstance(gold, Collection) and gold.unordered
+    answer_unordered = isinstance(answer, Collection) and answer.unordered
+    if gold_unordered or answer_unordered:
+        gold_items, answer_items = _parts(gold), _parts(answer)
+        # [1, 3, 5] lists the answers; with two items it would be an interval
+        if gold_unordered and isinstance(answer, Collection) and (answer.left, answer.right) == ("[", "]"):
+            answer_items = answer.items if len(answer.items) > 2 else answer_items
+        return _compare_as_sets(gold_items, answer_items, rules)
+    if not isinstance(gold, Collection) or not isinstance(answer, Collection) or len(gold.items) != len(answer.items):
+        return False
+    if gold.variable and answer.variable and gold.variable != answer.variable:
+        return False
+    same_brackets = (_bracket(gold.left), _bracket(gold.right)) == (_bracket(answer.left), _bracket(answer.right))
+    if not same_brackets and (len(gold.items) < 3 or "{" in (gold.left, answer.left)):
+        return False
+    return _all(compare(left, right, rules) for left, right in zip(gold.items, answer.items, strict=True))
+
+
+def _bracket(bracket: str) -> str:
+    return {r"\l": "(", r"\r": ")"}.get(bracket, bracket)
+
+
+def _compare_matrices(gold: Node, answer: Node, rules: Rules) -> Verdict:
+    if isinstance(gold, Matrix) and isinstance(answer, Matrix):
+        if [len(row) for row in gold.rows] != [len(row) for row in answer.rows]:
+            return False
+        pairs = [
+            pair
+            for gold_row, answer_row in zip(gold.rows, answer.rows, strict=True)
+            for pair in zip(gold_row, answer_row, strict=True)
+        ]
+        return _all(compare(left, right, rules) for left, right in pairs)
+    other = answer if isinstance(gold, Matrix) else gold
+    if isinstance(other, Scalar) and r"\begin" in other.text:  # a matrix times a factor, for instance
+        texts = [_matrix_text(side) if isinstance(side, Matrix) else side.text for side in (gold, answer)]
+        return rules.symbolic.expressions_equal(*texts) if rules.symbolic else None
+    return False
+
+
+def _matrix_text(matrix: Matrix) -> str:
+    rows = ["&".join(cell.text if isinstance(cell, Scalar) else "" for cell in row) for row in matrix.rows]
+    return r"\begin{pmatrix}" + r"\\".join(rows) + r"\end{pmatrix}"
+
+
+def _compare_assignments(gold: Node, answer: Node, rules: Rules) -> Verdict:
+    if isinstance(gold, Assignment) and isinstance(answer, Assignment):
+        if len(gold.parameters) != len(answer.parameters) and gold.parameters and answer.parameters:
+            return False
+        if not _names_agree(gold.name, answer.name):
+            return _compare_equations(gold, answer, rules)
+        value = answer.value
+        if len(gold.parameters) == 1 and len(answer.parameters) == 1 and gold.parameters != answer.parameters:
+            value = _rename(value, answer.parameters[0], gold.parameters[0])
+        return compare(gold.value, value, rules)
+    bare = answer if isinstance(gold, Assignment) else gold
+    if isinstance(bare, Relation):
+        return _compare_equations(gold, answer, rules)
+    if isinstance(bare, Collection) and bare.variable:
+        return False  # an inequality is no assignment
+    if isinstance(bare, Collection) and bare.unordered and any(isinstance(item, Assignment) for item in bare.items):
+        return _compare_as_sets(_parts(gold), _parts(answer), rules)
+    if isinstance(gold, Assignment):
+        return compare(gold.value, answer, rules)
+    assert isinstance(answer, Assignment)
+    return compare(gold, answer.value, rules)
+
+
+def _names_agree(gold: str, answer: str) -> bool:
+    """The same name, one with and one without a subscript, or one spelled out in words (``\\text{Area}``)."""
+    left, right = (re.sub(r"[{}\s]|\\(?=[A-Za-z])", "", name) for name in (gold, answer))
+    if left == right or "\\text" in gold or "\\text" in answer:
+        return True
+    (left_letter, _, left_index), (right_letter, _, right_index) = left.partition("_"), right.partition("_")
+    return left_letter == right_letter and not (left_index and right_index)
+
+
+def _rename(node: Node, old: str, new: str) -> Node:
+    """Rename the parameter of a function; left alone where the new name is in use already."""
+    if isinstance(node, Scalar):
+        letters = re.sub(r"\\[A-Za-z]+", " ", node.text)
+        if new in letters:
+            return node
+        pattern = re.compile(rf"(\\[A-Za-z]+)|{re.escape(old)}")
+        # f(t) = \frac{t}{2} to x: "\frac" stays, "t" is renamed, and a command before a letter keeps its space
+        return replace(node, text=pattern.sub(lambda match: match.group(1) or new, node.text))
+    return node
+
+
+def _sides(node: Node) -> tuple[str, str] | None:
+    if isinstance(node, Relation) and node.operator == "=":
+        return node.left, node.right
+    if isinstance(node, Assignment) and isinstance(node.value, Scalar) and not node.value.unit:
+        parameters = f"({','.join(node.parameters)})" if node.parameters else ""
+        return node.name + parameters, node.value.text
+    return None
+
+
+def _compare_equations(gold: Node, answer: Node, rules: Rules) -> Verdict:
+    gold_sides, answer_sides = _sides(gold), _sides(answer)
+    if gold_sides is None or answer_sides is None:
+        return False
+    if (
+        any(
+            exact_value(sides[1]) is not None and isinstance(node, Assignment)
+            for node, sides in ((gold, gold_sides), (answer, answer_sides))
+        )
+        and isinstance(gold, Assignment)
+        and isinstance(answer, Assignment)
+    ):
+        return False  # x = 5 is not y = 5  # fmt: skip
+    return rules.symbolic.equations_equal(gold_sides, answer_sides) if rules.symbolic else None
+
+
+def _compare_relations(gold: Node, answer: Node, rules: Rules) -> Verdict:
+    if isinstance(gold, Relation) and isinstance(answer, Relation):
+        if gold.operator != answer.operator:
+            return False
+        direct = _all(
+            compare(parse_answer(left), parse_answer(right), replace(rules, symbolic=None))
+            for left, right in ((gold.left, answer.left), (gold.right, answer.right))
+        )
+        if direct:
+            return True
+        if rules.symbolic is None:
+            return None
+        if gold.operator == "=":
+            return rules.symbolic.equations_equal((gold.left, gold.right), (answer.left, answer.right))
+        left, right = (f"{side.left}-({side.right})" for side in (gold, answer))
+        return rules.symbolic.expressions_equal(left, right)
+    if isinstance(answer, Relation) and answer.operator == "=" and _names_a_quantity(answer.left):
+        return compare(gold, parse_answer(answer.right), rules) if answer.right != "0" else False
+    return False
+
+
+def _names_a_quantity(left: str) -> bool:
+    """Whether the left side repeats what the question asks for (``a + b``, ``f(5)``, ``|z|``), and is no equation.
+
+    ``x^2 = 5`` and ``2x = 10`` are equations for their one letter, whose solution is not their right side.
+    """
+    letters = set(re.findall(r"[A-Za-z]", re.sub(r"\\[A-Za-z]+", "", left)))
+    return len(letters) != 1 or bool(re.fullmatch(r"[A-Za-z]\(.*\)|\|.*\||\\(?:angle|triangle).*", left))
+
+
+def _compare_scalars(gold: Scalar, answer: Scalar, rules: Rules) -> Verdict:
+    if (chosen := _compare_choices(gold.text, answer.text)) is not None:
+        return chosen
+    prefixed = _CHOICE_PREFIX.fullmatch(answer.text)
+    if prefixed is not None and _CHOICE_PREFIX.fullmatch(gold.text) is None:
+        rest = parse_answer(prefixed.group(4))
+        if isinstance(rest, Scalar):
+            answer = replace(rest, unit=rest.unit or answer.unit, percent=rest.percent or answer.percent)
+    gold_based, answer_based = _based(gold.text), _based(answer.text)
+    if gold_based is not None or answer_based is not None:
+        return gold_based == answer_based
+    if ":" in gold.text or ":" in answer.text:  # a ratio or a time of day
+        parts = [[parse_answer(part) for part in text.split(":")] for text in (gold.text, answer.text)]
+        if len(parts[0]) != len(parts[1]):
+            return False
+        return _all(compare(left, right, rules) for left, right in zip(*parts, strict=True))
+    if (worded := _compare_words(gold.text, answer.text)) is not None:
+        return worded
+    if gold.text in _INFINITE or answer.text in _INFINITE:
+        other = answer.text if gold.text in _INFINITE else gold.text
+        if other in _INFINITE or exact_value(other) is not None:
+            return gold.text == answer.text
+    return _any(_compare_reading(*reading, rules) for reading in _readings(gold, answer))
+
+
+def _compare_choices(gold: str, answer: str) -> Verdict:
+    match = _CHOICE.fullmatch(gold)
+    if match is None:
+        return None
+    letter = match.group(1) or match.group(2)
+    explicit = match.group(1) is not None
+    given = _CHOICE.fullmatch(answer) or _CHOICE_PREFIX.fullmatch(answer)
+    if given is None:
+        return False if explicit else None
+    chosen = next(group for group in given.groups()[:3] if group)
+    if explicit or given.re is _CHOICE_PREFIX:
+        return chosen.upper() == letter.upper() and (explicit or chosen == letter)
+    return chosen == letter or None
+
+
+def _based(text: str) -> tuple[str, int] | None:
+    """Digits and base of a number such as ``52_8``; ``None`` for any other text, ``F_2`` and ``C_n`` among them."""
+    match = _BASED.fullmatch(text)
+    if match is None or not re.search(r"\d", match.group(1)):
+        return None
+    base = int(match.group(2)) if match.group(2).isdigit() else _BASE_NAMES.get(match.group(2), 0)
+    return (match.group(1).lstrip("0") or "0", base) if base >= 2 else None
+
+
+def _word(text: str) -> str | None:
+    """The word or phrase that a text is, in lower case, or ``None`` where it may be mathematics."""
+    match = _LATIN.fullmatch(text)
+    if match is None:
+        return None
+    phrase = " ".join((match.group(1) or match.group(2)).lower().strip(" .!,").split())
+    if match.group(1) is None and len(phrase) < 4 and phrase not in _WORDS:
+        return None
+    return re.sub(r"^(?:an?|the) ", "", phrase) if re.fullmatch(r"[a-z][a-z' -]+", phrase) else None
+
+
+def _compare_words(gold: str, answer: str) -> Verdict:
+    gold_word, answer_word = _word(gold), _word(answer)
+    if gold_word is not None and answer_word is not None:
+        return gold_word == answer_word
+    if gold_word is not None:
+        return False
+    return False if answer_word is not None else None
+
+
+def _readings(gold: Scalar, answer: Scalar) -> list[tuple[str, str, str, str]]:
+    r"""The ways to read a pair of scalars, each as ``(gold, factor, answer, factor)``; any equal one makes them equal.
+
+    A percentage is read as a fraction of one and, for numbers above one, as the bare number (``50\%`` and ``50``).
+    """
+    gold_factor, answer_factor = str(gold.scale), str(answer.scale)
+    if gold.unit and answer.unit and gold.unit != answer.unit:
+        factor = unit_factor(answer.unit, gold.unit)
+        if factor is None:
+            return []
+        answer_factor = _times(answer_factor, factor)
+    for scalar, other in ((gold, answer), (answer, gold)):
+        if scalar.unit == "degree" and not other.unit and r"\pi" in other.text and r"\pi" not in scalar.text:
+            if scalar is gold:
+                gold_factor += r"\cdot\frac{\pi}{180}"
+            else:
+                answer_factor += r"\cdot\frac{\pi}{180}"
+    readings = []
+    if gold.percent == answer.percent:
+        readings.append((gold.text, gold_factor, answer.text, answer_factor))
+    else:
+        hundredth = Fraction(1, 100)
+        readings.append(
+            (
+                gold.text,
+                _times(gold_factor, hundredth) if gold.percent else gold_factor,
+                answer.text,
+                _times(answer_factor, hundredth) if answer.percent else answer_factor,
+            )
+        )
+        bare = exact_value(answer.text if gold.percent else gold.text)
+        if isinstance(bare, Fraction) and abs(bare) > 1:
+            readings.append((gold.text, gold_factor, answer.text, answer_factor))
+    return readings
+
+
+def _times(factor: str, by: Fraction) -> str:
+    return rf"{factor}\cdot\frac{{{by.numerator}}}{{{by.denominator}}}"
+
+
+def _compare_reading(gold: str, gold_factor: str, answer: str, answer_factor: str, rules: Rules) -> Verdict:
+    if gold == answer and gold_factor == answer_factor:
+        return True
+    gold_value, answer_value = _factored_value(gold, gold_factor), _factored_value(answer, answer_factor)
+    if gold_value is not None and answer_value is not None:
+        verdict = values_equal(gold_value, answer_value, rules.tolerance)
+        if verdict is not None and (verdict or rules.tolerance is not None):
+            return verdict
+        if gold_factor == answer_factor == "1" and _is_rounding(gold, gold_value, answer, answer_value):
+            return True
+        if verdict is not None:
+            return verdict
+    if not check_expression(answer):
+        return False
+    if not check_expression(gold):
+        raise GoldNotUnderstood(f"the ground truth is no expression: {gold[:80]!r}")
+    if rules.symbolic is None:
+        return None
+    texts = [text if factor == "1" else f"{factor}\\cdot({text})" for text, factor in
+             ((gold, gold_factor), (answer, answer_factor))]  # fmt: skip
+    return rules.symbolic.expressions_equal(*texts)
+
+
+def _factored_value(text: str, factor: str) -> object | None:
+    return exact_value(text) if factor == "1" else exact_value(f"{factor}\\cdot({text})")
+
+
+def _is_rounding(gold: str, gold_value: object, answer: str, answer_value: object) -> bool:
+    """One side is a decimal of enough digits, the other an exact form, and the decimal is that form rounded."""
+    gold_places, answer_places = decimal_places(gold), decimal_places(answer)
+    if (gold_places is None) == (answer_places is None):
+        return False
+    text, places = (gold, gold_places) if gold_places is not None else (answer, answer_places)
+    assert places is not None
+    if significant_digits(text) < MIN_ROUNDED_DIGITS:
+        return False
+    return values_equal(gold_value, answer_value, Fraction(1, 2 * 10**places)) is True

@@ -1,0 +1,103 @@
+"""Read a ground truth and what ``extra_info`` says about it: several answers, a unit, a tolerance."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+from .normalization import MAX_ANSWER_CHARS, normalize_answer
+from .units import canonical_unit
+
+_GROUPED = re.compile(r"(?<![\d.,])\d{1,3}(?:,\d{3})+(?![\d,])")
+
+
+@dataclass(frozen=True)
+class GroundTruth:
+    """A ground truth, ready to compare.
+
+    Args:
+        text (`str`): The normalised answer; several answers are joined by commas.
+        several (`bool`): The problem has several answers, in any order, and all of them are asked for.
+        unit (`str`): Canonical unit of an answer that states none, or ``""``.
+        tolerance (`Fraction` or `None`): Largest absolute error.
+    """
+
+    text: str
+    several: bool
+    unit: str
+    tolerance: Fraction | None
+
+
+def _listed(text: str) -> list[str] | None:
+    """The strings of a list written as JSON or as Python (``"['2', '3']"``); ``None`` for any other text."""
+    if not (text.startswith("[") and text.endswith("]") and ('"' in text or "'" in text)):
+        return None
+    for read in (json.loads, ast.literal_eval):
+        try:
+            items = read(text)
+        except (ValueError, SyntaxError, RecursionError, MemoryError):
+            continue
+        if isinstance(items, list) and items and all(isinstance(item, str | int | float) for item in items):
+            return [str(item) for item in items]
+    return None
+
+
+def _tolerance(value: Any) -> Fraction | None:
+    """``"1e-1"``, ``0.1``, and the OlympiadBench form ``"1e-1,1e-2"`` (the first counts); ``None`` for none."""
+    text = str(value).split(",")[0].strip() if value is not None else ""
+    if text in ("", "None", "nan"):
+        return None
+    try:
+        tolerance = Fraction(text)
+    except (ValueError, ZeroDivisionError) as error:
+        raise ValueError(f"extra_info['tolerance'] is {value!r}, not a number such as '1e-1'") from error
+    if tolerance < 0:
+        raise ValueError(f"extra_info['tolerance'] is {value!r}, and has to be at least 0")
+    return tolerance
+
+
+def without_grouping(text: str) -> str:
+    """``1,000 and 2,500`` with its thousands separators taken out: ``1000 and 2500``."""
+    return _GROUPED.sub(lambda number: number.group().replace(",", ""), text)
+
+
+def read_ground_truth(ground_truth: Any, extra_info: Mapping[str, Any] | None = None) -> GroundTruth:
+    """Read a ground truth as the data sets carry it.
+
+    Args:
+        ground_truth (`str`, `int`, `float` or `list`):
+            The answer; several answers as a list, or as a list written as a string.
+        extra_info (`Mapping`, *optional*):
+            ``multiple_answers`` (`bool`), ``unit`` (`str`) and ``tolerance`` (`str`, such as ``"1e-1"``) are read.
+
+    Raises:
+        ValueError: if the ground truth is empty or too long, or the tolerance is no number.
+    """
+    info = extra_info if isinstance(extra_info, Mapping) else {}
+    several = bool(info.get("multiple_answers") or False)
+    if isinstance(ground_truth, list | tuple):
+        answers = [str(item) for item in ground_truth]
+    else:
+        text = str(ground_truth).strip() if ground_truth is not None else ""
+        answers = _listed(text[: 4 * MAX_ANSWER_CHARS]) or [text]
+    answers = [normalize_answer(answer) for answer in answers]
+    answers = [answer for answer in answers if answer]
+    if not answers:
+        raise ValueError(f"the ground truth is empty: {ground_truth!r}")
+    if len(answers) > 1:
+        answers = [without_grouping(answer) for answer in answers]
+    text = ", ".join(answers)
+    if len(text) > MAX_ANSWER_CHARS:
+        raise ValueError(f"the ground truth has more than {MAX_ANSWER_CHARS} characters: {text[:80]!r}...")
+    unit = info.get("unit")
+    return GroundTruth(
+        text=re.sub(r"\s+", " ", text),
+        several=several or len(answers) > 1,
+        unit=canonical_unit(normalize_answer(str(unit))) if unit else "",
+        tolerance=_tolerance(info.get("tolerance")),
+    )

@@ -1,0 +1,259 @@
+r"""Decide whether two scalars are the same expression, by math-verify and by evaluation at points. Runs in a worker.
+
+math-verify's LaTeX parser reads both texts. Then two independent checks speak:
+
+- ``math_verify.verify`` in both directions, since it is not symmetric;
+- the values at fixed sample points, to 50 digits and relative to their size. math-verify compares with an absolute
+  threshold, and so takes :math:`2^{-99}` for :math:`2^{-98}`.
+
+A difference in value refutes; equal values at enough points accept; where no value can be had, math-verify decides.
+
+The texts are untrusted. Only LaTeX is parsed (never ``sympy.parse_expr``, which evaluates Python), only what
+:mod:`~verl_ispo.grading.expression_guard` admits gets that far, and time and memory are the worker's to bound.
+"""
+
+from __future__ import annotations
+
+import re
+from fractions import Fraction
+from functools import lru_cache
+
+import sympy
+from latex2sympy2_extended import NormalizationConfig, latex2sympy, normalize_latex
+from latex2sympy2_extended.latex2sympy2 import ConversionConfig
+from math_verify import verify
+from math_verify.grader import should_treat_as_complex
+
+from .answer_structure import Collection, Difference, Node, Relation, Scalar, Union
+from .comparison import Verdict
+from .expression_guard import GoldNotUnderstood, check_expression
+
+MIN_POINTS = 6
+"""Sample points at which both sides have a value, before equal values count as proof."""
+
+# units=True would read "2h" as 2, and the end of "\\frac{1}{\\text{e}}" is lost with some of them
+_NORMALIZATION = NormalizationConfig(
+    basic_latex=True, units=False, malformed_operators=True, nits=False, boxed="none", equations=False
+)
+# math-verify reads every letter as a small one, and so R^2 as r^2
+_CONVERSION = ConversionConfig(lowercase_symbols=False)
+_FACTORIAL_POWER = re.compile(r"(\d+|[A-Za-z]|\([^()]*\))!(?=\^)")
+_NO_LETTERS = re.compile(r"\\(?:begin|end)\{[a-z]*\}|\\mathbb\{[A-Z]\}|\\[A-Za-z]+")
+_PRIMES = (2, 3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37)
+_DIGITS = 50
+_AGREEMENT = sympy.Float("1e-40", _DIGITS)
+
+
+@lru_cache(maxsize=512)
+def _parse(text: str, is_real: bool) -> object | None:
+    """The text as a sympy object, or ``None`` where the parser does not know it."""
+    text = _FACTORIAL_POWER.sub(r"(\1!)", text)
+    try:
+        parsed = latex2sympy(
+            normalize_latex(text, _NORMALIZATION),
+            is_real=is_real,
+            convert_degrees=False,
+            normalization_config=None,
+            conversion_config=_CONVERSION,
+        )
+    except MemoryError:
+        raise
+    except Exception:  # the parser raises plain exceptions of many kinds for a text that it does not know
+        return None
+    return None if _loses_letters(text, parsed) else parsed
+
+
+def _loses_letters(text: str, parsed: object) -> bool:
+    r"""Whether a letter of the text is missing from what was parsed: sympy takes ``\gcd(k, p-1)`` for 1."""
+    letters = set(_NO_LETTERS.sub("", text).lower()) & set("abcfghjklmnopqrstuvwxyz")
+    if not letters or not isinstance(parsed, sympy.Basic | sympy.MatrixBase):
+        return False
+    names = [symbol.name for symbol in parsed.atoms(sympy.Symbol, sympy.MatrixSymbol)]
+    names += [str(function.func) for function in parsed.atoms(sympy.Function)]
+    return not letters <= set("".join(names).lower())
+
+
+def _parse_together(*texts: str) -> list[object | None]:
+    """Parse texts with the same assumptions about their letters, so that the same letter is the same symbol."""
+    is_real = not any(should_treat_as_complex(text) for text in texts)
+    return [_parse(text, is_real) for text in texts]
+
+
+def _plain_symbols(expression: sympy.Basic) -> sympy.Basic:
+    """Symbols by name alone, without assumptions; ``i`` is the imaginary unit."""
+    names = {symbol: sympy.I if symbol.name == "i" else sympy.Symbol(symbol.name) for symbol in expression.free_symbols}
+    return _exact_decimals(expression).xreplace(names)
+
+
+def _exact_decimals(expression: sympy.Basic) -> sympy.Basic:
+    decimals = expression.atoms(sympy.Float)
+    return expression.xreplace({number: sympy.Rational(str(number)) for number in decimals}) if decimals else expression
+
+
+def _sample_points(symbols: list[sympy.Symbol]) -> list[dict[sympy.Symbol, sympy.Rational]]:
+    """Fixed points: six positive, four of mixed sign, four of integers of both parities."""
+    points = []
+    for index in range(14):
+        point = {}
+        for place, symbol in enumerate(symbols):
+            first, second = _PRIMES[(index + 2 * place) % 12], _PRIMES[(3 * index + place + 5) % 12]
+            value = Fraction(first, second) if first != second else Fraction(first + 1, second)
+            if 6 <= index < 10 and (index + place) % 2 == 0:
+                value = -value
+            if index >= 10:
+                value = Fraction(index - 8 + 3 * place + (place * index) % 2)
+            point[symbol] = sympy.Rational(value.numerator, value.denominator)
+        points.append(point)
+    return points
+
+
+def _value(expression: sympy.Basic, point: dict[sympy.Symbol, sympy.Rational]) -> sympy.Expr | None:
+    number = expression.xreplace(point).doit() if point else expression.doit()
+    number = number.evalf(_DIGITS, maxn=400)
+    parts = number.as_real_imag() if isinstance(number, sympy.Expr) and number.is_number else (None, None)
+    if any(not isinstance(part, sympy.Float | sympy.Integer | sympy.Rational) for part in parts):
+        return None
+    return number if all(part.is_finite for part in parts) else None
+
+
+def _close(left: sympy.Expr, right: sympy.Expr) -> bool:
+    difference = sympy.Abs((left - right).evalf(_DIGITS))
+    return bool(difference <= _AGREEMENT * max(sympy.Abs(left).evalf(_DIGITS), sympy.Abs(right).evalf(_DIGITS)))
+
+
+def _real(number: sympy.Expr) -> bool:
+    size = sympy.Abs(number).evalf(_DIGITS)
+    return bool(sympy.Abs(number.as_real_imag()[1]).evalf(_DIGITS) <= _AGREEMENT * size)
+
+
+def _summed(expression: sympy.Basic) -> sympy.Basic:
+    """Sums, products and derivatives worked out before numbers stand in for their letters: a sum to n = 1/2 is none."""
+    return expression.doit() if expression.has(sympy.Sum, sympy.Product, sympy.Derivative) else expression
+
+
+def _values_agree(gold: object, answer: object) -> Verdict:
+    """Compare values at sample points: ``False`` for a difference, ``True`` for agreement at enough of them."""
+    if not isinstance(gold, sympy.Expr) or not isinstance(answer, sympy.Expr):
+        return None
+    gold, answer = (_summed(_plain_symbols(side)) for side in (gold, answer))
+    complex_answer = gold.has(sympy.I) or answer.has(sympy.I)
+    symbols = sorted(gold.free_symbols | answer.free_symbols, key=str)
+    if len(symbols) > 8:
+        return None
+    agreed = 0
+    for point in _sample_points(symbols) if symbols else [{}]:
+        try:
+            left, right = _value(gold, point), _value(answer, point)
+        except (ArithmeticError, TypeError, ValueError, AttributeError, NotImplementedError, RecursionError):
+            left = right = None
+        if left is None or right is None:
+            if not symbols:
+                return None
+            continue
+        if not complex_answer and symbols and not _real(left) and not _real(right):
+            continue  # outside the domain of both
+        if not _close(left, right):
+            return False
+        agreed += 1
+    return True if agreed >= (MIN_POINTS if symbols else 1) else None
+
+
+class MathVerifyComparer:
+    """The symbolic comparer of a worker; see the module's text for how it decides."""
+
+    def expressions_equal(self, gold: str, answer: str) -> Verdict:
+        """Whether two LaTeX scalars are the same expression.
+
+        Raises:
+            GoldNotUnderstood: if the ground truth is no expression that the parser knows.
+            RefusedExpression: if one of them is too large to be worked out.
+        """
+        if not check_expression(answer):
+            return False
+        if not check_expression(gold):
+            raise GoldNotUnderstood(f"the ground truth is no expression: {gold[:80]!r}")
+        gold_parsed, answer_parsed = _parse_together(gold, answer)
+        if gold_parsed is None:
+            raise GoldNotUnderstood(f"the parser does not know the ground truth: {gold[:80]!r}")
+        if answer_parsed is None:
+            return False
+        by_value = _values_agree(gold_parsed, answer_parsed)
+        if by_value is not None:
+            return by_value
+        return verify(gold_parsed, answer_parsed, timeout_seconds=None) and verify(
+            answer_parsed, gold_parsed, timeout_seconds=None
+        )
+
+    def equations_equal(self, gold: tuple[str, str], answer: tuple[str, str]) -> Verdict:
+        """Whether two equations differ by a constant factor only: the ratio of their differences of sides is constant.
+
+        Raises:
+            GoldNotUnderstood, RefusedExpression: as :meth:`expressions_equal` does.
+        """
+        if not all(check_expression(side) for side in answer):
+            return False
+        if not all(check_expression(side) for side in gold):
+            raise GoldNotUnderstood(f"the ground truth is no equation: {gold!r}")
+        parsed = _parse_together(*gold, *answer)
+        gold_sides, answer_sides = parsed[:2], parsed[2:]
+        if not all(isinstance(side, sympy.Expr) for side in gold_sides):
+            raise GoldNotUnderstood(f"the parser does not know the ground truth: {gold!r}")
+        if not all(isinstance(side, sympy.Expr) for side in answer_sides):
+            return False
+        gold_zero, answer_zero = (_plain_symbols(left - right) for left, right in (gold_sides, answer_sides))
+        symbols = sorted(gold_zero.free_symbols | answer_zero.free_symbols, key=str)
+        if not symbols or len(symbols) > 8:
+            return False
+        ratios = []
+        for point in _sample_points(symbols):
+            left, right = _value(gold_zero, point), _value(answer_zero, point)
+            if left is None or right is None or not _real(left) or not _real(right) or right == 0:
+                continue
+            ratios.append((left / right).evalf(_DIGITS))
+        return len(ratios) >= MIN_POINTS and ratios[0] != 0 and all(_close(ratios[0], ratio) for ratio in ratios)
+
+    def sets_equal(self, gold: Node, answer: Node) -> Verdict:
+        """Whether two unions, differences or conditions such as ``x \\ne 1`` are the same set of real numbers.
+
+        Raises:
+            GoldNotUnderstood, RefusedExpression: as :meth:`expressions_equal` does.
+        """
+        gold_set, answer_set = _real_set(gold), _real_set(answer)
+        if gold_set is None:
+            raise GoldNotUnderstood(f"the ground truth is no set of real numbers: {str(gold)[:80]}")
+        if answer_set is None:
+            return False
+        return gold_set == answer_set or bool(gold_set.symmetric_difference(answer_set).is_empty)
+
+
+def _real_set(node: Node) -> sympy.Set | None:
+    """A set of real numbers, or ``None`` where the node is none whose ends are known numbers."""
+    if isinstance(node, Union):
+        parts = [_real_set(part) for part in node.parts]
+        return None if None in parts else sympy.Union(*parts)
+    if isinstance(node, Difference):
+        left, right = _real_set(node.left), _real_set(node.right)
+        return None if left is None or right is None else sympy.Complement(left, right)
+    if isinstance(node, Relation) and node.operator == r"\ne":
+        point = _real_number(Scalar(node.right))
+        return None if point is None else sympy.Complement(sympy.S.Reals, sympy.FiniteSet(point))
+    if not isinstance(node, Collection):
+        return None
+    numbers = [_real_number(item) for item in node.items]
+    if None in numbers:
+        return None
+    if node.unordered:
+        return sympy.FiniteSet(*numbers)
+    if len(numbers) != 2 or not {node.left, node.right} <= set("()[]"):
+        return None
+    return sympy.Interval(*numbers, left_open=node.left == "(", right_open=node.right == ")")
+
+
+def _real_number(node: Node) -> sympy.Expr | None:
+    if not isinstance(node, Scalar) or not check_expression(node.text):
+        return None
+    number = _parse(node.text, True)
+    if not isinstance(number, sympy.Expr):
+        return None
+    number = _plain_symbols(number).doit()
+    return number if number.is_extended_real and not number.free_symbols else None
