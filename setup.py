@@ -25,6 +25,9 @@ INSTALL_REQUIRES = [
     "pandas>=2.2",  # reading and writing the data sets
     "pyarrow>=19.0.0",  # parquet, verl's data format
     "math-verify>=0.9.0,<0.10",  # symbolic equality of answers; verdicts change between minor versions
+    "scipy>=1.15",  # bootstrap intervals and exact tests of the evaluation
+    "statsmodels>=0.14.4",  # Holm's correction, which scipy does not have
+    "filelock",  # one writer for an evaluation's folder
 ]
 
 EXTRAS = {
@@ -49,7 +52,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10,<3.13",
     packages=[*find_packages(include=["verl_ispo", "verl_ispo.*", "data_prep", "data_prep.*"]), "hydra_plugins"],
-    package_data={"verl_ispo": ["config/**/*.yaml", "config/*.yaml"]},
+    package_data={"verl_ispo": ["config/**/*.yaml", "config/*.yaml", "evaluation/paper_results.csv"]},
     install_requires=INSTALL_REQUIRES,
     extras_require=EXTRAS,
     entry_points={
