@@ -19,10 +19,10 @@ READING = (
     "place without a finished run says so. The average is the plain mean of the benchmarks."
 )
 COMPARING = (
-    f"Differences in points, on the same problems, with the {LEVEL} interval of the paired bootstrap over problems. "
-    "The p-value is the exact McNemar test where both methods have one greedy answer a problem, else a paired "
-    "sign-flip permutation test of averages. Holm's correction covers all comparisons listed. Seeds are averaged "
-    "problem by problem, so a p-value speaks of these checkpoints, not of what further training seeds would give."
+    f"Differences in points, on the same problems, with the {LEVEL} interval of the paired bootstrap over problems "
+    "(percentile). The p-value is the exact McNemar test where both methods have one greedy answer a problem, else a "
+    "paired sign-flip permutation test of averages. Holm's correction covers all comparisons listed. Seeds are "
+    "averaged problem by problem, so a p-value speaks of these checkpoints, not of further training seeds."
 )
 
 

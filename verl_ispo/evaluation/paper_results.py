@@ -17,6 +17,12 @@ BASELINE_NOTE = (
     "The paper copies its baseline rows from those methods' own papers, with other data and other answer checkers."
 )
 AMC_NOTE = "Dr.GRPO's and PACR's AMC column in the paper is on 83 problems, not 40."
+BENCHMARK_PROBLEMS = {"AIME24": 30, "AIME25": 30, "AMC23": 40, "MATH-500": 500, "OlympiadBench": 675}
+COUNT_NOTE = (
+    "Ours is on another number of problems than the benchmark has ("
+    + ", ".join(f"{name} {count}" for name, count in BENCHMARK_PROBLEMS.items())
+    + "); it is not comparable with the paper's figure."
+)
 DOUBT_NOTE = (
     "The paper's figures carry some doubt: its text gives lambda_1 = 0 as 48.8 and lambda_1 = 2 as 54.1 where its "
     "table has 47.0 and 52.3, and some three-seed and pass@32 figures are not multiples of 1/30."

@@ -18,12 +18,21 @@ import numpy as np
 
 from verl_ispo.evaluation.errors import EvaluationError
 from verl_ispo.evaluation.metrics import Metric, problem_scores
-from verl_ispo.evaluation.paper_results import PaperFigure, canonical, find_figure, paper_figures, paper_spelling
+from verl_ispo.evaluation.paper_results import (
+    BENCHMARK_PROBLEMS,
+    COUNT_NOTE,
+    PaperFigure,
+    canonical,
+    find_figure,
+    paper_figures,
+    paper_spelling,
+)
 from verl_ispo.evaluation.results import BenchmarkResult, EvaluationResult
 from verl_ispo.evaluation.statistics import (
     Interval,
     Scores,
     between_seeds,
+    is_flat,
     macro_mean_interval,
     mean_interval,
 )
@@ -219,7 +228,9 @@ def _cell(group: Group, benchmark: str, metric: Metric) -> Cell:
     seeds = tuple((name, float(values.mean())) for name, values in scores)
     value, deviation = between_seeds([score for _, score in seeds])
     by_problem = np.mean([values for _, values in scores], axis=0)
-    return Cell(Score(value, mean_interval(by_problem), by_problem.size, seeds, deviation), "", paper)
+    expected = BENCHMARK_PROBLEMS.get(benchmark_title(benchmark), by_problem.size)
+    notes = () if by_problem.size == expected else (COUNT_NOTE,)
+    return Cell(Score(value, mean_interval(by_problem), by_problem.size, seeds, deviation, notes), "", paper)
 
 
 def _average(group: Group, benchmarks: Sequence[str], metric: Metric) -> Cell:
@@ -234,7 +245,7 @@ def _average(group: Group, benchmarks: Sequence[str], metric: Metric) -> Cell:
     )
     value, deviation = between_seeds([score for _, score in per_seed])
     by_problem = [np.mean([values for _, values in scores], axis=0) for scores in found]
-    notes = (FLAT_NOTE,) if any(np.ptp(values) == 0 for values in by_problem) else ()
+    notes = (FLAT_NOTE,) if any(is_flat(values) for values in by_problem) else ()
     problems = sum(values.size for values in by_problem)
     return Cell(Score(value, macro_mean_interval(by_problem), problems, per_seed, deviation, notes), "", None)
 
