@@ -13,7 +13,7 @@ examples:
 
   # the last step of a verl run (merged by verl's own tool on the first use), training seed 1
   verl-ispo eval --model checkpoints/ispo-seed1 --base-model Qwen2.5-Math-1.5B --method ISPO --training-seed 1 \\
-      --benchmarks ~/data/math/*.parquet --out results/ispo-seed1
+      --benchmarks ~/data/math/{aime24,aime25,amc23,math500,olympiadbench}.parquet --out results/ispo-seed1
 
   # the quickstart's tiny model, on a CPU
   verl-ispo eval --model runs/quickstart/base --benchmarks runs/quickstart/data/heldout.parquet \\

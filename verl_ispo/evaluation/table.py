@@ -41,7 +41,8 @@ NOT_RUN = "not run"
 UNFINISHED = "unfinished"
 AVERAGE = "Average"
 FLAT_NOTE = (
-    "All problems of a benchmark score the same here, which adds no width to the average's interval: it is too narrow."
+    "All problems of a benchmark score the same here, which adds no width to the average's interval: it is too narrow, "
+    "or there is none."
 )
 _SHOWN_IDS = 5
 _COMPARED_OPTIONS = ("temperature", "top_p", "max_new_tokens", "context_tokens")
