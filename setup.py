@@ -22,7 +22,7 @@ INSTALL_REQUIRES = [
     "uvicorn",  # the same
     "pyzmq",  # the same
     "msgspec",  # the same
-    "filelock",  # one warm start at a time; transformers brings it
+    "filelock",  # one writer for a folder; transformers brings it
     "tqdm",  # progress; transformers brings it
     "pandas>=2.2",  # reading and writing the data sets
     "pyarrow>=19.0.0",  # parquet, verl's data format
@@ -30,6 +30,8 @@ INSTALL_REQUIRES = [
     "latex2sympy2_extended",  # math-verify's parser, called with other options; math-verify pins its version
     "sympy",  # values of parsed answers; comes with math-verify
     "mpmath",  # enclosures of irrational answers; comes with sympy
+    "scipy>=1.15",  # intervals and exact tests
+    "statsmodels>=0.14.4",  # Holm's correction, which scipy does not have
 ]
 
 EXTRAS = {
@@ -37,10 +39,7 @@ EXTRAS = {
     "gpu": ["verl[vllm,fsdp]>=0.9.1,<0.10"],
     "sglang": ["verl[sglang]>=0.9.1,<0.10"],
     "megatron": ["verl[megatron]>=0.9.1,<0.10"],
-    "plot": [
-        "matplotlib>=3.9",  # the quickstart's curves
-        "scipy>=1.13",  # the confidence intervals beside its accuracies
-    ],
+    "plot": ["matplotlib>=3.9"],  # curves
     "dev": [
         "pytest>=8",  # test runner
         "hypothesis>=6.100",  # property tests
@@ -57,7 +56,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10,<3.13",
     packages=[*find_packages(include=["verl_ispo", "verl_ispo.*", "data_prep", "data_prep.*"]), "hydra_plugins"],
-    package_data={"verl_ispo": ["config/**/*.yaml", "config/*.yaml"]},
+    package_data={"verl_ispo": ["config/**/*.yaml", "config/*.yaml", "evaluation/paper_results.csv"]},
     install_requires=INSTALL_REQUIRES,
     extras_require=EXTRAS,
     entry_points={

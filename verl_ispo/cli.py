@@ -6,6 +6,8 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from verl_ispo.evaluation.arguments import add_eval_parser, add_table_parser, run_eval, run_table
+
 
 def build_parser() -> argparse.ArgumentParser:
     """The argument parser of every subcommand."""
@@ -27,12 +29,18 @@ def build_parser() -> argparse.ArgumentParser:
     doctor.add_argument(
         "overrides", nargs="*", metavar="KEY=VALUE", help="Hydra overrides, as for python -m verl.trainer.main_ppo"
     )
+    add_eval_parser(commands)
+    add_table_parser(commands)
     return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit status."""
     options = build_parser().parse_args(arguments)
+    if options.command == "eval":
+        return run_eval(options)
+    if options.command == "table":
+        return run_table(options)
     from verl_ispo import doctor
 
     return doctor.run(options.config_name, options.overrides, check_ray=not options.no_ray)

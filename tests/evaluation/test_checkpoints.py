@@ -1,0 +1,76 @@
+"""A checkpoint that verl's own trainer wrote (two FSDP2 workers on a CPU), merged by verl's own tool.
+
+- The merged weights are the shards' (verl's merger writes bfloat16), and the folder can be sampled from.
+- The merge is done once, and again when the shards have changed; where that fails, nothing half-made is left behind.
+
+Not exercised: Megatron checkpoints (they need GPUs); LoRA; a kill in the middle of the merge (it works in a folder of
+its own that is renamed at the end).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tests.training.conftest import TinyTask, TrainingRun, train  # noqa: F401
+from verl_ispo.evaluation.checkpoints import MERGE_RECORD, MERGED_FOLDER, resolve_checkpoint
+from verl_ispo.evaluation.errors import EvaluationError
+from verl_ispo.tiny_task.make_data import make_rows, write_parquet
+
+pytestmark = pytest.mark.trainer
+
+
+@pytest.fixture
+def tiny_task(random_model: Path, tmp_path: Path) -> TinyTask:
+    """The data of the tiny task beside an untrained model: what it learns does not matter here."""
+    problems, held_out = make_rows((1,), 16, 1, seed=0)
+    write_parquet(problems, tmp_path / "train.parquet")
+    write_parquet(held_out, tmp_path / "heldout.parquet")
+    return TinyTask(model=random_model, data=tmp_path)
+
+
+def whole_weights(actor: Path) -> dict[str, torch.Tensor]:
+    """The weights put together from the two ranks' shards without verl's merger."""
+    shards = [torch.load(actor / f"model_world_size_2_rank_{rank}.pt", weights_only=False) for rank in (0, 1)]
+    return {
+        name: torch.cat([shard[name].to_local() for shard in shards], dim=shards[0][name].placements[0].dim)
+        for name in shards[0]
+    }
+
+
+def test_a_checkpoint_of_two_workers_is_merged_once(
+    train: Callable[..., TrainingRun],  # noqa: F811
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+):
+    run = train(
+        "trainer.total_training_steps=1",
+        "trainer.save_freq=1",
+        "trainer.n_gpus_per_node=2",
+        "trainer.test_freq=-1",
+        checkpoints=tmp_path / "run",
+    )
+    assert run.exit_status == 0, run.output[-3000:]
+    actor = run.checkpoints / "global_step_1" / "actor"
+
+    checkpoint = resolve_checkpoint(str(run.checkpoints))
+    assert (checkpoint.folder, checkpoint.step, checkpoint.rule) == (actor / MERGED_FOLDER, 1, "last step")
+    assert "Merging" in capsys.readouterr().out
+    merged, expected = load_file(checkpoint.folder / "model.safetensors"), whole_weights(actor)
+    assert merged.keys() == expected.keys()
+    assert all(torch.equal(merged[name], expected[name].bfloat16()) for name in merged)
+
+    record = (checkpoint.folder / MERGE_RECORD).stat().st_mtime_ns
+    assert resolve_checkpoint(str(run.checkpoints / "global_step_1")) == checkpoint
+    assert (checkpoint.folder / MERGE_RECORD).stat().st_mtime_ns == record
+    assert "Merging" not in capsys.readouterr().out
+
+    # another file in the place of a shard is noticed, although there is a merged model
+    (actor / "model_world_size_2_rank_1.pt").write_bytes(b"cut off")
+    with pytest.raises(EvaluationError, match=r"(?s)verl's merger failed on .*actor \(exit status 1\):.*Error"):
+        resolve_checkpoint(str(run.checkpoints))
+    assert not (actor / f".{MERGED_FOLDER}.unfinished").exists()

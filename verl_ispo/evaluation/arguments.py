@@ -1,0 +1,157 @@
+"""The command lines of ``verl-ispo eval`` and ``verl-ispo table``. Nothing slow is imported to show their help."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+EVAL_EPILOG = """\
+examples:
+  # one checkpoint of the hub, five benchmarks prepared by data_prep, 16 samples a problem
+  verl-ispo eval --model Qwen/Qwen2.5-Math-1.5B --base-model Qwen2.5-Math-1.5B --method Base \\
+      --benchmarks ~/data/math/{aime24,aime25,amc23,math500,olympiadbench}.parquet --out results/base
+
+  # the last step of a verl run (merged by verl's own tool on the first use), training seed 1
+  verl-ispo eval --model checkpoints/ispo-seed1 --base-model Qwen2.5-Math-1.5B --method ISPO --training-seed 1 \\
+      --benchmarks ~/data/math/{aime24,aime25,amc23,math500,olympiadbench}.parquet --out results/ispo-seed1
+
+  # the quickstart's tiny model, on a CPU
+  verl-ispo eval --model runs/quickstart/base --benchmarks runs/quickstart/data/heldout.parquet \\
+      --reward-function pkg://verl_ispo.tiny_task.reward --n 4 --max-new-tokens 64 --out results/tiny
+
+The same command goes on where a killed run stopped; on a CPU the result is the same to the byte. Exit status: 0 done,
+2 a fault in files or options (one sentence says which), 130 interrupted.
+"""
+
+TABLE_EPILOG = """\
+examples:
+  verl-ispo table results/* --out tables
+  verl-ispo table results/grpo-seed? results/ispo-seed? --baseline GRPO --metrics pass@1_greedy avg@16 --out tables
+  verl-ispo table results/* --paper-rows all --format md latex --out tables   # all rows of the paper, run or not
+
+Rows are told apart by the --base-model, --method and --training-seed given to verl-ispo eval.
+"""
+
+
+def add_eval_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add ``eval`` to the subcommands."""
+    parser = commands.add_parser(
+        "eval",
+        help="sample a checkpoint on benchmarks and grade it: greedy pass@1, and n samples at a temperature",
+        description=(
+            "Samples a checkpoint on benchmark files (verl's parquet columns) and grades every response. Writes one "
+            "line a sample to OUT/samples.jsonl, scores with intervals to OUT/summary.json, and all settings with "
+            "digests of model and problems to OUT/manifest.json."
+        ),
+        epilog=EVAL_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--model",
+        required=True,
+        help="Hugging Face folder or hub id, or a verl checkpoint folder (its last step, or name a global_step_N)",
+    )
+    parser.add_argument("--benchmarks", type=Path, nargs="+", required=True, metavar="PARQUET", help="problems")
+    parser.add_argument("--out", type=Path, required=True, help="folder of this evaluation; resumed if it is there")
+    drawing = parser.add_argument_group("sampling")
+    drawing.add_argument(
+        "--n", type=int, default=16, help="samples of each problem beside the greedy one; 0: only that (default: 16)"
+    )
+    drawing.add_argument("--temperature", type=float, default=0.6, help="of the samples (default: %(default)s)")
+    drawing.add_argument("--top-p", type=float, default=1.0, help="of the samples (default: %(default)s)")
+    drawing.add_argument(
+        "--max-new-tokens",
+        type=int,
+        default=4096,
+        help="longest response; one that reaches it counts as truncated (default: %(default)s)",
+    )
+    drawing.add_argument(
+        "--context-tokens",
+        type=int,
+        help="prompt and response together (default: the model's max_position_embeddings)",
+    )
+    drawing.add_argument(
+        "--seed", type=int, default=0, help="of the sampling, not of the training (default: %(default)s)"
+    )
+    drawing.add_argument(
+        "--sampler",
+        choices=("auto", "vllm", "cpu"),
+        default="auto",
+        help="auto: vLLM when it is installed and a GPU is there, else the CPU (default)",
+    )
+    drawing.add_argument("--tensor-parallel-size", type=int, default=1, help="GPUs for one model (vLLM; default: 1)")
+    parser.add_argument(
+        "--reward-function",
+        default="pkg://verl_ispo.grading",
+        metavar="PLACE[:NAME]",
+        help="grader of verl's signature, in pkg://a.module or a/file.py (default: %(default)s:compute_score)",
+    )
+    labels = parser.add_argument_group("names in the table (can be changed by repeating the command)")
+    labels.add_argument("--base-model", help="model the training started from (default: name of --model)")
+    labels.add_argument("--method", help="what it was trained with (default: name of --out)")
+    labels.add_argument("--training-seed", type=int, help="seed of the training run, where there are several")
+
+
+def add_table_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add ``table`` to the subcommands."""
+    parser = commands.add_parser(
+        "table",
+        help="models x benchmarks x methods with intervals, seeds, comparisons and the paper's figures",
+        description=(
+            "Puts evaluated checkpoints into tables: problems, 95 %% intervals, training seeds, paired comparisons "
+            "with a baseline (Holm's correction), and the paper's figures beside ours. What was not run says so. "
+            "Results about different problems are refused."
+        ),
+        epilog=TABLE_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("results", type=Path, nargs="+", metavar="RESULTS", help="folders written by verl-ispo eval")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the tables")
+    parser.add_argument(
+        "--format",
+        nargs="+",
+        choices=("md", "csv", "latex"),
+        default=["md", "csv", "latex"],
+        help="table.md, scores.csv with comparisons.csv, table.tex (default: all)",
+    )
+    parser.add_argument(
+        "--metrics",
+        nargs="+",
+        default=[],
+        metavar="METRIC",
+        help="pass@1_greedy, avg@K, maj@K, pass@K (default: greedy, and the others at the samples that there are)",
+    )
+    parser.add_argument(
+        "--baseline", metavar="METHOD", help="compare with this one (default: GRPO, else Base, else none)"
+    )
+    parser.add_argument(
+        "--paper-rows",
+        choices=("run", "models", "all"),
+        default="run",
+        help="rows beside those that were run: none, the paper's for the models that were run, or all of the paper's "
+        "(default: %(default)s)",
+    )
+
+
+def run_eval(options: argparse.Namespace) -> int:
+    """Run ``eval``; returns the exit status."""
+    from verl_ispo.evaluation.run import EvaluationOptions, run
+
+    given = {name: value for name, value in vars(options).items() if name not in ("command", "benchmarks")}
+    return run(EvaluationOptions(benchmarks=tuple(options.benchmarks), **given))
+
+
+def run_table(options: argparse.Namespace) -> int:
+    """Run ``table``; returns the exit status."""
+    from verl_ispo.evaluation.make_table import TableOptions, run
+
+    return run(
+        TableOptions(
+            results=tuple(options.results),
+            out=options.out,
+            formats=tuple(options.format),
+            metrics=tuple(options.metrics),
+            baseline=options.baseline,
+            paper_rows=options.paper_rows,
+        )
+    )

@@ -1,0 +1,69 @@
+"""Sampling on a CPU, in float64: a sample does not depend on the batch around it, so a resumed run repeats it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+
+from verl_ispo.cpu.sampling import SampleRequest, sample_batch
+from verl_ispo.evaluation.sampling import Completion
+
+MAX_BATCH_ROWS = 64
+MAX_BATCH_PROMPT_TOKENS = 16384
+"""Rows times longest prompt: bounds the memory of the first forward, whose prompts are padded to one length."""
+_WINDOW = 512
+
+
+class CPUSampler:
+    """`Sampler` on `verl_ispo.cpu.sampling`.
+
+    Args:
+        folder (`Path`): Hugging Face folder.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._model = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=torch.float64, attn_implementation="sdpa"
+        ).eval()
+        self._eos_token_ids = eos_token_ids(folder)
+
+    def __call__(self, requests: Sequence[SampleRequest]) -> Iterator[list[tuple[int, Completion]]]:
+        """Sample in batches of prompts of like length."""
+        for batch in batches([len(request.prompt_ids) for request in requests]):
+            samples = sample_batch(self._model, [requests[index] for index in batch], self._eos_token_ids)
+            yield [
+                (index, Completion(tuple(sample.token_ids), "stop" if sample.stop_reason == "completed" else "length"))
+                for index, sample in zip(batch, samples, strict=True)
+            ]
+
+
+def batches(prompt_lengths: Sequence[int]) -> Iterator[list[int]]:
+    """Indices in batches within both limits, sorted by length inside of windows; the order stays about as given."""
+    for start in range(0, len(prompt_lengths), _WINDOW):
+        window = sorted(
+            range(start, min(start + _WINDOW, len(prompt_lengths))), key=lambda index: (prompt_lengths[index], index)
+        )
+        batch: list[int] = []
+        for index in window:
+            # sorted, so this prompt is the longest so far
+            if batch and (
+                len(batch) == MAX_BATCH_ROWS or (len(batch) + 1) * prompt_lengths[index] > MAX_BATCH_PROMPT_TOKENS
+            ):
+                yield batch
+                batch = []
+            batch.append(index)
+        yield batch
+
+
+def eos_token_ids(folder: Path) -> list[int]:
+    """The tokens that end a response: those of generation_config.json and the tokenizer's."""
+    try:
+        configured = GenerationConfig.from_pretrained(folder).eos_token_id
+    except OSError:
+        configured = None
+    listed = configured if isinstance(configured, list) else [configured]
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    return sorted({token for token in [*listed, tokenizer.eos_token_id] if token is not None})

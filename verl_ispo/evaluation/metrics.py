@@ -1,0 +1,81 @@
+"""The scores that a table can show, by the names of the paper's tables."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+import numpy as np
+
+from verl_ispo.evaluation.errors import EvaluationError
+from verl_ispo.evaluation.estimators import avg_at_k, maj_at_k, pass_at_k
+from verl_ispo.evaluation.results import BenchmarkResult
+from verl_ispo.evaluation.statistics import Scores
+
+GREEDY = "pass@1_greedy"
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A score.
+
+    Attributes:
+        kind (`str`): ``greedy``, ``avg``, ``maj`` or ``pass``.
+        k (`int`): samples it is about; 1 for greedy.
+    """
+
+    kind: str
+    k: int
+
+    @property
+    def name(self) -> str:
+        """As written in a file and on the command line."""
+        return GREEDY if self.kind == "greedy" else f"{self.kind}@{self.k}"
+
+    @property
+    def title(self) -> str:
+        """As written in a heading."""
+        return {
+            "greedy": "pass@1, greedy",
+            "avg": f"avg@{self.k} (mean accuracy of {self.k} samples)",
+            "maj": f"maj@{self.k} (majority vote of {self.k} samples)",
+            "pass": f"pass@{self.k} (at least one of {self.k} samples is right, unbiased)",
+        }[self.kind]
+
+
+def parse_metric(text: str) -> Metric:
+    """Read ``pass@1_greedy``, ``avg@16``, ``maj@16`` or ``pass@8``.
+
+    Raises:
+        EvaluationError: for anything else.
+    """
+    if text == GREEDY:
+        return Metric("greedy", 1)
+    match = re.fullmatch(r"(avg|maj|pass)@([1-9]\d{0,5})", text)
+    if match is None:
+        raise EvaluationError(f"--metrics {text!r}: give {GREEDY}, avg@K, maj@K or pass@K, such as avg@16")
+    return Metric(match[1], int(match[2]))
+
+
+def problem_scores(benchmark: BenchmarkResult, metric: Metric) -> Scores | str:
+    """Each problem's score in [0, 1], or in words why there is none.
+
+    avg@k and maj@k take the first k samples; pass@k is estimated from all of them.
+    """
+    if metric.kind == "greedy":
+        return np.array([problem.greedy for problem in benchmark.problems], dtype=np.float64)
+    drawn = len(benchmark.problems[0].sampled)
+    if drawn < metric.k:
+        return f"not run (n = {drawn})"
+    if metric.kind == "pass":
+        return np.array([pass_at_k(drawn, sum(problem.sampled), metric.k) for problem in benchmark.problems])
+    if metric.kind == "avg":
+        return np.array([avg_at_k(problem.sampled[: metric.k]) for problem in benchmark.problems])
+    if any(prediction is None for problem in benchmark.problems for prediction in problem.predictions):
+        return "no answers recorded"  # the reward function returns no `pred`
+    return np.array(
+        [
+            maj_at_k([prediction or "" for prediction in problem.predictions[: metric.k]], problem.sampled[: metric.k])
+            for problem in benchmark.problems
+        ]
+    )

@@ -1,0 +1,164 @@
+"""Reads what ``verl-ispo eval`` has written: labels, problems and grades of one evaluated checkpoint."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from verl_ispo.evaluation.errors import EvaluationError
+from verl_ispo.evaluation.grader import UNDECIDED
+from verl_ispo.evaluation.manifest import read_manifest
+from verl_ispo.evaluation.samples import read_samples
+
+SAMPLES_NAME = "samples.jsonl"
+QUESTIONS_NAME = "questions.jsonl"
+
+
+@dataclass(frozen=True)
+class SampleCounts:
+    """How the samples of a benchmark ended.
+
+    Attributes:
+        samples: all of them, greedy and sampled.
+        truncated: cut off by the token limit.
+        prompt_too_long: not sampled, since the prompt fills the context.
+        no_answer: graded as without an answer.
+        undecided: the grader ran into a time-out or an error; counted as not right.
+    """
+
+    samples: int
+    truncated: int
+    prompt_too_long: int
+    no_answer: int
+    undecided: int
+
+
+@dataclass(frozen=True)
+class ProblemResult:
+    """One problem: what it is, and how its samples were graded, in the order of their index."""
+
+    question_id: str
+    ground_truth: Any
+    prompt_sha256: str
+    greedy: bool
+    sampled: tuple[bool, ...]
+    predictions: tuple[str | None, ...]
+
+
+@dataclass(frozen=True)
+class BenchmarkResult:
+    """One benchmark of one evaluated checkpoint."""
+
+    name: str
+    problems: tuple[ProblemResult, ...]
+    counts: SampleCounts
+
+
+@dataclass(frozen=True)
+class EvaluationResult:
+    """One result folder.
+
+    Attributes:
+        folder: where it was read.
+        manifest: see `verl_ispo.evaluation.manifest`.
+        benchmarks: by name; empty if the evaluation is not finished.
+        finished: whether all samples are there.
+    """
+
+    folder: Path
+    manifest: Mapping[str, Any]
+    benchmarks: Mapping[str, BenchmarkResult]
+    finished: bool
+
+    @property
+    def base_model(self) -> str:
+        """Label: which model the training started from."""
+        return str(self.manifest["labels"]["base_model"])
+
+    @property
+    def method(self) -> str:
+        """Label: what it was trained with."""
+        return str(self.manifest["labels"]["method"])
+
+    @property
+    def training_seed(self) -> int | None:
+        """Label: seed of the training run."""
+        return self.manifest["labels"]["training_seed"]
+
+    @property
+    def planned_benchmarks(self) -> list[str]:
+        """The benchmarks that the evaluation consists of, finished or not."""
+        return list(self.manifest["inputs"]["benchmarks"])
+
+
+def load_result(folder: Path) -> EvaluationResult:
+    """Read one result folder.
+
+    Raises:
+        EvaluationError: if it was not written by ``verl-ispo eval``, or samples are missing, doubled or malformed.
+    """
+    if not folder.is_dir():
+        raise EvaluationError(f"{folder}: no such folder; give folders that verl-ispo eval has written")
+    manifest = read_manifest(folder)
+    if not (folder / SAMPLES_NAME).is_file():
+        return EvaluationResult(folder, manifest, {}, finished=False)
+    samples: dict[tuple[str, str], dict[tuple[str, int], tuple[bool, str | None]]] = {}
+    counts: dict[str, Counter[str]] = {}
+    for record in read_samples(folder / SAMPLES_NAME):
+        of_problem = samples.setdefault((record["benchmark"], record["question_id"]), {})
+        key = (record["mode"], record["sample_index"])
+        if key in of_problem:
+            raise EvaluationError(f"{folder / SAMPLES_NAME}: sample {key} of {record['question_id']} is there twice")
+        of_problem[key] = (record["correct"], record["prediction"])
+        counts.setdefault(record["benchmark"], Counter()).update(
+            {
+                "samples": 1,
+                "truncated": record["finish_reason"] == "length",
+                "prompt_too_long": record["finish_reason"] == "prompt_too_long",
+                "no_answer": record["status"] == "no_answer",
+                "undecided": record["status"] in UNDECIDED,
+            }
+        )
+    drawn = int(manifest["options"]["n"])
+    expected = {("greedy", 0), *(("sampled", index) for index in range(drawn))}
+    problems: dict[str, list[ProblemResult]] = {}
+    for question in _read_questions(folder / QUESTIONS_NAME):
+        benchmark, question_id = question["benchmark"], question["question_id"]
+        of_problem = samples.pop((benchmark, question_id), {})
+        if set(of_problem) != expected:
+            raise EvaluationError(
+                f"{folder / SAMPLES_NAME}: {len(of_problem)} samples of {benchmark} {question_id} where the manifest "
+                f"has {len(expected)}; the file was changed or cut. Evaluate again"
+            )
+        sampled = [of_problem["sampled", index] for index in range(drawn)]
+        problems.setdefault(benchmark, []).append(
+            ProblemResult(
+                question_id,
+                question["ground_truth"],
+                question["prompt_sha256"],
+                of_problem["greedy", 0][0],
+                tuple(correct for correct, _ in sampled),
+                tuple(prediction for _, prediction in sampled),
+            )
+        )
+    if samples:
+        raise EvaluationError(
+            f"{folder / SAMPLES_NAME}: samples of problems that {QUESTIONS_NAME} does not have: {next(iter(samples))}"
+        )
+    benchmarks = {
+        name: BenchmarkResult(name, tuple(of_benchmark), SampleCounts(**counts[name]))
+        for name, of_benchmark in problems.items()
+    }
+    return EvaluationResult(folder, manifest, benchmarks, finished=True)
+
+
+def _read_questions(path: Path) -> Iterator[dict[str, Any]]:
+    try:
+        lines = path.read_bytes().splitlines()
+        yield from (json.loads(line) for line in lines)
+    except (OSError, ValueError) as error:
+        raise EvaluationError(f"{path}: cannot be read ({error}); evaluate again") from error

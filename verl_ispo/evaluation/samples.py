@@ -1,0 +1,167 @@
+"""Graded samples on disk: an append-only log while they are made, one sorted file when all are there.
+
+A line is one sample, as ASCII JSON:
+
+``benchmark``, ``question_id``, ``mode`` (``greedy`` or ``sampled``), ``sample_index``, ``seed`` (`null` for greedy),
+``temperature``, ``text``, ``tokens`` (of the response, the end-of-sequence token counted), ``finish_reason`` (``stop``;
+``length``: cut off by the token limit; ``prompt_too_long``: the prompt fills the context, nothing was sampled),
+``correct``, ``score``, ``status`` and ``prediction`` (see `verl_ispo.evaluation.grader.Grade`).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from verl_ispo.evaluation.atomic_file import atomic_file, sync_folder
+from verl_ispo.evaluation.errors import EvaluationError
+from verl_ispo.evaluation.questions import Question
+from verl_ispo.evaluation.sampling import sample_seed
+
+SampleKey = tuple[str, str, str, int]
+"""Benchmark, question id, mode, sample index."""
+
+
+@dataclass(frozen=True)
+class PlannedSample:
+    """A sample that the evaluation consists of."""
+
+    question: Question
+    mode: str
+    sample_index: int
+    seed: int | None
+    temperature: float
+
+    @property
+    def key(self) -> SampleKey:
+        """What identifies it in the files."""
+        return (self.question.benchmark, self.question.question_id, self.mode, self.sample_index)
+
+
+def plan_samples(
+    questions: Sequence[Question], samples_per_question: int, temperature: float, run_seed: int
+) -> list[PlannedSample]:
+    """One greedy response and ``samples_per_question`` sampled ones a question, in the order of the final file."""
+    return [
+        planned
+        for question in questions
+        for planned in (
+            PlannedSample(question, "greedy", 0, None, 0.0),
+            *(
+                PlannedSample(
+                    question,
+                    "sampled",
+                    index,
+                    sample_seed(run_seed, question.benchmark, question.question_id, index),
+                    temperature,
+                )
+                for index in range(samples_per_question)
+            ),
+        )
+    ]
+
+
+def record_key(record: Mapping[str, Any]) -> SampleKey:
+    """The key of a sample as read from a file."""
+    return (record["benchmark"], record["question_id"], record["mode"], record["sample_index"])
+
+
+class SampleLog:
+    """The append-only log of one evaluation.
+
+    Opening it drops a last line that a kill has torn, and finds what is there.
+
+    Args:
+        path (`Path`): made if need be.
+
+    Raises:
+        EvaluationError: if a line other than the last cannot be read, or a sample is there twice.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._places: dict[SampleKey, tuple[int, int]] = {}
+        self._file = path.open("a+b")
+        sync_folder(path.parent)
+        self._file.seek(0)
+        end = 0
+        for number, line in enumerate(self._file, start=1):
+            if not line.endswith(b"\n"):
+                self._file.truncate(end)
+                break
+            try:
+                key = record_key(json.loads(line))
+            except (ValueError, KeyError, TypeError) as error:
+                raise EvaluationError(
+                    f"{path}, line {number}: not a sample ({error}); the file was changed from outside. Remove that "
+                    "line to have its sample drawn again, or start in another --out"
+                ) from error
+            if key in self._places:
+                raise EvaluationError(f"{path}, line {number}: {key} is there twice; remove one of the lines")
+            self._places[key] = (end, len(line))
+            end += len(line)
+
+    def __contains__(self, key: SampleKey) -> bool:
+        return key in self._places
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def append(self, records: Sequence[Mapping[str, Any]]) -> None:
+        """Add samples; they are on the disk when this returns."""
+        end = self._file.seek(0, os.SEEK_END)
+        lines = [(json.dumps(record, allow_nan=False) + "\n").encode("ascii") for record in records]
+        self._file.write(b"".join(lines))
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        for record, line in zip(records, lines, strict=True):
+            self._places[record_key(record)] = (end, len(line))
+            end += len(line)
+
+    def publish(self, path: Path, keys: Sequence[SampleKey]) -> None:
+        """Write the samples in the order of ``keys`` to a file that appears whole."""
+        with atomic_file(path) as file:
+            for key in keys:
+                offset, length = self._places[key]
+                self._file.seek(offset)
+                file.write(self._file.read(length))
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+def read_samples(path: Path) -> Iterator[dict[str, Any]]:
+    """Read the sorted file of a finished evaluation.
+
+    Raises:
+        EvaluationError: for a line that is not a sample: the fields, or a NaN.
+    """
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                record = json.loads(line, parse_constant=_refuse_constant)
+                valid = (
+                    isinstance(record["correct"], bool)
+                    and isinstance(record["tokens"], int)
+                    and isinstance(record["text"], str)
+                    and isinstance(record["finish_reason"], str)
+                    and isinstance(record["status"], str)
+                    and all(isinstance(part, str) for part in record_key(record)[:3])
+                    and (record["prediction"] is None or isinstance(record["prediction"], str))
+                )
+            except (ValueError, KeyError, TypeError) as error:
+                raise EvaluationError(
+                    f"{path}, line {number}: not a sample ({type(error).__name__}: {error})"
+                ) from error
+            if not valid:
+                raise EvaluationError(f"{path}, line {number}: a field of this sample has the wrong type")
+            yield record
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not a score")

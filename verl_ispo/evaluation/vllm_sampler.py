@@ -1,0 +1,69 @@
+"""Sampling with vLLM's offline engine, after its documented API (``LLM.generate``, ``SamplingParams``, token prompts).
+
+https://docs.vllm.ai/en/stable/api/vllm/ . Written against the API of the vLLM that verl 0.9.1 asks for (0.24), and
+checked against a stand-in only: no GPU was there to run it. Seeds are a request's own, but bfloat16 kernels give a
+token slightly other logits in another batch, so a resumed run can differ in rare tokens unless vLLM runs with
+VLLM_BATCH_INVARIANT=1 (https://docs.vllm.ai/en/stable/features/batch_invariance/).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from verl_ispo.cpu.sampling import SampleRequest
+from verl_ispo.evaluation.sampling import Completion
+
+REQUESTS_AT_ONCE = 2048
+"""A kill loses at most so many responses; many more than run at a time, so that the engine stays busy."""
+
+
+class VLLMSampler:
+    """`Sampler` on vLLM.
+
+    Args:
+        folder (`Path`): Hugging Face folder.
+        context_tokens (`int`): longest prompt and response together, in tokens.
+        tensor_parallel_size (`int`): GPUs over which the model is split.
+    """
+
+    def __init__(self, folder: Path, context_tokens: int, tensor_parallel_size: int) -> None:
+        from vllm import LLM
+
+        self._llm = LLM(
+            model=str(folder), max_model_len=context_tokens, tensor_parallel_size=tensor_parallel_size, seed=0
+        )
+
+    def __call__(self, requests: Sequence[SampleRequest]) -> Iterator[list[tuple[int, Completion]]]:
+        """Sample in chunks; vLLM batches inside of them."""
+        from vllm import SamplingParams
+        from vllm.inputs import TokensPrompt
+
+        for start in range(0, len(requests), REQUESTS_AT_ONCE):
+            chunk = requests[start : start + REQUESTS_AT_ONCE]
+            outputs = self._llm.generate(
+                [TokensPrompt(prompt_token_ids=list(request.prompt_ids)) for request in chunk],
+                [
+                    SamplingParams(
+                        n=1,
+                        temperature=request.temperature,
+                        top_p=request.top_p,
+                        top_k=request.top_k,
+                        max_tokens=request.max_new_tokens,
+                        seed=request.seed if request.temperature > 0 else None,
+                        detokenize=False,
+                    )
+                    for request in chunk
+                ],
+                use_tqdm=False,
+            )
+            yield [
+                (
+                    start + place,
+                    Completion(
+                        tuple(output.outputs[0].token_ids),
+                        "length" if output.outputs[0].finish_reason == "length" else "stop",
+                    ),
+                )
+                for place, output in enumerate(outputs)
+            ]
