@@ -20,11 +20,13 @@ def refuse_unsupported_settings(config: DictConfig) -> None:
             "algorithm.rollout_correction.bypass_mode=true takes old log-probs from the rollout engine and computes no "
             "entropy, which ISPO's entropy filter needs. Set algorithm.rollout_correction.bypass_mode=false."
         )
-    router_replay = setting("actor_rollout_ref.actor.megatron.router_replay.mode")
-    if setting("actor_rollout_ref.actor.strategy") == "megatron" and router_replay not in (None, "disabled"):
+    strategy = setting("actor_rollout_ref.actor.strategy")
+    # Megatron and VeOmni have router replay, under the same key of their own section.
+    router_replay_key = f"actor_rollout_ref.actor.{strategy}.router_replay.mode"
+    if setting(router_replay_key) not in (None, "disabled"):
         raise UnsupportedSettingError(
-            f"actor_rollout_ref.actor.megatron.router_replay.mode={router_replay} records or replays expert routes row "
-            "by row, and the trace-ablated rows have none. Set it to disabled."
+            f"{router_replay_key}={setting(router_replay_key)} records or replays expert routes row by row, and the "
+            "trace-ablated rows have none. Set it to disabled."
         )
     if setting("actor_rollout_ref.ref") is None:
         raise UnsupportedSettingError(
