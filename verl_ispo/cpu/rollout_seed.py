@@ -13,9 +13,9 @@ SEEDED_AGENT_LOOP = "ispo_seeded_single_turn"
 
 
 def rollout_seed(run_seed: int, step: int, prompt: Any, sample_number: int) -> int:
-    """A 64-bit seed from run seed, step, prompt and sample number, stable across processes and Python versions."""
+    """A seed below 2**63 from run seed, step, prompt and sample number, stable across processes and Python versions."""
     identity = json.dumps([run_seed, step, prompt, sample_number], sort_keys=True, default=str)
-    return int.from_bytes(hashlib.blake2b(identity.encode(), digest_size=8).digest(), "little")
+    return int.from_bytes(hashlib.blake2b(identity.encode(), digest_size=8).digest(), "little") >> 1
 
 
 @register(SEEDED_AGENT_LOOP)
@@ -27,6 +27,6 @@ class SeededSingleTurnAgentLoop(SingleTurnAgentLoop):
     """
 
     async def run(self, sampling_params: dict[str, Any], **kwargs: Any) -> AgentLoopOutput:
-        prompt = [int(kwargs.get("index", 0)), list(kwargs["raw_prompt"])]
+        prompt = [str(kwargs.get("index")), list(kwargs["raw_prompt"])]
         seed = rollout_seed(self.rollout_config.seed, int(kwargs["global_steps"]), prompt, int(kwargs["session_id"]))
         return await super().run({**sampling_params, "seed": seed}, **kwargs)

@@ -271,7 +271,9 @@ class ISPOTrainerMixin(PPOTrainer):
 
     def _load_checkpoint(self) -> None:
         super()._load_checkpoint()
-        saved = Path(self.config.trainer.default_local_dir) / f"global_step_{self.global_steps}" / HAZARD_FILE
+        trainer = self.config.trainer
+        folder = Path(trainer.default_local_dir) / f"global_step_{self.global_steps}"
+        saved = Path(trainer.resume_from_path if trainer.resume_mode == "resume_path" else folder) / HAZARD_FILE
         if self.global_steps and saved.exists():
             self.hazard_watch = HazardWatch(json.loads(saved.read_text()))
 
