@@ -299,7 +299,8 @@ def _rows_by_group(observed: ObservedBatch) -> list[list[int]]:
 def _ground_truth(data: Any) -> str | None:
     if "reward_model" not in data.keys():  # noqa: SIM118 - a TensorDict iterates over rows
         return None
-    first = data["reward_model"].tolist()[0]
+    first = next(iter(data["reward_model"]))
+    first = getattr(first, "data", first)
     answer = first.get("ground_truth") if isinstance(first, Mapping) else None
     return None if answer is None else str(answer)
 
