@@ -32,15 +32,16 @@ def build_parser() -> argparse.ArgumentParser:
         "report",
         help="one HTML file of what runs did: training dynamics, rollouts token by token, config differences",
         description=(
-            "Draws one self-contained HTML file from the folders of runs: training dynamics of all runs on shared axes, "
-            "prompts that failed early and were solved later, a rollout view, the evaluation table, and what differs "
-            "between the runs' configs. What a run does not have becomes a gap that says what it takes."
+            "Draws one self-contained HTML file from the folders of runs: training dynamics of all runs on shared "
+            "axes, prompts that failed early and were solved later, a rollout view, the evaluation table, and what "
+            "differs between the runs' configs. What a run does not have becomes a gap that says what it takes."
         ),
         epilog=(
-            "a run folder holds: metrics*.jsonl (trainer.logger=[console,file], VERL_FILE_LOGGER_PATH=RUN/metrics.1.jsonl; "
-            "one file an attempt, later ones win) or tensorboard event files; dump/ (algorithm.ispo.dump_dir=RUN/dump) for "
-            "rollouts, prompts solved later, config, versions and seeds; .hydra/config.yaml (hydra.run.dir=RUN) for the "
-            "config alone.  example: verl-ispo report runs/grpo runs/ispo --out runs/report"
+            "a run folder holds: metrics*.jsonl (trainer.logger=[console,file], "
+            "VERL_FILE_LOGGER_PATH=RUN/metrics.1.jsonl; one file an attempt, later ones win) or tensorboard event "
+            "files; dump/ (algorithm.ispo.dump_dir=RUN/dump) for rollouts, prompts solved later, config, versions and "
+            "seeds; .hydra/config.yaml (hydra.run.dir=RUN) for the config alone. "
+            "example: verl-ispo report runs/grpo runs/ispo --out runs/report"
         ),
     )
     report.add_argument(
@@ -59,13 +60,13 @@ def build_parser() -> argparse.ArgumentParser:
         type=_positive,
         default=300,
         metavar="N",
-        help="most tokens of a response that are shown: its start, the way to the answer, its end (default: %(default)s)",
+        help="most tokens shown of a response: its start, around the answer, its end (default: %(default)s)",
     )
     report.add_argument(
         "--early-steps",
         type=_positive,
         metavar="N",
-        help="a prompt failed early if its first group, drawn by step N, was all wrong (default: a quarter of the steps)",
+        help="a prompt failed early if its first group, up to step N, was all wrong (default: a quarter of the steps)",
     )
     return parser
 

@@ -125,6 +125,9 @@ def _read_rollouts(
             gaps += [f"{run.name}: {problem}" for problem in problems]
             groups += [show_group(run.name, group, max_tokens) for group in found]
         if groups:
+            # Groups of one prompt next to each other, prompts in the order in which the dumps have them.
+            prompts = list(dict.fromkeys(shown_group.group.prompt_id for shown_group in groups))
+            groups.sort(key=lambda shown_group: prompts.index(shown_group.group.prompt_id))
             shown.append(StepOfGroups(step, groups))
     return shown, gaps
 

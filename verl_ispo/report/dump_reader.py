@@ -1,4 +1,4 @@
-"""Reads the trainer's rollout dump (`verl_ispo.trainer.rollout_dump`) and trusts nothing in it: each line is checked."""
+"""Reads the trainer's rollout dump (`verl_ispo.trainer.rollout_dump`) and trusts none of it: lines are checked."""
 
 from __future__ import annotations
 

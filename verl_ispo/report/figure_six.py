@@ -35,17 +35,17 @@ def figure_six(
 
     panel = overlay(drawing, TITLE, "share of prompts", series, _missing(drawing, fates), percent=True)
     rows = [_in_words(run.name, fates.get(run.name)) for run in drawing.runs]
-    header = ["run", "early: up to step", "failed early", "drawn again", "solved later"]
+    header = ["run", "early is to step", "failed early", "drawn again", "solved later"]
     counts = Panel("In numbers", None, "", header, rows)
     return FigureBlock(
         "solved-later",
         "Prompts that failed early and were solved later",
         "figure 6",
-        "Of the prompts whose first group was all wrong, and which were drawn again, the share with at least one right rollout "
-        "since. Some of it is luck (a prompt with one chance in twenty is all wrong in two of three groups of 8), so compare "
-        "runs on the same data, not levels.",
+        "Of the prompts whose first group was all wrong, and which were drawn again, the share with at least one "
+        "right rollout since. Some of it is luck (a prompt with one chance in twenty is all wrong in two of three"
+        " groups of 8), so compare runs on the same data, not levels.",
         drawing.run_legend(),
-        [panel, counts],
+        [[panel, counts]],
     )
 
 

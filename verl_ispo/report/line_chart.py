@@ -1,7 +1,7 @@
 """One small line chart as inline SVG, drawn by matplotlib, coloured by the page's CSS (light, dark, print).
 
-matplotlib, because its SVG is text that needs no script (plotly would put 4 to 5 MB of JavaScript into the page and ask for
-a laxer content security policy), prints sharply, and is a dependency of the quickstart's curves already.
+matplotlib, because its SVG is text that needs no script (plotly would put 4 to 5 MB of JavaScript into the page and ask
+for a laxer content security policy), prints sharply, and is a dependency of the quickstart's curves already.
 """
 
 from __future__ import annotations

@@ -46,10 +46,8 @@ class MetricLog:
             sparse (`bool`, *optional*, defaults to `False`): `True` leaves out the steps without the metric, as for a
                 validation every tenth step; `False` gives NaN there, since such a step had no defined value.
         """
-        if sparse:
-            steps = [step for step, metrics in self.steps.items() if name in metrics]
-        else:
-            steps = self.training_steps
+        logged = [step for step, metrics in self.steps.items() if name in metrics]
+        steps = logged if sparse else self.training_steps
         values = [self.steps[step].get(name, math.nan) for step in steps]
         return (steps, values) if any(name in self.steps[step] for step in steps) else ([], [])
 
@@ -57,8 +55,8 @@ class MetricLog:
 def read_metric_log(path: Path) -> MetricLog:
     """Metrics of a run folder, or of one ``.jsonl`` file.
 
-    A folder's ``metrics*.jsonl`` are the attempts of one run in natural order (verl's logger starts its file anew, so each
-    attempt needs one of its own); where two have a step, the later one's values count. Without them the folder's
+    A folder's ``metrics*.jsonl`` are the attempts of one run in natural order (verl's logger starts its file anew, so
+    each attempt needs one of its own); where two have a step, the later one's values count. Without them the folder's
     tensorboard event files are read.
 
     Raises:

@@ -17,13 +17,14 @@ def show(value: float | None, percent: bool = False) -> str:
         return f"{100 * value:.1f} %"
     if value and not 1e-3 <= abs(value) < 1e5:
         return f"{value:.2e}"
-    text = f"{value:.4g}" if abs(value) < 1000 else f"{value:,.0f}"
-    return text
+    return f"{value:.4g}" if abs(value) < 1000 else f"{value:,.0f}"
 
 
 def signed(value: float | None) -> str:
-    """As `show`, with three decimals and a plus sign where there is none."""
-    return MISSING if value is None or not math.isfinite(value) else f"{value:+.3f}"
+    """Three decimals and a sign; what rounds to zero has none."""
+    if value is None or not math.isfinite(value):
+        return MISSING
+    return f"{value:+.3f}" if abs(value) >= 0.0005 else "0.000"
 
 
 def known(values: Sequence[float]) -> list[float]:

@@ -1,7 +1,7 @@
-"""Puts the prepared parts into one HTML file. Jinja2 escapes every string; only our own SVG and CSS pass as they are.
+"""Puts the prepared parts into one HTML file. Jinja2 escapes every string but our own SVG and CSS.
 
-The page has no script at all: what can be switched is switched by radio buttons and CSS, and the content security policy
-allows nothing but inline styles. So text that a model wrote can at worst be ugly.
+The page has no script at all: what can be switched is switched by radio buttons and CSS, and the content security
+policy allows nothing but inline styles. So text that a model wrote can at worst be ugly.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
+from itertools import pairwise
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
@@ -95,7 +96,7 @@ def render(content: ReportContent) -> str:
 
 
 def _bin_labels(edges: Sequence[float]) -> list[str]:
-    between = [f"{low:g} to {high:g}" for low, high in zip(edges, edges[1:], strict=False)]
+    between = [f"{low:g} to {high:g}" for low, high in pairwise(edges)]
     return [f"< {edges[0]:g}", *between, f"≥ {edges[-1]:g}"]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from markupsafe import Markup
 
@@ -68,7 +68,7 @@ class FigureBlock:
         source: which of the paper's figures and tables it answers to, may be empty.
         look_for: one plain sentence on what to look for.
         legend: of all charts.
-        panels: the charts.
+        rows: the charts, a list a row of the page.
     """
 
     anchor: str
@@ -76,7 +76,7 @@ class FigureBlock:
     source: str
     look_for: str
     legend: Sequence[LegendEntry]
-    panels: Sequence[Panel] = field(default_factory=list)
+    rows: Sequence[Sequence[Panel]]
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,15 @@ def metric(name: str, sparse: bool = False) -> SeriesOf:
     return lambda run: run.log.series(name, sparse)
 
 
-def overlay(drawing: Drawing, title: str, unit: str, series_of: SeriesOf, name: str, percent: bool = False) -> Panel:
+def overlay(
+    drawing: Drawing,
+    title: str,
+    unit: str,
+    series_of: SeriesOf,
+    name: str,
+    percent: bool = False,
+    value_range: tuple[float, float] | None = None,
+) -> Panel:
     """One chart with a line for each run.
 
     Args:
@@ -117,6 +125,7 @@ def overlay(drawing: Drawing, title: str, unit: str, series_of: SeriesOf, name: 
         series_of (`Callable`): from a run to steps and values, empty where it has none.
         name (`str`): what a run has to log for it, for the note on gaps.
         percent (`bool`, *optional*, defaults to `False`): values are shares.
+        value_range (`tuple`, *optional*): of the y axis; the chart's own values by default.
     """
     lines, absent = [], []
     for at, run in enumerate(drawing.runs):
@@ -127,7 +136,7 @@ def overlay(drawing: Drawing, title: str, unit: str, series_of: SeriesOf, name: 
             absent.append(run.name)
     if not lines:
         return Panel(title, None, f"No run has {name}.")
-    return _panel(drawing, title, unit, lines, percent=percent, gap=_gap(absent, name))
+    return _panel(drawing, title, unit, lines, percent=percent, gap=_gap(absent, name), value_range=value_range)
 
 
 def one_chart_a_run(

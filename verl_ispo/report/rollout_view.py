@@ -17,6 +17,7 @@ MAX_ROLLOUTS_SHOWN = 8
 MAX_CRITICAL_ROWS = 12
 MAX_ANSWER_ROWS = 12
 MAX_PROMPT_CHARS = 1500
+MAX_HEADING_CHARS = 70
 
 ENTROPY_BINS = (0.05, 0.2, 0.5, 1.0, 2.0)  # nats
 DRIFT_BINS = (-1.0, -0.3, -0.05, 0.05, 0.3, 1.0)  # nats
@@ -111,6 +112,11 @@ class ShownGroup:
         return f"{OUTCOME_WORDS[self.group.outcome]}: {right} of {len(self.rollouts)} right"
 
     @property
+    def heading(self) -> str:
+        """The prompt's first words on one line."""
+        return visible(self.group.prompt_text.replace("\n", " "), MAX_HEADING_CHARS)
+
+    @property
     def shown_in_full(self) -> list[ShownRollout]:
         """The rollouts whose tokens are shown."""
         return [shown for shown in self.rollouts if shown.tokens]
@@ -162,13 +168,14 @@ def _advantage_rule(rollouts: Sequence[DumpedRollout], mean: float, std: float) 
     centred = [rollout.training_reward - mean for rollout in rollouts]
     if all(value == 0 for value in centred) and follows([0.0] * len(rollouts)):
         return "All training rewards are equal, so that nobody has an advantage."
+    less_mean = f"trained on {'+' if mean < 0 else '−'} {abs(mean):.3f}"
     if std and follows([value / std for value in centred]):
-        return f"advantage = (trained on − {mean:.3f}) / {std:.3f}, the group's mean and standard deviation"
+        return f"advantage = ({less_mean}) / {std:.3f}, from the group's mean and standard deviation"
     if follows(centred):
-        return f"advantage = trained on − {mean:.3f}, the group's mean"
+        return f"advantage = {less_mean}, from the group's mean"
     return (
-        f"The group's mean is {mean:.3f} and its standard deviation {std:.3f}, but the trainer's advantages do not follow "
-        "from them alone: a floor under the deviation, KL in the reward or another estimator has a part in them."
+        f"The group's mean is {mean:.3f} and its standard deviation {std:.3f}, but the trainer's advantages do not "
+        "follow from them alone: a floor under the deviation, KL in the reward or another estimator has a part in them."
     )
 
 
