@@ -22,8 +22,11 @@ from verl_ispo.report.rollout_view import show_group
 from verl_ispo.report.run_folder import Run, load_runs
 from verl_ispo.report.summary import critical_fractions, key_numbers, sentences
 from verl_ispo.report.table_file import read_table
+from verl_ispo.report.visible_text import visible
 
 REPORT_FILE = "report.html"
+# Names and dumps may hold what a terminal would obey.
+MAX_LINE_CHARS = 1000
 
 
 def run(
@@ -38,10 +41,10 @@ def run(
     try:
         html, gaps = build_report(runs, table, steps, max_tokens, early_steps)
     except ReportInputError as error:
-        print(f"verl-ispo report: {error}", file=sys.stderr)
+        print(f"verl-ispo report: {visible(str(error), MAX_LINE_CHARS)}", file=sys.stderr)
         return 2
     for gap in gaps:
-        print(f"gap: {gap}")
+        print(f"gap: {visible(gap, MAX_LINE_CHARS)}")
     out.mkdir(parents=True, exist_ok=True)
     file = out / REPORT_FILE
     _write_atomically(file, html)
@@ -64,7 +67,8 @@ def build_report(
     evaluation_table = read_table(table) if table is not None else None
     runs = load_runs(run_arguments)
     for loaded in runs:
-        print(f"{loaded.name}: {len(loaded.log.training_steps)} training steps from {loaded.path}", flush=True)
+        line = f"{loaded.name}: {len(loaded.log.training_steps)} training steps from {loaded.path}"
+        print(visible(line, MAX_LINE_CHARS), flush=True)
     drawing = Drawing.of(runs)
     outcomes, outcome_gaps = _read_all_outcomes(runs)
     shown_steps, rollout_gaps = _read_rollouts(runs, steps, max_tokens)

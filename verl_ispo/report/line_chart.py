@@ -213,13 +213,14 @@ def _set_value_range(plot: matplotlib.axes.Axes, axes: Axes) -> None:
 def _inline(svg: str, name: str, description: str) -> Markup:
     """Cut a file down to its element, make its ids its own, and hand its colours to the page."""
     svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    # Its style sheet would hold for the whole page; the page's own has the same rule for charts.
+    svg = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", svg, flags=re.DOTALL)
     svg = re.sub(r'\bid="([^"]*)"', rf'id="{name}-\1"', svg)
     svg = re.sub(r"url\(#", f"url(#{name}-", svg)
     svg = re.sub(r'href="#', f'href="#{name}-', svg)
     for stand_in, variable in COLOURS.items():
         svg = svg.replace(stand_in, variable)
     view_box = re.search(r'viewBox="[^"]*"', svg).group()
-    label = Markup.escape(description)
+    label = Markup.escape(visible(description, 500))
     opening = f'<svg {view_box} role="img" aria-label="{label}" xmlns:xlink="http://www.w3.org/1999/xlink">'
     return Markup(re.sub(r"<svg[^>]*>", lambda _: opening, svg, count=1))

@@ -170,9 +170,9 @@ def _advantage_rule(rollouts: Sequence[DumpedRollout], mean: float, std: float) 
         return "All training rewards are equal, so that nobody has an advantage."
     less_mean = f"trained on {'+' if mean < 0 else '−'} {abs(mean):.3f}"
     if std and follows([value / std for value in centred]):
-        return f"advantage = ({less_mean}) / {std:.3f}, from the group's mean and standard deviation"
+        return f"advantage = ({less_mean}) / {std:.3f}, from the group's mean and standard deviation."
     if follows(centred):
-        return f"advantage = {less_mean}, from the group's mean"
+        return f"advantage = {less_mean}, from the group's mean."
     return (
         f"The group's mean is {mean:.3f} and its standard deviation {std:.3f}, but the trainer's advantages do not "
         "follow from them alone: a floor under the deviation, KL in the reward or another estimator has a part in them."
