@@ -30,7 +30,8 @@ A line of ``rollouts`` has of these ``format``, ``step``, ``local_update``, ``pr
       after guards (and the score alone under another estimator); ``advantage``.
 
 A token's text is that of the token alone; where a character is spread over several tokens, the last of them holds it.
-Size: about 45 bytes a token, so 4 prompts x 8 rollouts x 2000 tokens are 3 MB a dumped step.
+Size: 40 to 80 bytes a token (the shorter the responses, the more), so 4 prompts x 8 rollouts x 2000 tokens are some
+3 MB a dumped step.
 """
 
 from __future__ import annotations
