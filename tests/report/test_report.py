@@ -196,7 +196,7 @@ def test_a_golden_fragment(tmp_path: Path):
         '<span class="e2 d3 lead-in" title="1: H 0.4, p 0.8958, drift 0.000">b</span>',
         '<span class="e3 d3 answer" title="7: H 0.8, p 0.8437, drift 0.000">&lt;</span>'
         '<span class="e4 d3" title="8: H 1.2, p 0.8353, drift 0.000">}</span></div>',
-        "IFD +0.500 nats a token, R_token 0.000, 0 critical of 1 in the entropy filter and 3 in the drift filter.",
+        "IFD +0.500 nats a token, R_token 0.000, critical tokens 0 (entropy filter 1, drift filter 3).",
         '<tr><td><b>all</b></td><td class="number">0.8437</td><td class="number">0.5117</td>',
         '<span class="e0 d5 critical in-e in-d" title="0: H 0, p 0.8869, drift +0.700">x</span></div>',
         "No answer found: IFD is 0.",

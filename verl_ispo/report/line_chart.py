@@ -183,8 +183,8 @@ def _draw_line(plot: matplotlib.axes.Axes, line: Line) -> None:
             line.steps, values - spread, values + spread, where=known, color=line.colour, alpha=0.16, linewidth=0
         )
     if len(values) > SMOOTHED_FROM_STEPS and known.sum() > len(values) / 2:
-        plot.plot(line.steps, values, color=line.colour, linewidth=0.5, alpha=0.4)
-        plot.plot(line.steps, running_mean(values, smoothing_window(len(values))), **style)
+        plot.plot(line.steps, values, color=line.colour, linewidth=0.5, alpha=0.2, zorder=1)
+        plot.plot(line.steps, running_mean(values, smoothing_window(len(values))), zorder=3, **style)
         return
     plot.plot(line.steps, values, **style)
     before, after = np.roll(known, 1), np.roll(known, -1)
