@@ -22,6 +22,8 @@ INSTALL_REQUIRES = [
     "uvicorn",  # the same
     "pyzmq",  # the same
     "msgspec",  # the same
+    "filelock",  # one warm start at a time; transformers brings it
+    "tqdm",  # progress; transformers brings it
     "pandas>=2.2",  # reading and writing the data sets
     "pyarrow>=19.0.0",  # parquet, verl's data format
     "math-verify>=0.9.0,<0.10",  # symbolic equality of answers; verdicts change between minor versions
@@ -34,6 +36,7 @@ EXTRAS = {
     "megatron": ["verl[megatron]>=0.9.1,<0.10"],
     "plot": [
         "matplotlib>=3.9",  # the quickstart's curves, the report's charts
+        "scipy>=1.13",  # the confidence intervals beside the curves
         "jinja2>=3.1",  # the report's page
     ],
     "dev": [

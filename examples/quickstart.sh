@@ -22,17 +22,18 @@ source scripts/setup_cpu.sh
 
 STEPS="${STEPS:-30}" SEED="${SEED:-1}" METHODS="${METHODS:-grpo ispo ispo_guarded}" LEVELS="${LEVELS:-1-6}"
 OUT="${OUT:-runs/quickstart}"
+RUNS="$OUT/levels$LEVELS-seed$SEED-steps$STEPS"
 export VERL_PLATFORM=cpu OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1 RAY_DEDUP_LOGS=0
 started_s=$SECONDS
 
 echo "== 1/4 the tiny model: a warm start on worked arithmetic"
-OMP_NUM_THREADS=2 python -m verl_ispo.tiny_task.warm_start --out "$OUT/base"
+python -m verl_ispo.tiny_task.warm_start --out "$OUT/base"
 
-echo "== 2/4 the problems: $OUT/data"
-python -m verl_ispo.tiny_task.make_data --out "$OUT/data" --levels "$LEVELS"
+echo "== 2/4 the problems: $OUT/data-levels$LEVELS"
+python -m verl_ispo.tiny_task.make_data --out "$OUT/data-levels$LEVELS" --levels "$LEVELS"
 
 train() {
-    local method="$1" run="$OUT/$1-seed$SEED-$STEPS" settings=()
+    local method="$1" run="$RUNS/$1" settings=()
     case "$method" in
         # the trainer of ISPO with the estimator and loss of verl's GRPO: the signals are logged, not trained on
         grpo) settings=(algorithm.adv_estimator=grpo actor_rollout_ref.actor.policy_loss.loss_mode=vanilla) ;;
@@ -47,8 +48,8 @@ train() {
     while [ -e "$run/metrics.$attempt.jsonl" ]; do attempt=$((attempt + 1)); done
     export VERL_FILE_LOGGER_PATH="$PWD/$run/metrics.$attempt.jsonl"
     python -m verl.trainer.main_ppo --config-name=ispo_trainer backend=cpu "${settings[@]}" \
-        data.train_files="$OUT/data/train.parquet" data.val_files="$OUT/data/heldout.parquet" data.seed="$SEED" \
-        data.train_batch_size=16 data.max_prompt_length=64 data.max_response_length=64 \
+        data.train_files="$OUT/data-levels$LEVELS/train.parquet" data.val_files="$OUT/data-levels$LEVELS/heldout.parquet" data.seed="$SEED" \
+        data.train_batch_size=16 data.max_prompt_length=32 data.max_response_length=96 \
         actor_rollout_ref.model.path="$OUT/base" \
         actor_rollout_ref.actor.optim.lr=1e-4 \
         actor_rollout_ref.actor.ppo_mini_batch_size=8 \
@@ -78,9 +79,9 @@ echo "== 3/4 training: $METHODS, $STEPS steps each (Ctrl-C is safe: a second sta
 runs=()
 for method in $METHODS; do
     train "$method"
-    runs+=("$OUT/$method-seed$SEED-$STEPS")
+    runs+=("$RUNS/$method")
 done
 
 echo "== 4/4 what happened"
-python -m verl_ispo.tiny_task.summary --runs "${runs[@]}" --out "$OUT"
+python -m verl_ispo.tiny_task.summary --runs "${runs[@]}" --out "$RUNS"
 echo "took $(((SECONDS - started_s + 30) / 60)) minutes after the installation"

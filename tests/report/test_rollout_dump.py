@@ -20,9 +20,9 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from tests.report.made_up_run import LetterTokenizer, update_of, write_dump
+from verl_ispo import atomic_file
 from verl_ispo.config import ISPOConfig, RolloutDumpConfig, UnknownISPOKeyError, split_ispo_settings
 from verl_ispo.report.dump_reader import dumped_steps, read_groups, read_outcomes
-from verl_ispo.trainer import rollout_dump
 from verl_ispo.trainer.rollout_dump import OUTCOMES, choose_groups, describe_run, dump_step, hash_prompt, token_texts
 
 GROUPS = [
@@ -148,7 +148,7 @@ def test_a_full_disk_leaves_no_half_file(tmp_path: Path, monkeypatch: pytest.Mon
     def full(_: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(rollout_dump.os, "fsync", full)
+    monkeypatch.setattr(atomic_file.os, "fsync", full)
     with pytest.raises(OSError, match="No space left"):
         dump_step(dump, ISPOConfig(), LetterTokenizer(), update_of(1, GROUPS))
     assert list((tmp_path / "outcomes").iterdir()) == []

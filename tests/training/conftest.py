@@ -12,7 +12,10 @@ from pathlib import Path
 
 import pytest
 
-RUN_TIMEOUT_S = 300
+RUN_TIMEOUT_S = 600
+
+# One thread a process: several processes with a thread pool each on few cores wait for one another.
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,7 @@ def tiny_task(tmp_path_factory: pytest.TempPathFactory) -> TinyTask:
         ["verl_ispo.tiny_task.warm_start", "--out", root / "base", "--steps", "120", "--short-answer-steps", "10"],
         ["verl_ispo.tiny_task.make_data", "--out", root / "data", "--train-rows", "64"],
     ):
-        subprocess.run([sys.executable, "-m", *map(str, command)], check=True, timeout=RUN_TIMEOUT_S)
+        subprocess.run([sys.executable, "-m", *map(str, command)], check=True, timeout=RUN_TIMEOUT_S, env=ENVIRONMENT)
     return TinyTask(model=root / "base", data=root / "data")
 
 
@@ -54,11 +57,9 @@ def train(tiny_task: TinyTask, tmp_path: Path) -> Callable[..., TrainingRun]:
         metrics = tmp_path / f"metrics{number}.jsonl"
         checkpoints = checkpoints or tmp_path / f"checkpoints{number}"
         environment = {
-            **os.environ,
+            **ENVIRONMENT,
             "VERL_PLATFORM": "cpu",
             "VERL_FILE_LOGGER_PATH": str(metrics),
-            "OMP_NUM_THREADS": "1",
-            "TOKENIZERS_PARALLELISM": "false",
             "RAY_DEDUP_LOGS": "0",
         }
         settings = [

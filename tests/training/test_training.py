@@ -4,9 +4,11 @@ What is checked, and where it comes from:
 - a training of three steps logs METHOD's metrics, keeps verl's (score = outcome, reward = composite), and has no
   critical token at step 1, where policy and reference are the same model;
 - resumed from the checkpoint of step 2 it repeats step 3 of the undisturbed run;
-- with both weights 0 it is verl's stock GRPO, number for number;
+- with both weights 0 it is verl's stock GRPO (up to the order of sums: the stock trainer's rows come in random order;
+  to the bit it is shown on the estimator and the loss);
 - two workers (gloo, FSDP2, a rollout server each) see what one sees, since rollouts are drawn from seeds of their own;
-- the two asynchronous modes train, the separate one with the old weights swapped in around the ablated forward;
+- the two asynchronous modes train, the colocated one with packed sequences and dynamic batch sizes, the separate one
+  with the old weights swapped in around the ablated forward;
 - what must not be trained on stops the run with the reason, before anything is written.
 
 Not exercised here: GPUs, vLLM and SGLang, Megatron, several nodes, LoRA, sequence parallelism.
@@ -73,8 +75,10 @@ def test_training_is_measured_saved_and_resumed(train: Train, tmp_path: Path):
 
 
 def test_two_workers_see_what_one_sees(train: Train):
-    one = train("trainer.total_training_steps=1")
-    two = train("trainer.total_training_steps=1", "trainer.n_gpus_per_node=2")
+    # One mini-batch, since two workers make up theirs of other rows than one does.
+    settings = ["actor_rollout_ref.actor.ppo_mini_batch_size=4", "trainer.total_training_steps=1"]
+    one = train(*settings)
+    two = train(*settings, "trainer.n_gpus_per_node=2")
     assert two.exit_status == 0, two.output[-3000:]
     shared = [
         name
@@ -82,30 +86,43 @@ def test_two_workers_see_what_one_sees(train: Train):
         # verl averages a micro-batch's clip and KL shares over micro-batches and ranks, whose make-up differs.
         if name.startswith(("ispo/", "critic/")) or name in ("actor/entropy", "actor/pg_loss", "actor/grad_norm")
     ]
-    assert len(shared) > 50
+    assert len(shared) >= 40
     for name in shared:
         assert two.steps[1][name] == pytest.approx(one.steps[1][name], rel=1e-4, abs=1e-5), name
 
 
 def test_with_both_weights_zero_it_is_verls_grpo(train: Train):
+    whole_batch = "actor_rollout_ref.actor.ppo_mini_batch_size=4"
     stock = train(
+        whole_batch,
         "algorithm.adv_estimator=grpo",
         "trainer.v1.trainer_mode=sync",
         "actor_rollout_ref.actor.policy_loss.loss_mode=vanilla",
         "trainer.total_training_steps=2",
     )
-    zero = train("algorithm.ispo.ifd_weight=0", "algorithm.ispo.token_weight=0", "trainer.total_training_steps=2")
+    zero = train(
+        whole_batch,
+        "algorithm.ispo.ifd_weight=0",
+        "algorithm.ispo.token_weight=0",
+        "trainer.total_training_steps=2",
+    )
     assert stock.exit_status == zero.exit_status == 0, zero.output[-3000:]
     for step, metrics in stock.steps.items():
         same = {name: zero.steps[step][name] for name in metrics if name in zero.steps[step]}
         assert same.keys() == metrics.keys()
-        assert_same_metrics(same, metrics, tolerance=0)
+        assert_same_metrics(same, metrics, tolerance=1e-4)
 
 
 @pytest.mark.parametrize(
     "overrides",
     [
-        ["trainer.v1.trainer_mode=ispo_colocate_async"],
+        [
+            "trainer.v1.trainer_mode=ispo_colocate_async",
+            # packed sequences and micro-batches by tokens, the defaults on a GPU
+            "actor_rollout_ref.model.use_remove_padding=true",
+            "actor_rollout_ref.actor.use_dynamic_bsz=true",
+            "actor_rollout_ref.actor.ppo_max_token_len_per_gpu=512",
+        ],
         [
             "trainer.v1.trainer_mode=ispo_separate_async",
             "trainer.v1.separate_async.parameter_sync_step=2",

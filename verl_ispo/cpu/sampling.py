@@ -134,8 +134,10 @@ def _draw(
     """Inverse-CDF draw for each row: `(rows,)` token ids and `(rows,)` log-probs, float64."""
     logits = logits.double()
     greedy = torch.tensor([request.temperature <= 0 for request in requests])
-    temperature = torch.tensor([request.temperature if request.temperature > 0 else 1.0 for request in requests])
-    log_probs = torch.log_softmax(logits / temperature.double().unsqueeze(-1), dim=-1)
+    temperature = torch.tensor(
+        [request.temperature if request.temperature > 0 else 1.0 for request in requests], dtype=torch.float64
+    )
+    log_probs = torch.log_softmax(logits / temperature.unsqueeze(-1), dim=-1)
     for place, request in enumerate(requests):
         if request.top_k > 0 or request.top_p < 1.0:
             log_probs[place] = _filtered(log_probs[place], request.top_k, request.top_p)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import sys
-import tempfile
 from collections.abc import Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 
 import verl_ispo
+from verl_ispo.atomic_file import write_text_atomically
 from verl_ispo.report.config_diff import config_differences
 from verl_ispo.report.dump_reader import PromptOutcome, dumped_steps, read_groups, read_outcomes
 from verl_ispo.report.dynamics import dynamics
@@ -47,7 +46,7 @@ def run(
         print(f"gap: {visible(gap, MAX_LINE_CHARS)}")
     out.mkdir(parents=True, exist_ok=True)
     file = out / REPORT_FILE
-    _write_atomically(file, html)
+    write_text_atomically(file, [html])
     print(f"{file} ({file.stat().st_size / 1e6:.1f} MB, self-contained: open it in a browser)")
     return 0
 
@@ -143,17 +142,3 @@ def _first_middle_last(available: dict[str, list[int]]) -> list[int]:
         return []
     steps = sorted(set.intersection(*dumps)) or sorted(set.union(*dumps))
     return sorted({steps[0], steps[len(steps) // 2], steps[-1]})
-
-
-def _write_atomically(file: Path, text: str) -> None:
-    handle, temporary = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.chmod(temporary, 0o644)  # mkstemp's files are for their owner alone
-        os.replace(temporary, file)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise

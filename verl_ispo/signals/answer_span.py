@@ -110,6 +110,8 @@ def gather_answer(values: torch.Tensor, spans: AnswerSpans) -> tuple[torch.Tenso
     offsets = torch.arange(width, device=values.device)
     mask = offsets < spans.length.unsqueeze(-1)
     places = torch.where(mask, spans.start.unsqueeze(-1) + offsets, 0)
+    if values.shape[-1] == 0:  # every response is empty
+        return values.new_zeros(mask.shape), mask
     return values.gather(-1, places), mask
 
 

@@ -24,6 +24,10 @@ class NonFiniteSignalError(ValueError):
             f"{field} is {value} at row {row}, position {position}: log-probs and entropies must be finite"
         )
 
+    def __reduce__(self) -> tuple[type, tuple[str, int, int, float]]:
+        # Exceptions are unpickled from their message by default, which is not what __init__ takes; Ray pickles them.
+        return type(self), (self.field, self.row, self.position, self.value)
+
 
 def check_same_shape(expected: tuple[int, ...], **tensors: torch.Tensor) -> None:
     """Raise `SignalShapeError` unless every tensor has the shape ``expected``."""

@@ -95,16 +95,17 @@ def compute_ispo_reward(
         NonFiniteSignalError: NaN or infinity where a mask is true, with field, row and position.
         ValueError: `exclude_answer_from_critical` without `entropy_candidate_mask`.
     """
-    check_same_shape((score.shape[0],), score=score, correct=correct)
+    batch = score.shape[0] if score.dim() else 1
+    check_same_shape((batch,), score=score, correct=correct)
     check_same_shape(
-        (score.shape[0], *log_prob.shape[1:]),
+        (batch, log_prob.shape[-1] if log_prob.dim() else 1),
         log_prob=log_prob,
         ref_log_prob=ref_log_prob,
         entropy=entropy,
         response_mask=response_mask,
     )
     check_same_shape(
-        (score.shape[0], *answer_mask.shape[1:]),
+        (batch, answer_mask.shape[-1] if answer_mask.dim() else 1),
         answer_log_prob=answer_log_prob,
         ablated_answer_log_prob=ablated_answer_log_prob,
         answer_mask=answer_mask,
@@ -113,6 +114,9 @@ def compute_ispo_reward(
     check_finite(torch.ones_like(correct), score=score)
     check_finite(response_mask, log_prob=log_prob, ref_log_prob=ref_log_prob, entropy=entropy)
     check_finite(answer_mask, answer_log_prob=answer_log_prob, ablated_answer_log_prob=ablated_answer_log_prob)
+
+    log_prob, ref_log_prob, entropy = (_at_least_float32(values) for values in (log_prob, ref_log_prob, entropy))
+    answer_log_prob, ablated_answer_log_prob = map(_at_least_float32, (answer_log_prob, ablated_answer_log_prob))
 
     candidates = response_mask
     if config.exclude_answer_from_critical:
@@ -152,3 +156,8 @@ def compute_ispo_reward(
         drift_mask=drift_mask,
         answer_found=answer_mask.any(dim=-1),
     )
+
+
+def _at_least_float32(values: torch.Tensor) -> torch.Tensor:
+    # A difference of two bfloat16 log-probs, taken in bfloat16, is off by more than the drift threshold's second digit.
+    return values.to(torch.promote_types(values.dtype, torch.float32))

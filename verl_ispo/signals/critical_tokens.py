@@ -22,6 +22,7 @@ def entropy_filter(entropy: torch.Tensor, candidate_mask: torch.Tensor, top_entr
     lengths = candidate_mask.sum(dim=-1)
     # 1e-9 undoes the rounding of products such as 0.07 * 100 = 7.000000000000001.
     counts = torch.ceil(lengths.double() * top_entropy_fraction - 1e-9).long()
+    counts = torch.minimum(counts.clamp(min=1), lengths)  # whatever that rounding does to a tiny k
     most = int(counts.max()) if counts.numel() else 0
     if most == 0:
         return torch.zeros_like(candidate_mask)

@@ -29,11 +29,10 @@ class RolloutGroups:
 
     @classmethod
     def from_labels(cls, labels: Sequence[Any] | np.ndarray) -> RolloutGroups:
-        """From any labels, one a row; only their equality matters."""
-        _, inverse = np.unique(np.asarray(labels).astype(str), return_inverse=True)
-        ids = torch.from_numpy(np.ascontiguousarray(inverse.reshape(-1)).astype(np.int64))
-        count = int(ids.max()) + 1 if ids.numel() else 0
-        return cls(ids=ids, count=count, size=torch.bincount(ids, minlength=count))
+        """From any hashable labels, one a row; only their equality matters."""
+        numbers: dict[Any, int] = {}
+        ids = torch.tensor([numbers.setdefault(label, len(numbers)) for label in labels], dtype=torch.int64)
+        return cls(ids=ids, count=len(numbers), size=torch.bincount(ids, minlength=len(numbers)))
 
     def reduce(self, values: torch.Tensor, how: str) -> torch.Tensor:
         """Per-group `amin`, `amax`, `mean` or `sum` of `(batch,)` values, shape `(count,)`."""

@@ -26,6 +26,7 @@ def build_config(tokenizer: Qwen2Tokenizer, max_positions: int = 256) -> Qwen2Co
         num_key_value_heads=4,
         max_position_embeddings=max_positions,
         tie_word_embeddings=False,
+        initializer_range=0.05,  # what torch's own nn.Linear has at this width; 0.02 is meant for wider models
         bos_token_id=None,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,

@@ -9,10 +9,8 @@ a third of them all wrong. The held-out file covers all six levels either way an
 from __future__ import annotations
 
 import argparse
-import os
 import random
 import re
-import tempfile
 from collections.abc import Iterable, Sequence
 from itertools import islice
 from pathlib import Path
@@ -20,6 +18,7 @@ from typing import Any
 
 import pandas as pd
 
+from verl_ispo.tiny_task.atomic_file import atomic_file
 from verl_ispo.tiny_task.problems import LEVELS, Problem, held_out_problems, training_problems
 
 TRAIN_DATA_SOURCE = "tiny_arithmetic"
@@ -60,18 +59,8 @@ def to_row(problem: Problem, *, index: int, split: str, data_source: str) -> dic
 
 def write_parquet(rows: Iterable[dict[str, Any]], path: Path) -> None:
     """Write rows to a parquet file that appears under its name only when it is complete."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            pd.DataFrame(list(rows)).to_parquet(file, index=False)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)  # mkstemp's 0600 would hide the file from other users of a shared folder
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    with atomic_file(path) as file:
+        pd.DataFrame(list(rows)).to_parquet(file, index=False)
 
 
 def make_rows(

@@ -141,8 +141,8 @@ def held_out_problems(seed: int, per_level: int = 50) -> list[Problem]:
 def training_problems(levels: Sequence[int], rng: random.Random, held_out: frozenset[str]) -> Iterator[Problem]:
     """Draw training problems without end: a level uniformly, then a problem of it that is not held out.
 
-    A short chain of small operands belongs to a harder level too (``3+4-2=`` is one of levels 2 and 4), so the questions
-    held out of every level are excluded from every level. Problems repeat, level 1 often.
+    A short chain of small operands belongs to a harder level too (``3+4-2=`` is one of levels 2 and 4), so a question
+    held out of one level is excluded from all of them. Problems repeat, level 1 often.
 
     Args:
         levels (`Sequence[int]`): level numbers of the mix.

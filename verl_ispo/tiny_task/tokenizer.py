@@ -5,7 +5,7 @@
 
 verl 0.9.1 builds a Qwen prompt through its ``QwenContinuousTokenBuilder``, which asks for two things: ``"\\n"`` is a
 single token, and ``<|im_end|>`` exists. It does not ask for ChatML, so the template stays out of the way of a 0.7 M
-parameter model: the user's text is the prompt, and the model's turn ends with ``<|im_end|>``, the end-of-sequence token.
+parameter model: the user's text is the prompt, and the model's turn ends with ``<|im_end|>``, the end of sequence.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ forward has to run on those.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
@@ -105,6 +106,11 @@ class ISPOTrainerMixin(PPOTrainer):
         # verl starts the reference policy where actor.use_kl_loss is set; the loss itself must not see that.
         with _setting(self.config.actor_rollout_ref.actor, "use_kl_loss", True):
             super()._init_resource_pool_mgr()
+
+    def _balance_batch(self, batch: KVBatchMeta, metrics: dict, *args: Any, **kwargs: Any) -> KVBatchMeta:
+        if self.config.trainer.v1.get("ispo", {}).get("repeatable_order"):
+            batch.reorder(_repeatable_order(batch))
+        return super()._balance_batch(batch, metrics, *args, **kwargs)
 
     def _compute_old_log_prob(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
         batch = super()._compute_old_log_prob(batch, metrics)
@@ -318,6 +324,17 @@ def _store(batch: KVBatchMeta, **fields: torch.Tensor) -> None:
     tq.kv_batch_put(
         keys=batch.keys, partition_id=batch.partition_id, fields=TensorDict(fields, batch_size=len(batch.keys))
     )
+
+
+def _repeatable_order(batch: KVBatchMeta) -> list[int]:
+    """Rows in an order that depends on prompts and sample numbers alone, and not on verl's random ids or on arrival.
+
+    By a hash of the prompt, so that neighbours in the data set do not end up in one mini-batch.
+    """
+    prompts = _fetch(batch, ["prompts"])["prompts"].unbind()
+    digests = [hashlib.blake2b(str(prompt.tolist()).encode(), digest_size=8).digest() for prompt in prompts]
+    places = [tuple(int(part) for part in key.rsplit("_", 2)[1:]) for key in batch.keys]
+    return sorted(range(len(prompts)), key=lambda row: (digests[row], *places[row]))
 
 
 def _on_last_token(rewards: torch.Tensor, response_mask: torch.Tensor) -> torch.Tensor:

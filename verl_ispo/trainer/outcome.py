@@ -29,7 +29,7 @@ def correctness(scores: torch.Tensor, reward_extra_infos: Sequence[Mapping[str, 
         ScorerOutputError: some value is none of these, or 0 and -1 both occur among scores, so that 0 is no verdict.
     """
     verdicts = [
-        float(info["acc"]) if info.get("acc") is not None else float(score)
+        _as_number(info["acc"]) if info.get("acc") is not None else score
         for score, info in zip(scores.tolist(), reward_extra_infos, strict=True)
     ]
     seen = set(verdicts)
@@ -41,3 +41,13 @@ def correctness(scores: torch.Tensor, reward_extra_infos: Sequence[Mapping[str, 
             "reward.custom_reward_function names."
         )
     return torch.tensor([verdict == 1.0 for verdict in verdicts], dtype=torch.bool)
+
+
+def _as_number(acc: Any) -> float:
+    try:
+        return float(acc)
+    except (TypeError, ValueError) as error:
+        raise ScorerOutputError(
+            f"the scorer's 'acc' is {acc!r}: it has to be true or false, 0 or 1, or -1 or +1. Change the function that "
+            "reward.custom_reward_function names."
+        ) from error

@@ -21,7 +21,8 @@ def compute_ispo_policy_loss(
 ) -> tuple[torch.Tensor, dict[str, Any]]:
     """The value and gradient of verl's ``vanilla`` loss (clip bounds ``clip_ratio_low``, ``clip_ratio_high``), and:
 
-    - ``actor/zero_grad_frac``: share of tokens that pull no gradient, for a zero advantage or a clipped ratio;
+    - ``actor/zero_grad_frac``: share of tokens that pull no gradient, for a zero advantage, a clipped ratio, a
+      log-ratio beyond verl's clamp at 20, or a rollout-correction weight of zero;
     - ``actor/pg_clipfrac/{positive,negative}_adv``: share of all tokens that are clipped and have an advantage of that
       sign; both add up to what is clipped;
     - ``actor/ppo_kl/{positive,negative}_adv``: those tokens' part of ``actor/ppo_kl``.
@@ -45,7 +46,7 @@ def compute_ispo_policy_loss(
         rollout_is_weights=rollout_is_weights,
     )
     with torch.no_grad():
-        metrics.update(_sign_metrics(old_log_prob, log_prob, advantages, response_mask, config))
+        metrics.update(_sign_metrics(old_log_prob, log_prob, advantages, response_mask, config, rollout_is_weights))
     return loss, metrics
 
 
@@ -55,16 +56,22 @@ def _sign_metrics(
     advantages: torch.Tensor,
     response_mask: torch.Tensor,
     config: ActorConfig,
+    rollout_is_weights: torch.Tensor | None,
 ) -> dict[str, float]:
     low = config.clip_ratio if config.clip_ratio_low is None else config.clip_ratio_low
     high = config.clip_ratio if config.clip_ratio_high is None else config.clip_ratio_high
-    log_ratio = (log_prob - old_log_prob).clamp(-20.0, 20.0)
+    unclamped = log_prob - old_log_prob
+    log_ratio = unclamped.clamp(-20.0, 20.0)
     ratio = log_ratio.exp()
     positive, negative = advantages > 0, advantages < 0
     # max() picks the clipped branch, which is constant, above the range for A > 0 and below it for A < 0; the dual
     # clip adds ratios above clip_ratio_c for A < 0.
     clipped_positive = positive & (ratio > 1 + high)
     clipped_negative = negative & ((ratio < 1 - low) | (ratio > config.get("clip_ratio_c", 3.0)))
+
+    no_gradient = (advantages == 0) | clipped_positive | clipped_negative | (unclamped.abs() > 20.0)
+    if rollout_is_weights is not None:
+        no_gradient = no_gradient | (rollout_is_weights == 0)
 
     mask = response_mask.bool()
     tokens = mask.sum().clamp(min=1)
@@ -73,7 +80,7 @@ def _sign_metrics(
         return float(torch.where(mask, values.float(), 0).sum() / tokens)
 
     return {
-        "actor/zero_grad_frac": share((advantages == 0) | clipped_positive | clipped_negative),
+        "actor/zero_grad_frac": share(no_gradient),
         "actor/pg_clipfrac/positive_adv": share(clipped_positive),
         "actor/pg_clipfrac/negative_adv": share(clipped_negative),
         "actor/ppo_kl/positive_adv": share(torch.where(positive, -log_ratio, 0)),

@@ -40,11 +40,9 @@ import hashlib
 import importlib.metadata
 import json
 import math
-import os
 import platform
 import re
-import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -53,6 +51,7 @@ from typing import Any
 import torch
 from omegaconf import DictConfig, OmegaConf
 
+from verl_ispo.atomic_file import write_text_atomically
 from verl_ispo.config.ispo_config import ISPOConfig
 from verl_ispo.config.rollout_dump_config import RolloutDumpConfig
 from verl_ispo.signals.diagnostics import ObservedBatch
@@ -118,7 +117,7 @@ def describe_run(dump: RolloutDumpConfig, config: DictConfig) -> None:
     try:
         for subfolder in (folder / "outcomes", folder / "rollouts"):
             subfolder.mkdir(parents=True, exist_ok=True)
-        _write_atomically(folder / "run.json", [json.dumps(description, indent=1, default=str)])
+        write_text_atomically(folder / "run.json", [json.dumps(description, indent=1, default=str), "\n"])
     except OSError as error:
         raise ValueError(
             f"algorithm.ispo.dump_dir={dump.dump_dir} cannot be written on {platform.node()}: {error}. "
@@ -156,10 +155,10 @@ def dump_step(dump: RolloutDumpConfig, ispo_config: ISPOConfig, tokenizer: Any, 
     file_name = f"step_{update.step:06d}_{update.local_update}.jsonl"
     right = [int(correct[rows].sum()) for rows in members]
     outcome_lines = [
-        json.dumps({**head, "rollouts": len(rows), "right": count})
+        json.dumps({**head, "rollouts": len(rows), "right": count}) + "\n"
         for head, rows, count in zip(heads, members, right, strict=True)
     ]
-    _write_atomically(Path(dump.dump_dir) / "outcomes" / file_name, outcome_lines)
+    write_text_atomically(Path(dump.dump_dir) / "outcomes" / file_name, outcome_lines)
     if not dump.dumps_rollouts_at(update.step):
         return
     outcomes = [
@@ -170,7 +169,7 @@ def dump_step(dump: RolloutDumpConfig, ispo_config: ISPOConfig, tokenizer: Any, 
         _group_line({**heads[group], "outcome": outcomes[group]}, members[group], ispo_config, tokenizer, update)
         for group in choose_groups(outcomes, prompt_ids, dump.dump_groups)
     )
-    _write_atomically(Path(dump.dump_dir) / "rollouts" / file_name, lines)
+    write_text_atomically(Path(dump.dump_dir) / "rollouts" / file_name, lines)
 
 
 def hash_prompt(prompt_token_ids: Sequence[int]) -> str:
@@ -242,7 +241,7 @@ def _group_line(
         "config": ispo_config.to_dict(),
         "rollouts": rollouts,
     }
-    return json.dumps(line, allow_nan=False)
+    return json.dumps(line, allow_nan=False) + "\n"
 
 
 def _token_columns(row: Mapping[str, torch.Tensor], decode: Callable[[list[int]], str]) -> dict[str, list]:
@@ -326,18 +325,3 @@ def _without_secrets(settings: Any, key: str = "") -> Any:
     if isinstance(settings, list):
         return [_without_secrets(value, key) for value in settings]
     return "(masked)" if isinstance(settings, str) and settings and _SECRET_KEY.search(key) else settings
-
-
-def _write_atomically(path: Path, lines: Iterable[str]) -> None:
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            for line in lines:
-                file.write(line + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)  # mkstemp's files are for their owner alone
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise

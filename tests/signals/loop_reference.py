@@ -1,0 +1,198 @@
+"""ISPO in float64 and plain Python loops, written from the method's definition and from nothing else.
+
+One rollout is one `Rollout`, without padding; one function is one sentence of the method. Slow on purpose: nothing
+here is vectorised, masked or clever. What the paper leaves open follows the project's decisions: a missing answer has
+IFD 0, the entropy filter keeps ceil(k * tokens) with ties by position, correctness is not the score.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+from verl_ispo import ISPOConfig
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """One rollout, of which all but `group` and `token_ids` is maths.
+
+    Attributes:
+        group: label of its prompt.
+        score: outcome as the scorer gave it.
+        correct: the verifier's verdict.
+        token_ids: the response.
+        written: whether the policy wrote each token (a tool's output is in the response too, but not the policy's).
+        log_prob, ref_log_prob, entropy: one value a token.
+        lead_in_start, answer_start, answer_end: token places; all 0 without an answer.
+        ablated: log-probs of the answer's tokens without the trace.
+        candidate: whether the entropy filter may choose the token, where the answer is excluded.
+    """
+
+    group: str
+    score: float
+    correct: bool
+    token_ids: tuple[int, ...]
+    written: tuple[bool, ...]
+    log_prob: tuple[float, ...]
+    ref_log_prob: tuple[float, ...]
+    entropy: tuple[float, ...]
+    lead_in_start: int
+    answer_start: int
+    answer_end: int
+    ablated: tuple[float, ...]
+    candidate: tuple[bool, ...]
+
+    @property
+    def answered(self) -> bool:
+        return self.answer_end > self.answer_start
+
+    @property
+    def given_trace(self) -> tuple[float, ...]:
+        """Log-probs of the answer's tokens in the rollout itself."""
+        return self.log_prob[self.answer_start : self.answer_end]
+
+
+@dataclass(frozen=True)
+class ReferenceReward:
+    """What the method says of one rollout."""
+
+    ifd: float
+    entropy_places: frozenset[int]
+    drift_places: frozenset[int]
+    critical_places: frozenset[int]
+    token_reward: float
+    total: float
+
+
+def mean(values: Sequence[float]) -> float:
+    return math.fsum(values) / len(values)
+
+
+def sample_std(values: Sequence[float]) -> float:
+    """With n - 1, as verl's GRPO."""
+    centre = mean(values)
+    return math.sqrt(math.fsum((value - centre) ** 2 for value in values) / (len(values) - 1))
+
+
+def ifd(rollout: Rollout, config: ISPOConfig) -> float:
+    """(1/|A|) [log p(A|Q,T) - log p(A|Q)]; 0 without an answer; clipped where the guard is set."""
+    if not rollout.answered:
+        return 0.0
+    given_trace, ablated = math.fsum(rollout.given_trace), math.fsum(rollout.ablated)
+    value = (given_trace - ablated) / (rollout.answer_end - rollout.answer_start)
+    if config.max_abs_ifd is not None:
+        value = max(-config.max_abs_ifd, min(config.max_abs_ifd, value))
+    return value
+
+
+def entropy_places(rollout: Rollout, config: ISPOConfig) -> frozenset[int]:
+    """The top k% of the response's tokens by entropy, ceil(k * tokens) of them, the earlier of equals first.
+
+    With `exclude_answer_from_critical` the answer and the end of sequence are no tokens for this filter, neither to
+    choose nor to count. (That the count shrinks too is one of two readings of the key's description.)
+    """
+    tokens = [
+        place
+        for place, written in enumerate(rollout.written)
+        if written and (rollout.candidate[place] or not config.exclude_answer_from_critical)
+    ]
+    count = math.ceil(Fraction(repr(config.top_entropy_fraction)) * len(tokens))  # of the decimal that the user wrote
+    by_entropy = sorted(tokens, key=lambda place: (-rollout.entropy[place], place))
+    return frozenset(by_entropy[:count])
+
+
+def drift_places(rollout: Rollout, config: ISPOConfig) -> frozenset[int]:
+    """Where log p(y_t) - log p_0(y_t) >= tau_drift; one-sided."""
+    return frozenset(
+        place
+        for place, written in enumerate(rollout.written)
+        if written and rollout.log_prob[place] - rollout.ref_log_prob[place] >= config.drift_threshold
+    )
+
+
+def critical_places(entropy: frozenset[int], drift: frozenset[int], selection: str) -> frozenset[int]:
+    return {"intersection": entropy & drift, "union": entropy | drift, "entropy": entropy, "drift": drift}[selection]
+
+
+def token_reward(rollout: Rollout, critical: frozenset[int], config: ISPOConfig) -> float:
+    """Right: mean log p. Wrong: mean of alpha * H - beta * max(0, tau_H - H). No critical token: 0.
+
+    The symmetric ablation has no formula in the paper; the project's is minus what a right rollout would get.
+    """
+    if not critical:
+        return 0.0
+    confidence = mean([rollout.log_prob[place] for place in critical])
+    if rollout.correct:
+        return confidence
+    if config.symmetric_token_reward:
+        return -confidence
+    return mean(
+        [
+            config.entropy_bonus * rollout.entropy[place]
+            - config.hinge_weight * max(0.0, config.entropy_floor - rollout.entropy[place])
+            for place in critical
+        ]
+    )
+
+
+def reference_reward(rollout: Rollout, config: ISPOConfig) -> ReferenceReward:
+    """score + lambda1 * (2 correct - 1) * IFD + lambda2 * R_token."""
+    entropy, drift = entropy_places(rollout, config), drift_places(rollout, config)
+    critical = critical_places(entropy, drift, config.critical_selection)
+    sequence, token = ifd(rollout, config), token_reward(rollout, critical, config)
+    sign = 1 if rollout.correct else -1
+    total = rollout.score + config.ifd_weight * sign * sequence + config.token_weight * token
+    return ReferenceReward(sequence, entropy, drift, critical, token, total)
+
+
+def members(rollouts: Sequence[Rollout]) -> list[list[int]]:
+    """Rows of each group."""
+    groups: dict[str, list[int]] = {}
+    for row, rollout in enumerate(rollouts):
+        groups.setdefault(rollout.group, []).append(row)
+    return list(groups.values())
+
+
+def reference_guarded(rollouts: Sequence[Rollout], config: ISPOConfig) -> list[float]:
+    """The composite with the guards on same-outcome groups, then the one on missing answers."""
+    rewards = [reference_reward(rollout, config) for rollout in rollouts]
+    guarded = [reward.total for reward in rewards]
+    for rows in members(rollouts):
+        verdicts = {rollouts[row].correct for row in rows}
+        mode = "paper"
+        if verdicts == {False}:
+            mode = config.all_wrong_groups
+        elif verdicts == {True}:
+            mode = config.all_right_groups
+        for row in rows:
+            score, reward = rollouts[row].score, rewards[row]
+            if mode == "off":
+                guarded[row] = score
+            elif mode == "token_only":
+                guarded[row] = score + config.token_weight * reward.token_reward
+            elif mode == "informative":
+                guarded[row] = score + config.ifd_weight * reward.ifd + config.token_weight * reward.token_reward
+        if config.missing_answer == "group_min":
+            lowest = min(guarded[row] for row in rows)
+            for row in rows:
+                if not rollouts[row].answered:
+                    guarded[row] = lowest
+    return guarded
+
+
+def reference_advantage(
+    rewards: Sequence[float], rollouts: Sequence[Rollout], normalize_by_std: bool, min_group_std: float
+) -> list[float]:
+    """(R - mean) / (max(std, floor) + 1e-6) in each group; a group of one keeps its reward, as in verl's GRPO."""
+    advantages = [0.0] * len(rewards)
+    for rows in members(rollouts):
+        values = [rewards[row] for row in rows]
+        centre, std = (0.0, 1.0) if len(rows) == 1 else (mean(values), max(sample_std(values), min_group_std))
+        for row in rows:
+            advantages[row] = rewards[row] - centre
+            if normalize_by_std:
+                advantages[row] /= std + 1e-6
+    return advantages

@@ -1,0 +1,192 @@
+"""Every metric of `signal_metrics` and `advantage_metrics` against a loop over rollouts, on random batches.
+
+Definitions follow the method's list: rates are over rollouts, groups or tokens as their names say; what has no member
+on a batch is left out rather than reported as 0. Where the list leaves a choice, the choice is stated in the loop
+below.
+
+Not exercised: the trainer's timing metrics, and who logs what.
+"""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+
+from tests.signals.loop_reference import (
+    Rollout,
+    mean,
+    members,
+    reference_guarded,
+    reference_reward,
+    sample_std,
+)
+from tests.signals.rollout_batches import answer_spans, batches, configs, library_reward, padded, reward_inputs
+from verl_ispo import ISPOConfig
+from verl_ispo.signals.diagnostics import (
+    NEAR_EMPTY_TRACE_TOKENS,
+    ObservedBatch,
+    advantage_metrics,
+    order_violation_rate,
+    signal_metrics,
+)
+from verl_ispo.signals.groups import RolloutGroups, guarded_composite
+
+
+def observe(batch: list[Rollout], config: ISPOConfig) -> ObservedBatch:
+    inputs = reward_inputs(batch)
+    reward = library_reward(batch, config)
+    groups = RolloutGroups.from_labels([rollout.group for rollout in batch])
+    return ObservedBatch(
+        reward=reward,
+        training_reward=guarded_composite(reward, inputs["correct"], groups, config),
+        correct=inputs["correct"],
+        groups=groups,
+        spans=answer_spans(batch),
+        response_ids=padded([rollout.token_ids for rollout in batch], inputs["log_prob"].shape[1]).long(),
+        response_mask=inputs["response_mask"],
+        entropy=inputs["entropy"],
+        answer_log_prob=inputs["answer_log_prob"],
+        ablated_answer_log_prob=inputs["ablated_answer_log_prob"],
+        answer_mask=inputs["answer_mask"],
+    )
+
+
+def expected_metrics(batch: list[Rollout], config: ISPOConfig) -> dict[str, float]:
+    values: dict[str, list[float]] = {}
+
+    def collect(name: str, found: list[float]) -> None:
+        values[f"ispo/{name}"] = found
+
+    rewards = [reference_reward(rollout, config) for rollout in batch]
+    guarded = reference_guarded(batch, config)
+    answered = [rollout for rollout in batch if rollout.answered]
+    collect("answer_missing_rate", [float(not rollout.answered) for rollout in batch])
+    # A dropped trace: there is an answer, and at most a handful of tokens before its lead-in.
+    collect(
+        "trace_dropped_rate",
+        [float(rollout.answered and rollout.lead_in_start <= NEAR_EMPTY_TRACE_TOKENS) for rollout in batch],
+    )
+    collect("trace_length", [rollout.lead_in_start for rollout in answered])
+
+    # Groups of one have no spread to lose: they count in no rate over groups.
+    several = [rows for rows in members(batch) if len(rows) > 1]
+    flat = [rows for rows in several if len({batch[row].score for row in rows}) == 1]
+    collect("zero_adv_rate/outcome", [float(rows in flat) for rows in several])
+    # The spread of the composite is the library's, since a loop in float64 rounds differently from float32.
+    training_reward = observe(batch, config).training_reward.tolist()
+    collect("zero_adv_rate/composite", [float(len({training_reward[row] for row in rows}) == 1) for rows in several])
+    written_ids = [tuple(zip(rollout.token_ids, rollout.written, strict=True)) for rollout in batch]
+    collect("identical_group_rate", [float(len({visible(written_ids[row]) for row in rows}) == 1) for rows in several])
+    collect("ifd_std_in_zero_adv_groups", [sample_std([rewards[row].ifd for row in rows]) for rows in flat])
+
+    violations = [
+        float(training_reward[wrong] > training_reward[right])
+        for rows in several
+        for right in rows
+        for wrong in rows
+        if batch[right].correct and not batch[wrong].correct
+    ]
+    collect("order_violation_rate", violations)
+
+    tokens = [(row, place) for row, rollout in enumerate(batch) for place, w in enumerate(rollout.written) if w]
+    collect("critical_fraction/entropy", [float(place in rewards[row].entropy_places) for row, place in tokens])
+    collect("critical_fraction/drift", [float(place in rewards[row].drift_places) for row, place in tokens])
+    both = [float(place in rewards[row].entropy_places & rewards[row].drift_places) for row, place in tokens]
+    collect("critical_fraction/both", both)
+    collect(
+        "hinge_active_rate",
+        [
+            float(rollout.entropy[place] < config.entropy_floor)
+            for rollout, reward in zip(batch, rewards, strict=True)
+            for place in reward.critical_places
+            if not rollout.correct
+        ],
+    )
+    for name, verdict in (("correct", True), ("wrong", False)):
+        rows = [row for row, rollout in enumerate(batch) if rollout.correct == verdict]
+        collect(f"critical_entropy/{name}", [batch[r].entropy[p] for r in rows for p in rewards[r].critical_places])
+        collect(
+            f"entropy_filter_entropy/{name}", [batch[r].entropy[p] for r in rows for p in rewards[r].entropy_places]
+        )
+        with_answer = [row for row in rows if batch[row].answered]
+        collect(f"ifd/{name}/mean", [rewards[row].ifd for row in with_answer])
+        collect(f"answer_length/{name}", [batch[row].answer_end - batch[row].answer_start for row in with_answer])
+        collect(f"answer_log_prob/given_trace/{name}", [v for row in with_answer for v in batch[row].given_trace])
+        collect(f"answer_log_prob/ablated/{name}", [v for row in with_answer for v in batch[row].ablated])
+
+    parts = {
+        "outcome": [rollout.score for rollout in batch],
+        "ifd": [config.ifd_weight * (1 if r.correct else -1) * o.ifd for r, o in zip(batch, rewards, strict=True)],
+        "token": [config.token_weight * reward.token_reward for reward in rewards],
+        "composite": guarded,
+    }
+    for name, part in parts.items():
+        collect(f"reward/{name}/mean", part)
+    metrics = {name: mean(found) for name, found in values.items() if found}
+    for name, part in parts.items():
+        if len(part) > 1:
+            metrics[f"ispo/reward/{name}/std"] = sample_std(part)
+    for name in ("correct", "wrong"):
+        if len(values[f"ispo/ifd/{name}/mean"]) > 1:
+            metrics[f"ispo/ifd/{name}/std"] = sample_std(values[f"ispo/ifd/{name}/mean"])
+    return metrics
+
+
+def visible(tokens: tuple[tuple[int, bool], ...]) -> tuple[tuple[int, int], ...]:
+    """What the policy wrote, and where."""
+    return tuple((place, token) for place, (token, written) in enumerate(tokens) if written)
+
+
+@given(batches(groups=3), configs())
+@settings(max_examples=150, deadline=None)
+def test_signal_metrics(batch: list[Rollout], config: ISPOConfig) -> None:
+    metrics, expected = signal_metrics(observe(batch, config), config), expected_metrics(batch, config)
+    assert sorted(metrics) == sorted(expected)
+    assert metrics == pytest.approx(expected, rel=1e-5, abs=1e-5)
+
+
+@given(batches(groups=3), configs())
+@settings(max_examples=75, deadline=None)
+def test_advantage_metrics(batch: list[Rollout], config: ISPOConfig) -> None:
+    """Shares of the absolute advantage add up to 1; the mean advantage of the rollouts without an answer."""
+    advantage = [((7 * row) % 5 - 2) / 2 for row in range(len(batch))]
+    shares = {"all_wrong": 0.0, "mixed": 0.0, "all_right": 0.0}
+    for rows in members(batch):
+        verdicts = {batch[row].correct for row in rows}
+        kind = "mixed" if len(verdicts) == 2 else "all_right" if verdicts == {True} else "all_wrong"
+        shares[kind] += sum(abs(advantage[row]) for row in rows)
+    total = sum(shares.values())
+    expected = {f"ispo/advantage_share/{kind}": share / total for kind, share in shares.items()} if total else {}
+    unanswered = [advantage[row] for row, rollout in enumerate(batch) if not rollout.answered]
+    if unanswered:
+        expected["ispo/missing_answer_advantage"] = mean(unanswered)
+    assert advantage_metrics(torch.tensor(advantage), observe(batch, config)) == pytest.approx(expected, abs=1e-6)
+
+
+def test_order_violation_counts_pairs_inside_groups_only() -> None:
+    """Group a: right 1.0 against wrong 0.5 and 1.5, one violation of two. Group b: a tie is none. Not across groups."""
+    reward = torch.tensor([1.0, 0.5, 1.5, 2.0, 2.0])
+    correct = torch.tensor([True, False, False, True, False])
+    groups = RolloutGroups.from_labels(["a", "a", "a", "b", "b"])
+    assert order_violation_rate(reward, correct, groups) == pytest.approx(1 / 3)
+
+
+def test_order_violation_is_undefined_without_a_pair() -> None:
+    groups = RolloutGroups.from_labels(["a", "a", "b"])
+    assert order_violation_rate(torch.ones(3), torch.tensor([True, True, False]), groups) is None
+    empty = RolloutGroups.from_labels([])
+    assert order_violation_rate(torch.zeros(0), torch.zeros(0, dtype=torch.bool), empty) is None
+
+
+def test_zero_advantage_collapse_is_seen_by_outcome_and_cured_by_the_composite() -> None:
+    """Two wrong rollouts: their outcomes are equal, their IFDs are not."""
+    config = ISPOConfig()
+    batch = [
+        Rollout("q", 0.0, False, (row,), (True,), (-1.0,), (-1.0,), (1.0,), 0, 0, 1, (-2.0 - row,), (True,))
+        for row in range(2)
+    ]
+    metrics = signal_metrics(observe(batch, config), config)
+    assert metrics["ispo/zero_adv_rate/outcome"] == 1
+    assert metrics["ispo/zero_adv_rate/composite"] == 0
+    assert metrics["ispo/ifd_std_in_zero_adv_groups"] == pytest.approx(0.5**0.5)

@@ -1,0 +1,65 @@
+"""Settings under which ISPO cannot be right are refused before anything starts, by key and remedy.
+
+On real composed configs, since that is what the check reads. Refusals that need a running trainer (NaN, a scorer
+without a verdict, several outputs a session) are in test_outcome and in the trainer tests; a stock trainer mode is in
+test_advantage.
+
+Not exercised: a Megatron model with experts.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+import pytest
+from hydra import compose, initialize_config_module
+from omegaconf import DictConfig, open_dict
+
+from verl_ispo.trainer.refusals import UnsupportedSettingError, refuse_unsupported_settings
+
+
+@cache
+def composed(*overrides: str, name: str = "ispo_trainer") -> DictConfig:
+    with initialize_config_module("verl.trainer.config", version_base=None):
+        return compose(name, overrides=list(overrides))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "name"),
+    [
+        ((), "ispo_trainer"),
+        (("backend=cpu",), "ispo_trainer"),
+        ((), "ispo_megatron_trainer"),
+        (("algorithm.adv_estimator=grpo",), "ispo_trainer"),
+        (("algorithm.use_kl_in_reward=true",), "ispo_trainer"),
+        (("actor_rollout_ref.actor.use_kl_loss=true",), "ispo_trainer"),
+        (("algorithm.rollout_correction.rollout_is=token",), "ispo_trainer"),
+    ],
+)
+def test_what_is_right_passes(overrides: tuple[str, ...], name: str) -> None:
+    refuse_unsupported_settings(composed(*overrides, name=name))
+
+
+def test_bypass_mode() -> None:
+    with pytest.raises(UnsupportedSettingError, match=r"rollout_correction\.bypass_mode=false") as caught:
+        refuse_unsupported_settings(composed("algorithm.rollout_correction.bypass_mode=true"))
+    assert "entropy" in str(caught.value)
+
+
+@pytest.mark.parametrize("mode", ["R2", "R3"])
+def test_router_replay(mode: str) -> None:
+    config = composed(f"actor_rollout_ref.actor.megatron.router_replay.mode={mode}", name="ispo_megatron_trainer")
+    with pytest.raises(UnsupportedSettingError, match=rf"router_replay\.mode={mode}.*disabled"):
+        refuse_unsupported_settings(config)
+
+
+@pytest.mark.parametrize("how", ["absent", "null"])
+def test_no_reference_policy(how: str) -> None:
+    config = composed().copy()
+    with open_dict(config):
+        if how == "absent":
+            del config.actor_rollout_ref.ref
+        else:
+            config.actor_rollout_ref.ref = None
+    with pytest.raises(UnsupportedSettingError, match=r"actor_rollout_ref\.ref is missing.*ispo_trainer"):
+        refuse_unsupported_settings(config)
