@@ -39,7 +39,10 @@ EXTRAS = {
     "gpu": ["verl[vllm,fsdp]>=0.9.1,<0.10"],
     "sglang": ["verl[sglang]>=0.9.1,<0.10"],
     "megatron": ["verl[megatron]>=0.9.1,<0.10"],
-    "plot": ["matplotlib>=3.9"],  # curves
+    "plot": [
+        "matplotlib>=3.9",  # the quickstart's curves, the report's charts
+        "jinja2>=3.1",  # the report's page
+    ],
     "dev": [
         "pytest>=8",  # test runner
         "hypothesis>=6.100",  # property tests
@@ -56,7 +59,14 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10,<3.13",
     packages=[*find_packages(include=["verl_ispo", "verl_ispo.*", "data_prep", "data_prep.*"]), "hydra_plugins"],
-    package_data={"verl_ispo": ["config/**/*.yaml", "config/*.yaml", "evaluation/paper_results.csv"]},
+    package_data={
+        "verl_ispo": [
+            "config/**/*.yaml",
+            "config/*.yaml",
+            "evaluation/paper_results.csv",
+            "report/templates/*",
+        ]
+    },
     install_requires=INSTALL_REQUIRES,
     extras_require=EXTRAS,
     entry_points={

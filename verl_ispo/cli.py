@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from verl_ispo.evaluation.arguments import add_eval_parser, add_table_parser, run_eval, run_table
+from verl_ispo.report.arguments import add_report_parser, run_report
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -31,6 +32,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add_eval_parser(commands)
     add_table_parser(commands)
+    add_report_parser(commands)
     return parser
 
 
@@ -41,6 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return run_eval(options)
     if options.command == "table":
         return run_table(options)
+    if options.command == "report":
+        return run_report(options)
     from verl_ispo import doctor
 
     return doctor.run(options.config_name, options.overrides, check_ray=not options.no_ray)

@@ -141,6 +141,7 @@ def check_config(config_name: str, overrides: Sequence[str]) -> Iterator[Finding
     from omegaconf import OmegaConf
 
     from verl_ispo.config.ispo_config import ISPOConfig
+    from verl_ispo.config.rollout_dump_config import split_ispo_settings
     from verl_ispo.trainer.advantage import ISPO_TRAINER_MODES
     from verl_ispo.trainer.refusals import UnsupportedSettingError, refuse_unsupported_settings
 
@@ -152,7 +153,7 @@ def check_config(config_name: str, overrides: Sequence[str]) -> Iterator[Finding
         return
     yield Finding(OK, "config", f"{config_name} composes")
     try:
-        settings = ISPOConfig.from_mapping(config.algorithm.get("ispo"))
+        settings, _ = split_ispo_settings(config.algorithm.get("ispo"))
         refuse_unsupported_settings(config)
     except (ValueError, UnsupportedSettingError) as error:
         yield Finding(PROBLEM, "config", str(error))

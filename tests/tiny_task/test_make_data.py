@@ -9,8 +9,8 @@ import os
 import pandas as pd
 import pytest
 
+from verl_ispo.atomic_file import atomic_file
 from verl_ispo.tiny_task import make_data
-from verl_ispo.tiny_task.atomic_file import atomic_file
 
 
 def read(folder, name):

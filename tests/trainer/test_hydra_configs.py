@@ -16,6 +16,7 @@ from verl.trainer.ppo.utils import need_critic, need_reference_policy
 from verl.utils.config import validate_config
 
 from verl_ispo import ISPOConfig
+from verl_ispo.config import RolloutDumpConfig, split_ispo_settings
 
 
 def composed(*overrides: str, name: str = "ispo_trainer") -> DictConfig:
@@ -26,7 +27,7 @@ def composed(*overrides: str, name: str = "ispo_trainer") -> DictConfig:
 @pytest.mark.parametrize(("name", "strategy"), [("ispo_trainer", "fsdp"), ("ispo_megatron_trainer", "megatron")])
 def test_paper_values(name: str, strategy: str) -> None:
     config = composed(name=name)
-    assert ISPOConfig.from_mapping(config.algorithm.ispo) == ISPOConfig()
+    assert split_ispo_settings(config.algorithm.ispo) == (ISPOConfig(), RolloutDumpConfig())
     assert config.algorithm.adv_estimator == "ispo"
     assert config.algorithm.norm_adv_by_std_in_grpo is True
     assert config.algorithm.use_kl_in_reward is False
@@ -49,7 +50,7 @@ def test_every_setting_can_be_overridden_without_a_plus(name: str) -> None:
     wanted |= {"critical_selection": "union", "answer_format": "boxed", "missing_answer": "group_min"}
     wanted |= {"all_wrong_groups": "informative", "all_right_groups": "off"}
     config = composed(*(f"algorithm.ispo.{key}={value}" for key, value in wanted.items()), name=name)
-    assert ISPOConfig.from_mapping(config.algorithm.ispo).to_dict() == wanted
+    assert split_ispo_settings(config.algorithm.ispo)[0].to_dict() == wanted
 
 
 @pytest.mark.parametrize("name", ["ispo_trainer", "ispo_megatron_trainer"])
@@ -68,9 +69,9 @@ def test_a_typo_fails_to_compose() -> None:
 @pytest.mark.parametrize("name", ["ispo_trainer", "ispo_megatron_trainer"])
 def test_the_guarded_preset(name: str) -> None:
     config = composed("ispo@algorithm.ispo=guarded", name=name)
-    assert ISPOConfig.from_mapping(config.algorithm.ispo) == ISPOConfig(all_wrong_groups="off")
+    assert split_ispo_settings(config.algorithm.ispo)[0] == ISPOConfig(all_wrong_groups="off")
     config = composed("ispo@algorithm.ispo=guarded", "algorithm.ispo.ifd_weight=0.1", name=name)
-    assert ISPOConfig.from_mapping(config.algorithm.ispo) == ISPOConfig(all_wrong_groups="off", ifd_weight=0.1)
+    assert split_ispo_settings(config.algorithm.ispo)[0] == ISPOConfig(all_wrong_groups="off", ifd_weight=0.1)
 
 
 def test_the_cpu_back_end_changes_nothing_of_the_method() -> None:

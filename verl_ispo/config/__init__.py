@@ -1,5 +1,6 @@
-"""ISPO's settings: the frozen dataclass that the maths reads, and the Hydra files that users write."""
+"""ISPO's settings: the frozen dataclasses that are read, and the Hydra files that users write."""
 
 from verl_ispo.config.ispo_config import ISPOConfig, UnknownISPOKeyError
+from verl_ispo.config.rollout_dump_config import RolloutDumpConfig, split_ispo_settings
 
-__all__ = ["ISPOConfig", "UnknownISPOKeyError"]
+__all__ = ["ISPOConfig", "RolloutDumpConfig", "UnknownISPOKeyError", "split_ispo_settings"]

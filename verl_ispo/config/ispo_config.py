@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -87,16 +87,16 @@ class ISPOConfig:
 
     def __new__(cls, *args: Any, **kwargs: Any) -> ISPOConfig:
         # Before the generated __init__, whose own TypeError could not name the nearest key.
-        _refuse_unknown_keys(kwargs)
+        refuse_unknown_keys(kwargs, [field.name for field in fields(cls)])
         return super().__new__(cls)
 
     def __post_init__(self) -> None:
         for name in ("ifd_weight", "token_weight", "entropy_floor", "entropy_bonus", "hinge_weight", "min_group_std"):
-            _check_number(name, getattr(self, name), low=0.0)
-        _check_number("drift_threshold", self.drift_threshold)
-        _check_number("top_entropy_fraction", self.top_entropy_fraction, low=0.0, high=1.0, low_open=True)
+            check_number(name, getattr(self, name), low=0.0)
+        check_number("drift_threshold", self.drift_threshold)
+        check_number("top_entropy_fraction", self.top_entropy_fraction, low=0.0, high=1.0, low_open=True)
         if self.max_abs_ifd is not None:
-            _check_number("max_abs_ifd", self.max_abs_ifd, low=0.0, low_open=True)
+            check_number("max_abs_ifd", self.max_abs_ifd, low=0.0, low_open=True)
         for name in ("symmetric_token_reward", "exclude_answer_from_critical"):
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f"algorithm.ispo.{name} must be true or false, got {getattr(self, name)!r}")
@@ -116,19 +116,18 @@ class ISPOConfig:
         return asdict(self)
 
 
-def _refuse_unknown_keys(settings: Mapping[str, Any]) -> None:
-    known = [field.name for field in fields(ISPOConfig)]
+def refuse_unknown_keys(settings: Iterable[str], known: Sequence[str]) -> None:
+    """Raise `UnknownISPOKeyError` for the first key that is not known, naming the nearest one that is."""
     for key in settings:
         if key not in known:
             nearest = difflib.get_close_matches(key, known, n=1, cutoff=0.0)[0]
             raise UnknownISPOKeyError(
-                f"unknown ISPO setting {key!r} (under algorithm.ispo); did you mean {nearest!r}? Known: {known}"
+                f"unknown ISPO setting {key!r} (under algorithm.ispo); did you mean {nearest!r}? Known: {list(known)}"
             )
 
 
-def _check_number(
-    name: str, value: Any, low: float = -math.inf, high: float = math.inf, low_open: bool = False
-) -> None:
+def check_number(name: str, value: Any, low: float = -math.inf, high: float = math.inf, low_open: bool = False) -> None:
+    """Raise `ValueError`, naming key, value and range, unless the value is a finite number within it."""
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
     in_range = is_number and math.isfinite(value) and low <= value <= high and not (low_open and value == low)
     if not in_range:

@@ -15,7 +15,7 @@ from pathlib import Path
 import filelock
 from tqdm import tqdm
 
-from verl_ispo.evaluation.atomic_file import sync_folder
+from verl_ispo.atomic_file import sync_folder
 from verl_ispo.evaluation.errors import EvaluationError
 
 MERGED_FOLDER = "merged_hf"

@@ -6,7 +6,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from verl_ispo.evaluation.atomic_file import write_text
+from verl_ispo.atomic_file import write_text
 from verl_ispo.evaluation.document import build_document
 from verl_ispo.evaluation.errors import EvaluationError
 from verl_ispo.evaluation.layout_csv import format_comparisons_csv, format_scores_csv

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from verl_ispo.evaluation.atomic_file import write_text
+from verl_ispo.atomic_file import write_text
 from verl_ispo.evaluation.errors import EvaluationError
 
 MANIFEST_NAME = "manifest.json"

@@ -15,8 +15,8 @@ from typing import Any
 import filelock
 from tqdm import tqdm
 
+from verl_ispo.atomic_file import write_text
 from verl_ispo.cpu.sampling import SampleRequest
-from verl_ispo.evaluation.atomic_file import write_text
 from verl_ispo.evaluation.checkpoints import Checkpoint, model_digest, resolve_checkpoint
 from verl_ispo.evaluation.errors import EvaluationError
 from verl_ispo.evaluation.grader import Grade, Grader

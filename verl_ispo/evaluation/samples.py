@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from verl_ispo.evaluation.atomic_file import atomic_file, sync_folder
+from verl_ispo.atomic_file import atomic_file, sync_folder
 from verl_ispo.evaluation.errors import EvaluationError
 from verl_ispo.evaluation.questions import Question
 from verl_ispo.evaluation.sampling import sample_seed

@@ -11,8 +11,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from verl_ispo.atomic_file import atomic_file
 from verl_ispo.tiny_task.accuracy import accuracy_series
-from verl_ispo.tiny_task.atomic_file import atomic_file
 from verl_ispo.tiny_task.run_log import metric
 
 PANELS = (

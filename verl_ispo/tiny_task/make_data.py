@@ -18,7 +18,7 @@ from typing import Any
 
 import pandas as pd
 
-from verl_ispo.tiny_task.atomic_file import atomic_file
+from verl_ispo.atomic_file import atomic_file
 from verl_ispo.tiny_task.problems import LEVELS, Problem, held_out_problems, training_problems
 
 TRAIN_DATA_SOURCE = "tiny_arithmetic"

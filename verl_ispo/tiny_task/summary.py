@@ -18,8 +18,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from verl_ispo.atomic_file import atomic_file
 from verl_ispo.tiny_task.accuracy import Accuracy, Difference, difference, read_accuracies
-from verl_ispo.tiny_task.atomic_file import atomic_file
 from verl_ispo.tiny_task.curves import draw_curves
 from verl_ispo.tiny_task.run_log import metric, read_run
 

@@ -35,7 +35,7 @@ from torch.nn import functional
 from tqdm import tqdm
 from transformers import Qwen2ForCausalLM, Qwen2Tokenizer
 
-from verl_ispo.tiny_task.atomic_file import atomic_file
+from verl_ispo.atomic_file import atomic_file
 from verl_ispo.tiny_task.base_model import build_model
 from verl_ispo.tiny_task.held_out_evaluation import evaluate, format_report
 from verl_ispo.tiny_task.problems import LEVELS, ResponseMix, draw_response, held_out_problems, training_problems

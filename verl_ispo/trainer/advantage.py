@@ -12,7 +12,7 @@ import torch
 from omegaconf import DictConfig
 from verl.trainer.ppo.core_algos import compute_grpo_outcome_advantage, register_adv_est
 
-from verl_ispo.config.ispo_config import ISPOConfig
+from verl_ispo.config.rollout_dump_config import split_ispo_settings
 from verl_ispo.signals.groups import RolloutGroups, group_advantage
 
 ISPO_TRAINER_MODES = ("ispo_sync", "ispo_colocate_async", "ispo_separate_async")
@@ -61,7 +61,7 @@ def compute_ispo_advantage(
         MissingIntrinsicSignalsError: outside of an ISPO trainer mode, unless both weights are 0.
     """
     settings = config if config is not None else {}
-    ispo_config = ISPOConfig.from_mapping(settings.get("ispo"))
+    ispo_config, _ = split_ispo_settings(settings.get("ispo"))
     has_signals = ispo_config.ifd_weight != 0 or ispo_config.token_weight != 0
     if has_signals and not _rewards_are_composite.get():
         raise MissingIntrinsicSignalsError(

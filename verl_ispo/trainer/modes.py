@@ -29,7 +29,7 @@ from verl.trainer.ppo.v1.trainer_separate_async import PPOTrainerSeparateAsync
 from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 from verl.utils.debug import marked_timer
 
-from verl_ispo.config.ispo_config import ISPOConfig
+from verl_ispo.config.rollout_dump_config import split_ispo_settings
 from verl_ispo.signals.answer_span import AnswerSpans, TokenTexts, find_answer_spans, gather_answer
 from verl_ispo.signals.checks import NonFiniteSignalError
 from verl_ispo.signals.composite import compute_ispo_reward
@@ -40,6 +40,7 @@ from verl_ispo.trainer.advantage import composite_rewards
 from verl_ispo.trainer.hazard_watch import HazardWatch
 from verl_ispo.trainer.outcome import correctness
 from verl_ispo.trainer.refusals import UnsupportedSettingError, refuse_unsupported_settings
+from verl_ispo.trainer.rollout_dump import StepToDump, describe_run, dump_step
 
 logger = logging.getLogger(__name__)
 logger.setLevel(os.getenv("VERL_LOGGING_LEVEL", "INFO"))
@@ -72,7 +73,7 @@ class ISPOTrainerMixin(PPOTrainer):
     verl_mode: str
 
     def __init__(self, config: DictConfig) -> None:
-        self.ispo_config = ISPOConfig.from_mapping(config.algorithm.get("ispo"))
+        self.ispo_config, self.dump_config = split_ispo_settings(config.algorithm.get("ispo"))
         refuse_unsupported_settings(config)
         # verl compares trainer_mode with the literals of its own modes, to choose replay buffer and checkpoints.
         with _setting(config.trainer.v1, "trainer_mode", self.verl_mode):
@@ -82,6 +83,8 @@ class ISPOTrainerMixin(PPOTrainer):
         self.hazard_watch = HazardWatch()
         self._token_texts: TokenTexts | None = None
         self._ablated: AblatedAnswers | None = None
+        if self.dump_config.dump_dir is not None:
+            describe_run(self.dump_config, config)
         if self.trains_ispo and config.actor_rollout_ref.rollout.n < 2:
             logger.warning("actor_rollout_ref.rollout.n=1: a group of one has no group-relative advantage")
         if not self.trains_ispo:
@@ -166,6 +169,9 @@ class ISPOTrainerMixin(PPOTrainer):
         metrics.update(advantage_metrics(per_rollout, observed))
         for warning in self.hazard_watch.observe(metrics):
             logger.warning(f"step {self.global_steps}: {warning}")
+        if self.dump_config.dump_dir is not None:
+            with marked_timer("ispo_dump", self.timing_raw):
+                self._dump_rollouts(batch, real_rows, observed, per_rollout)
         return result
 
     def _observe(self, batch: KVBatchMeta, real_rows: Sequence[int]) -> ObservedBatch:
@@ -229,6 +235,24 @@ class ISPOTrainerMixin(PPOTrainer):
             ablated_answer_log_prob=ablated_log_prob,
             answer_mask=answer_mask,
         )
+
+    def _dump_rollouts(
+        self, batch: KVBatchMeta, real_rows: Sequence[int], observed: ObservedBatch, advantage: torch.Tensor
+    ) -> None:
+        """Write the rollout dump of this update; a full disk costs the dump and not the training."""
+        keys = [batch.keys[row] for row in real_rows]
+
+        def fetch(rows: Sequence[int], fields: list[str]) -> TensorDict:
+            return tq.kv_batch_get(
+                keys=[keys[row] for row in rows], partition_id=batch.partition_id, select_fields=fields
+            )
+
+        estimator = str(self.config.algorithm.adv_estimator)
+        update = StepToDump(self.global_steps, self.local_trigger_step, estimator, keys, observed, advantage, fetch)
+        try:
+            dump_step(self.dump_config, self.ispo_config, self.tokenizer, update)
+        except OSError as error:
+            logger.warning(f"step {self.global_steps}: no rollout dump in {self.dump_config.dump_dir}: {error}")
 
     def _outside_the_answer(self, response_ids: torch.Tensor, spans: AnswerSpans) -> torch.Tensor:
         """Tokens that are neither the answer's nor the end of sequence, `(batch, response_length)` bool."""

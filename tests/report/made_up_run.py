@@ -1,0 +1,180 @@
+"""Run folders as a training leaves them, with made-up numbers: verl's metrics file, and a dump that the dump's own code
+writes from tensors."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import OmegaConf
+
+from verl_ispo.config.ispo_config import ISPOConfig
+from verl_ispo.config.rollout_dump_config import RolloutDumpConfig
+from verl_ispo.signals.answer_span import find_answer_spans, gather_answer
+from verl_ispo.signals.composite import compute_ispo_reward
+from verl_ispo.signals.diagnostics import ObservedBatch
+from verl_ispo.signals.groups import RolloutGroups, group_advantage, guarded_composite
+from verl_ispo.trainer.rollout_dump import StepToDump, describe_run, dump_step
+
+
+def metrics_at(step: int, **more: float | None) -> dict[str, float | None]:
+    """A step's metrics under the names that verl and ISPO log them."""
+    return {
+        "ispo/zero_adv_rate/outcome": 0.25 + 0.01 * step,
+        "ispo/zero_adv_rate/composite": 0.0,
+        "ispo/advantage_share/all_wrong": 0.4,
+        "ispo/critical_entropy/correct": 0.9,
+        "ispo/critical_entropy/wrong": 1.1 - 0.1 * step,
+        "ispo/entropy_filter_entropy/correct": 1.2,
+        "ispo/entropy_filter_entropy/wrong": 1.3,
+        "ispo/ifd/correct/mean": 0.5,
+        "ispo/ifd/correct/std": 0.2,
+        "ispo/ifd/wrong/mean": 0.3,
+        "ispo/ifd/wrong/std": 0.1,
+        **{f"ispo/critical_fraction/{name}": 0.1 * at for at, name in enumerate(("both", "entropy", "drift"))},
+        "ispo/order_violation_rate": 0.0125,
+        "ispo/reward/outcome/mean": 0.5,
+        "critic/score/mean": 0.5 + 0.01 * step,
+        "response_length/mean": 100.0 + step,
+        "timing_s/step": 10.0,
+        "timing_s/ref": 1.0,
+        "timing_s/ispo_ablated_log_prob": 0.25,
+        "timing_s/ispo_reward": 0.25,
+        "timing_s/ispo_dump": 0.1,
+        **more,
+    }
+
+
+def write_metrics(file: Path, steps: Mapping[int, Mapping[str, float | None]]) -> None:
+    """What verl's file logger writes: NaN as null, a line a step."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text("".join(json.dumps({"step": step, "data": data}) + "\n" for step, data in steps.items()))
+
+
+class LetterTokenizer:
+    """One token a character; what the texts hold is up to the test."""
+
+    def decode(self, token_ids: Sequence[int], **_: Any) -> str:
+        return "".join(map(chr, token_ids))
+
+
+def update_of(
+    step: int,
+    groups: Sequence[tuple[str, Sequence[tuple[str, bool]]]],
+    config: ISPOConfig | None = None,
+    estimator: str = "ispo",
+) -> StepToDump:
+    """One update of a trainer whose rollouts are given as text, with log-probs and entropies from their places.
+
+    Args:
+        step (`int`).
+        groups (`Sequence`): prompt text, and its rollouts as text and whether it is right.
+        config (`ISPOConfig`, *optional*).
+        estimator (`str`, *optional*, defaults to `"ispo"`).
+    """
+    config = config or ISPOConfig()
+    rollouts = [(prompt, text, right) for prompt, members in groups for text, right in members]
+    ids = [[ord(character) for character in text] for _, text, _ in rollouts]
+    width = max(map(len, ids))
+    mask = torch.tensor([[place < len(row) for place in range(width)] for row in ids])
+    place = torch.arange(width, dtype=torch.float32).repeat(len(ids), 1)
+    row_number = torch.arange(len(ids), dtype=torch.float32).unsqueeze(-1)
+    log_prob = torch.where(mask, -0.1 - 0.01 * place - 0.02 * row_number, 0)
+    ref_log_prob = torch.where(mask, log_prob - 0.7 * (place % 3 == 0), 0)
+    entropy = torch.where(mask, (place % 5) * 0.4, 0)
+    spans = find_answer_spans(ids, chr)
+    answer, answer_mask = gather_answer(log_prob, spans)
+    ablated = torch.where(answer_mask, answer - 0.5 - 0.1 * row_number, 0)
+    correct = torch.tensor([right for _, _, right in rollouts])
+    reward = compute_ispo_reward(
+        score=correct.float(),
+        correct=correct,
+        log_prob=log_prob,
+        ref_log_prob=ref_log_prob,
+        entropy=entropy,
+        response_mask=mask,
+        answer_log_prob=answer,
+        ablated_answer_log_prob=ablated,
+        answer_mask=answer_mask,
+        config=config,
+    )
+    labels = [prompt for prompt, _, _ in rollouts]
+    batch_groups = RolloutGroups.from_labels(labels)
+    training_reward = (
+        guarded_composite(reward, correct, batch_groups, config) if estimator == "ispo" else correct.float()
+    )
+    observed = ObservedBatch(
+        reward=reward,
+        training_reward=training_reward,
+        correct=correct,
+        groups=batch_groups,
+        spans=spans,
+        response_ids=torch.zeros(mask.shape, dtype=torch.long),
+        response_mask=mask,
+        entropy=entropy,
+        answer_log_prob=answer,
+        ablated_answer_log_prob=ablated,
+        answer_mask=answer_mask,
+    )
+
+    def fetch(rows: Sequence[int], fields: list[str]) -> dict[str, Any]:
+        def nested(column: list[torch.Tensor]) -> torch.Tensor:
+            return torch.nested.as_nested_tensor([column[row] for row in rows], layout=torch.jagged)
+
+        lengths = list(map(len, ids))
+        columns = {
+            "prompts": [torch.tensor(list(map(ord, prompt))) for prompt, _, _ in rollouts],
+            "responses": list(map(torch.tensor, ids)),
+            "response_mask": [mask[row, :length].long() for row, length in enumerate(lengths)],
+            "old_log_probs": [log_prob[row, :length] for row, length in enumerate(lengths)],
+            "ref_log_prob": [ref_log_prob[row, :length] for row, length in enumerate(lengths)],
+            "entropy": [entropy[row, :length] for row, length in enumerate(lengths)],
+        }
+        stored = {name: nested(columns[name]) for name in fields if name in columns}
+        if "reward_model" in fields:
+            stored["reward_model"] = [{"ground_truth": "42"} for _ in rows]
+        return stored
+
+    return StepToDump(
+        step=step,
+        local_update=0,
+        estimator=estimator,
+        keys=[f"{label}-uid_{row}_0" for row, label in enumerate(labels)],
+        observed=observed,
+        advantage=group_advantage(training_reward, batch_groups, True, 0.0),
+        fetch=fetch,
+    )
+
+
+def write_dump(folder: Path, updates: Sequence[StepToDump], every: int = 1, **config: Any) -> RolloutDumpConfig:
+    """A dump folder, as the trainer writes it."""
+    dump = RolloutDumpConfig(dump_dir=str(folder), dump_every=every)
+    settings = {
+        "algorithm": {"adv_estimator": "ispo", "ispo": ISPOConfig().to_dict()},
+        "data": {"seed": 7},
+        **config,
+    }
+    describe_run(dump, OmegaConf.create(settings))
+    for update in updates:
+        dump_step(dump, ISPOConfig(), LetterTokenizer(), update)
+    return dump
+
+
+TEXTS = ("so 6*7 is \\boxed{42}", "I say \\boxed{41}")
+
+
+def write_run(folder: Path, steps: int = 4, texts: Sequence[str] = TEXTS) -> Path:
+    """A run folder: metrics with a validation every second step, and a dump in which failures are solved later."""
+    metrics = {step: metrics_at(step) for step in range(1, steps + 1)}
+    for step in range(0, steps + 1, 2):
+        metrics.setdefault(step, {})["val-core/sums/acc/mean@1"] = 0.1 * (step + 1)
+    write_metrics(folder / "metrics.1.jsonl", dict(sorted(metrics.items())))
+    groups = {
+        step: [("6*7=", [(texts[0], step > 2), (texts[1], False)]), ("1+1=", [("\\boxed{3}", False)] * 2)]
+        for step in range(1, steps + 1)
+    }
+    write_dump(folder / "dump", [update_of(step, members) for step, members in groups.items()])
+    return folder

@@ -1,0 +1,208 @@
+"""The trainer's dump: its settings, which groups it takes, what it writes, and that the reader gives it back.
+
+Derivation: eq. 8 holds line by line (composite = outcome + weighted parts), IFD is the mean gain of the answer's
+tokens, the advantage follows from the training rewards of the group. A file is there whole or not at all.
+
+Not exercised here: TransferQueue and Ray; `tests/training` runs verl's trainer with a dump.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import statistics
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from omegaconf import OmegaConf
+
+from tests.report.made_up_run import LetterTokenizer, update_of, write_dump
+from verl_ispo import atomic_file
+from verl_ispo.config import ISPOConfig, RolloutDumpConfig, UnknownISPOKeyError, split_ispo_settings
+from verl_ispo.report.dump_reader import dumped_steps, read_groups, read_outcomes
+from verl_ispo.trainer.rollout_dump import OUTCOMES, choose_groups, describe_run, dump_step, hash_prompt, token_texts
+
+GROUPS = [
+    ("2+2=", [("well, \\boxed{4}", True), ("no answer", False), ("\\boxed{5}", False)]),
+    ("3*3=", [("\\boxed{8}", False), ("then \\boxed{7}", False)]),
+    ("1+0=", [("\\boxed{1}", True), ("it is \\boxed{1.0}", True)]),
+]
+
+
+def test_settings_are_split_and_both_halves_stay_strict():
+    maths, dump = split_ispo_settings({"ifd_weight": 0.3, "dump_dir": "d", "dump_every": 5})
+    assert maths == ISPOConfig(ifd_weight=0.3)
+    assert dump == RolloutDumpConfig(dump_dir="d", dump_every=5)
+    assert split_ispo_settings(None) == (ISPOConfig(), RolloutDumpConfig())
+    with pytest.raises(UnknownISPOKeyError, match=r"'dump_evry'.*did you mean 'dump_every'"):
+        split_ispo_settings({"dump_evry": 5})
+    with pytest.raises(UnknownISPOKeyError, match=r"'ifd_wieght'.*did you mean 'ifd_weight'"):
+        split_ispo_settings({"ifd_wieght": 5})
+    with pytest.raises(UnknownISPOKeyError):
+        ISPOConfig.from_mapping({"dump_dir": "d"})
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("dump_every", 0),
+        ("dump_every", 1.5),
+        ("dump_every", True),
+        ("dump_groups", -1),
+        ("dump_dir", ""),
+        ("dump_dir", 3),
+    ],
+)
+def test_values_outside_their_range_name_the_key(key: str, value: object):
+    with pytest.raises(ValueError, match=f"algorithm.ispo.{key} must be"):
+        split_ispo_settings({key: value})
+
+
+def test_the_first_step_and_every_so_many_are_dumped():
+    dump = RolloutDumpConfig(dump_every=4)
+    assert [step for step in range(1, 13) if dump.dumps_rollouts_at(step)] == [1, 4, 8, 12]
+
+
+@given(st.lists(st.tuples(st.sampled_from(OUTCOMES), st.text("0123456789abcdef", min_size=4)), max_size=12), st.data())
+def test_the_choice_has_every_kind_and_does_not_depend_on_the_batch_order(groups, data):
+    count = data.draw(st.integers(3, 6))
+    shuffled = data.draw(st.permutations(groups))
+
+    def chosen(order: list[tuple[str, str]]) -> list[tuple[str, str]]:
+        places = choose_groups([outcome for outcome, _ in order], [prompt for _, prompt in order], count)
+        assert len(places) == len(set(places)) == min(count, len(order))
+        return [order[place] for place in places]
+
+    assert {outcome for outcome, _ in chosen(groups)} == {outcome for outcome, _ in groups}
+    if len({prompt for _, prompt in groups}) == len(groups):
+        assert chosen(groups) == chosen(shuffled)
+
+
+def test_characters_over_several_tokens_stand_at_the_last_of_them():
+    def decode(ids: list[int]) -> str:
+        return bytes(ids).decode("utf-8", "replace")
+
+    text = "a€😀b"
+    texts = token_texts(list(text.encode()), decode)
+    assert texts == ["a", "", "", "€", "", "", "", "😀", "b"]
+    assert token_texts(list("€".encode()[:2]), decode) == ["", "�"]
+    assert len(token_texts([0xFF] * 9, decode)) == 9
+    assert token_texts([], decode) == []
+
+
+def test_a_line_holds_together(tmp_path: Path):
+    write_dump(tmp_path, [update_of(1, GROUPS)])
+    groups, gaps = read_groups(tmp_path, 1)
+    assert not gaps
+    assert [group.outcome for group in groups] == ["all_wrong", "mixed", "all_right"]
+    assert [group.prompt_text for group in groups] == ["3*3=", "2+2=", "1+0="]
+    config = ISPOConfig()
+    for group in groups:
+        assert group.ground_truth == "42"
+        rewards = [rollout.training_reward for rollout in group.rollouts]
+        for rollout in group.rollouts:
+            sign = 1 if rollout.correct else -1
+            assert rollout.parts["ifd"] == pytest.approx(config.ifd_weight * sign * rollout.ifd, abs=1e-5)
+            assert rollout.parts["token"] == pytest.approx(config.token_weight * rollout.token_reward, abs=1e-5)
+            assert rollout.composite == pytest.approx(sum(rollout.parts.values()), abs=1e-5)
+            expected = (rollout.training_reward - statistics.fmean(rewards)) / statistics.stdev(rewards)
+            assert rollout.advantage == pytest.approx(expected, abs=1e-3)
+            assert rollout.critical == rollout.entropy_filter & rollout.drift_filter
+            if rollout.answer is None:
+                assert rollout.ifd == 0
+                continue
+            gains = zip(rollout.answer_log_prob, rollout.ablated_answer_log_prob, strict=True)
+            assert rollout.ifd == pytest.approx(statistics.fmean(given - without for given, without in gains), abs=1e-5)
+            lead_in, start, end = rollout.answer
+            assert "".join(rollout.token_texts[lead_in:start]) == "\\boxed{"
+            assert rollout.answer_log_prob == rollout.log_prob[start:end]
+
+
+def test_outcomes_are_written_at_every_step_and_rollouts_at_some(tmp_path: Path):
+    write_dump(tmp_path, [update_of(step, GROUPS) for step in (1, 2, 3, 4)], every=3)
+    assert dumped_steps(tmp_path) == [1, 3]
+    outcomes, gaps = read_outcomes(tmp_path)
+    assert not gaps
+    assert {outcome.step for outcome in outcomes} == {1, 2, 3, 4}
+    first = {outcome.prompt_id: (outcome.right, outcome.rollouts) for outcome in outcomes if outcome.step == 1}
+    assert first == {
+        hash_prompt([ord(character) for character in prompt]): (sum(right for _, right in members), len(members))
+        for prompt, members in GROUPS
+    }
+
+
+def test_two_writes_of_one_step_are_the_same_bytes(tmp_path: Path):
+    contents = []
+    for _ in range(2):
+        write_dump(tmp_path, [update_of(1, GROUPS)])
+        contents.append((tmp_path / "rollouts" / "step_000001_0.jsonl").read_bytes())
+    assert contents[0] == contents[1]
+
+
+def test_a_full_disk_leaves_no_half_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    dump = write_dump(tmp_path, [])
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(atomic_file.os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        dump_step(dump, ISPOConfig(), LetterTokenizer(), update_of(1, GROUPS))
+    assert list((tmp_path / "outcomes").iterdir()) == []
+    assert list((tmp_path / "rollouts").iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_written_stops_the_run_at_once(tmp_path: Path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(ValueError, match=r"algorithm\.ispo\.dump_dir=.*cannot be written.*or null for no dump"):
+        describe_run(RolloutDumpConfig(dump_dir=str(tmp_path / "file" / "dump")), OmegaConf.create({}))
+
+
+def test_the_description_has_versions_and_seeds_and_no_secrets(tmp_path: Path):
+    write_dump(
+        tmp_path,
+        [],
+        ray_kwargs={"ray_init": {"runtime_env": {"env_vars": {"HF_TOKEN": "hf_secret"}}}},
+        tracking={"api_key": "key_secret", "max_tokens": 5, "hub": [{"password": "pass_secret"}]},
+    )
+    text = (tmp_path / "run.json").read_text()
+    description = json.loads(text)
+    assert "secret" not in text
+    assert description["config"]["tracking"] == {
+        "api_key": "(masked)",
+        "max_tokens": 5,
+        "hub": [{"password": "(masked)"}],
+    }
+    assert description["seeds"] == {"data.seed": 7}
+    assert {"python", "torch", "verl_ispo"} <= description["versions"].keys()
+    assert os.stat(tmp_path / "run.json").st_mode & 0o777 == 0o644
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (lambda group: group.update(format=99), "format 99, this report reads 1"),
+        (lambda group: group.pop("prompt_text"), "'prompt_text' is missing"),
+        (lambda group: group.update(outcome="odd"), "outcome 'odd' is none of"),
+        (lambda group: group.update(rollouts=[]), "a group without rollouts"),
+        (lambda group: group["rollouts"][0]["entropy"].pop(), r"entropy has \d+ entries for \d+ tokens"),
+        (lambda group: group["rollouts"][0].update(critical=[10**6]), "critical holds something else than places"),
+        (lambda group: group["rollouts"][0].update(answer_end=10**6), "answer places"),
+        (lambda group: group["rollouts"][0].update(advantage="1"), "advantage holds something else than numbers"),
+        (lambda group: group["rollouts"][0].update(token_texts=[3]), "token_texts holds something else than text"),
+    ],
+)
+def test_damaged_lines_are_left_out_with_their_reason(tmp_path: Path, damage, reason: str):
+    write_dump(tmp_path, [update_of(1, GROUPS)])
+    file = tmp_path / "rollouts" / "step_000001_0.jsonl"
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    damage(lines[0])
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines) + "not json\n")
+    groups, gaps = read_groups(tmp_path, 1)
+    assert len(groups) == len(lines) - 1
+    assert len(gaps) == 2
+    assert gaps[0].startswith("step_000001_0.jsonl, line 1 left out: ")
+    assert re.search(reason, gaps[0])

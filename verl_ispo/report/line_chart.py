@@ -1,0 +1,226 @@
+"""One small line chart as inline SVG, drawn by matplotlib, coloured by the page's CSS (light, dark, print).
+
+matplotlib, because its SVG is text that needs no script (plotly would put 4 to 5 MB of JavaScript into the page and ask
+for a laxer content security policy), prints sharply, and is a dependency of the quickstart's curves already.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import matplotlib
+import numpy as np
+from markupsafe import Markup
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+from verl_ispo.report.visible_text import visible
+
+SIZE_INCHES = (4.5, 2.7)
+# More steps than this are drawn thin, with their running mean on top.
+SMOOTHED_FROM_STEPS = 100
+# Up to this many steps each one gets a marker.
+MARKED_UP_TO_STEPS = 40
+
+# Colours are stand-ins that the SVG's text is searched for, and that become CSS variables of the page.
+INK, FAINT = "#a0b0c0", "#a0b0c1"
+COLOURS = {
+    INK: "var(--ink)",
+    FAINT: "var(--faint)",
+    **{f"#a0b1{number:02x}": f"var(--series{number})" for number in range(7)},
+    "#a0b2c1": "var(--right)",
+    "#a0b2c2": "var(--wrong)",
+}
+SERIES = [f"#a0b1{number:02x}" for number in range(7)]
+RIGHT, WRONG = "#a0b2c1", "#a0b2c2"
+MARKERS = "os^DvPX"
+DASHES = ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (6, 2, 1, 2)))
+
+_STYLE = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "verl_ispo",
+    "text.parse_math": False,  # a run's name may hold dollar signs
+    "font.family": "sans-serif",
+    "font.size": 10,
+    "axes.unicode_minus": False,
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "text.color": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": FAINT,
+    "grid.linewidth": 0.6,
+    "lines.linewidth": 1.6,
+}
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of a chart.
+
+    Attributes:
+        label: for the table under the chart and for readers of the page's text.
+        steps: ascending.
+        values: one a step; NaN leaves a gap.
+        colour: one of this module's stand-ins.
+        dash: place in `DASHES`.
+        marker: place in `MARKERS`.
+        spread: half the height of a band around the line, one a step.
+    """
+
+    label: str
+    steps: Sequence[int]
+    values: Sequence[float]
+    colour: str
+    dash: int = 0
+    marker: int = 0
+    spread: Sequence[float] | None = None
+
+
+@dataclass(frozen=True)
+class Axes:
+    """What the charts of one figure share.
+
+    Attributes:
+        unit: label of the y axis.
+        step_range: of all runs.
+        value_range: `None` fits the chart's own values.
+        percent: values are shares.
+        thresholds: label to a value at which a horizontal line is drawn.
+    """
+
+    unit: str
+    step_range: tuple[int, int]
+    value_range: tuple[float, float] | None = None
+    percent: bool = False
+    thresholds: Mapping[str, float] | None = None
+
+
+def draw_lines(lines: Sequence[Line], axes: Axes, name: str, description: str) -> Markup:
+    """The chart as an ``<svg>`` element.
+
+    Args:
+        lines (`Sequence[Line]`).
+        axes (`Axes`).
+        name (`str`): made the start of every id in it, so that several charts can stand in one page.
+        description (`str`): for readers who do not see it.
+    """
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=SIZE_INCHES, layout="constrained")
+        plot = figure.add_subplot()
+        for line in lines:
+            _draw_line(plot, line)
+        for label, value in (axes.thresholds or {}).items():
+            plot.axhline(value, color=INK, linewidth=1, linestyle=(0, (3, 3)))
+            plot.annotate(
+                visible(label, 40),
+                (1, value),
+                xycoords=("axes fraction", "data"),
+                xytext=(-2, 3),
+                textcoords="offset points",
+                ha="right",
+                fontsize=9,
+            )
+        first, last = axes.step_range
+        plot.set_xlim(first - 0.02 * (last - first + 1), last + 0.02 * (last - first + 1))
+        plot.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        plot.yaxis.set_major_locator(MaxNLocator(5))
+        if axes.percent:
+            plot.yaxis.set_major_formatter(PercentFormatter(xmax=1))
+        _set_value_range(plot, axes)
+        plot.set_xlabel("training step")
+        plot.set_ylabel(axes.unit)
+        buffer = io.StringIO()
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    return _inline(buffer.getvalue(), name, description)
+
+
+def shared_value_range(lines: Sequence[Line], *more: float) -> tuple[float, float] | None:
+    """Smallest and largest value of all lines and their bands, with some room; `None` without any value."""
+    values = list(more)
+    for line in lines:
+        spreads = line.spread if line.spread is not None else [0.0] * len(line.values)
+        for value, spread in zip(line.values, spreads, strict=True):
+            reach = spread if math.isfinite(spread) else 0.0
+            values += [value - reach, value + reach]
+    finite = [value for value in values if math.isfinite(value)]
+    if not finite:
+        return None
+    low, high = min(finite), max(finite)
+    room = 0.06 * (high - low) or 0.06 * abs(high) or 1.0
+    return low - room, high + room
+
+
+def running_mean(values: Sequence[float], window: int) -> np.ndarray:
+    """Centred mean over `window` entries, NaN left out; NaN where the entry itself is NaN."""
+    data = np.asarray(values, dtype=float)
+    known = np.isfinite(data)
+    kernel = np.ones(window)
+    total = np.convolve(np.where(known, data, 0.0), kernel, mode="same")
+    count = np.convolve(known.astype(float), kernel, mode="same")
+    return np.where(known, total / np.maximum(count, 1), np.nan)
+
+
+def smoothing_window(step_count: int) -> int:
+    """Steps under the running mean of a run of this length, an odd number."""
+    return max(5, step_count // 40) // 2 * 2 + 1
+
+
+def _draw_line(plot: matplotlib.axes.Axes, line: Line) -> None:
+    values = np.asarray(line.values, dtype=float)
+    known = np.isfinite(values)
+    style = {"color": line.colour, "linestyle": DASHES[line.dash % len(DASHES)]}
+    if line.spread is not None:
+        spread = np.nan_to_num(np.asarray(line.spread, dtype=float))
+        plot.fill_between(
+            line.steps, values - spread, values + spread, where=known, color=line.colour, alpha=0.16, linewidth=0
+        )
+    if len(values) > SMOOTHED_FROM_STEPS and known.sum() > len(values) / 2:
+        plot.plot(line.steps, values, color=line.colour, linewidth=0.5, alpha=0.2, zorder=1)
+        plot.plot(line.steps, running_mean(values, smoothing_window(len(values))), zorder=3, **style)
+        return
+    plot.plot(line.steps, values, **style)
+    before, after = np.roll(known, 1), np.roll(known, -1)
+    if len(known):
+        before[0], after[-1] = False, False
+    # A value between two gaps has no line to show it.
+    marked = known if len(values) <= MARKED_UP_TO_STEPS else known & ~before & ~after
+    plot.plot(
+        np.asarray(line.steps)[marked],
+        values[marked],
+        color=line.colour,
+        linestyle="none",
+        marker=MARKERS[line.marker % len(MARKERS)],
+        markersize=3.5,
+    )
+
+
+def _set_value_range(plot: matplotlib.axes.Axes, axes: Axes) -> None:
+    if axes.value_range is not None:
+        plot.set_ylim(*axes.value_range)
+    elif axes.percent:
+        # Shares start at 0, so that a small one looks small; room above for a line at 100 %.
+        plot.set_ylim(-0.02 * plot.get_ylim()[1], min(max(plot.get_ylim()[1], 0.02), 1.04))
+
+
+def _inline(svg: str, name: str, description: str) -> Markup:
+    """Cut a file down to its element, make its ids its own, and hand its colours to the page."""
+    svg = svg[svg.index("<svg") :]
+    # Its style sheet would hold for the whole page; the page's own has the same rule for charts.
+    svg = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r'\bid="([^"]*)"', rf'id="{name}-\1"', svg)
+    svg = re.sub(r"url\(#", f"url(#{name}-", svg)
+    svg = re.sub(r'href="#', f'href="#{name}-', svg)
+    for stand_in, variable in COLOURS.items():
+        svg = svg.replace(stand_in, variable)
+    view_box = re.search(r'viewBox="[^"]*"', svg).group()
+    label = Markup.escape(visible(description, 500))
+    opening = f'<svg {view_box} role="img" aria-label="{label}" xmlns:xlink="http://www.w3.org/1999/xlink">'
+    return Markup(re.sub(r"<svg[^>]*>", lambda _: opening, svg, count=1))

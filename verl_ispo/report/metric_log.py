@@ -1,0 +1,179 @@
+"""verl's metrics of one run, step by step, from its ``file`` logger or from tensorboard event files."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from verl_ispo.report.errors import ReportInputError
+
+EVENT_FILE_PATTERN = "*events.out.tfevents.*"
+
+
+@dataclass(frozen=True)
+class MetricLog:
+    """Metrics by step.
+
+    Attributes:
+        steps: step to metric to value, ascending; NaN where a value was logged that is no finite number.
+        sources: the files read, in order.
+        gaps: sentences on what could not be read, for the page.
+    """
+
+    steps: Mapping[int, Mapping[str, float]]
+    sources: tuple[Path, ...]
+    gaps: tuple[str, ...]
+
+    @property
+    def training_steps(self) -> list[int]:
+        """Steps that trained, and did not only validate."""
+        return [step for step, metrics in self.steps.items() if any(not name.startswith("val-") for name in metrics)]
+
+    def names(self) -> list[str]:
+        """All metrics that some step has, sorted."""
+        return sorted({name for metrics in self.steps.values() for name in metrics})
+
+    def series(self, name: str, sparse: bool = False) -> tuple[list[int], list[float]]:
+        """Steps and values of one metric.
+
+        Args:
+            name (`str`).
+            sparse (`bool`, *optional*, defaults to `False`): `True` leaves out the steps without the metric, as for a
+                validation every tenth step; `False` gives NaN there, since such a step had no defined value.
+        """
+        logged = [step for step, metrics in self.steps.items() if name in metrics]
+        steps = logged if sparse else self.training_steps
+        values = [self.steps[step].get(name, math.nan) for step in steps]
+        return (steps, values) if any(name in self.steps[step] for step in steps) else ([], [])
+
+
+def read_metric_log(path: Path) -> MetricLog:
+    """Metrics of a run folder, or of one ``.jsonl`` file.
+
+    A folder's ``metrics*.jsonl`` are the attempts of one run in natural order (verl's logger starts its file anew, so
+    each attempt needs one of its own); where two have a step, the later one's values count. Without them the folder's
+    tensorboard event files are read.
+
+    Raises:
+        ReportInputError: nothing to read, or a file that is no metrics log.
+    """
+    if path.is_file():
+        return _read_jsonl([path])
+    if not path.is_dir():
+        raise ReportInputError(f"{path} does not exist: give the folder of a run, or verl's metrics .jsonl file")
+    attempts = sorted(path.glob("metrics*.jsonl"), key=lambda file: natural_order(file.name))
+    if attempts:
+        return _read_jsonl(attempts)
+    event_files = sorted(path.rglob(EVENT_FILE_PATTERN))
+    if event_files:
+        return _read_tensorboard(event_files)
+    others = sorted(file.name for file in path.glob("*.jsonl"))[:5]
+    raise ReportInputError(
+        f"{path} has no metrics*.jsonl and no tensorboard event files"
+        + (f"; it has {', '.join(others)}: give such a file itself if it is verl's log" if others else "")
+        + ". Train with trainer.logger=[console,file] and VERL_FILE_LOGGER_PATH=RUN/metrics.1.jsonl."
+    )
+
+
+def natural_order(name: str) -> list[tuple[int, int | str]]:
+    """Sort key in which ``metrics.10`` follows ``metrics.9``."""
+    return [(0, int(part)) if part.isdigit() else (1, part) for part in re.split(r"(\d+)", name)]
+
+
+def _read_jsonl(files: Sequence[Path]) -> MetricLog:
+    steps: dict[int, dict[str, float]] = {}
+    gaps: list[str] = []
+    for file in files:
+        entries, file_gaps = _read_jsonl_file(file)
+        gaps += file_gaps
+        repeated = sorted(step for step in entries if step in steps)
+        if repeated:
+            gaps.append(f"{file.name} repeats {_step_range(repeated)} of an earlier attempt; its values are shown")
+        for step, metrics in entries.items():
+            steps.setdefault(step, {}).update(metrics)
+    if not steps:
+        names = ", ".join(file.name for file in files)
+        raise ReportInputError(f"{files[0].parent}: {names} hold no step yet; has the training begun?")
+    return MetricLog(dict(sorted(steps.items())), tuple(files), tuple(gaps))
+
+
+def _read_jsonl_file(file: Path) -> tuple[dict[int, dict[str, float]], list[str]]:
+    steps: dict[int, dict[str, float]] = {}
+    unreadable: list[int] = []
+    number = 0
+    with file.open(encoding="utf-8", errors="replace") as lines:
+        for number, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
+            entry = _parse_entry(line)
+            if entry is None:
+                unreadable.append(number)
+            else:
+                steps.setdefault(entry[0], {}).update(entry[1])
+    # The one line of a run that was killed at its first step is no sign of a foreign file, unless it is whole.
+    if unreadable and not steps and (len(unreadable) > 1 or line.endswith("\n")):
+        raise ReportInputError(
+            f"{file} is no metrics log of verl: line {unreadable[0]} is not an object with step and data. "
+            "Give the file that trainer.logger=[file] writes."
+        )
+    gaps = []
+    if unreadable and unreadable[-1] == number:
+        gaps.append(f"{file.name}: the last line ({unreadable.pop()}) is cut off and left out")
+    if unreadable:
+        gaps.append(f"{file.name}: {len(unreadable)} unreadable line(s) left out, the first is line {unreadable[0]}")
+    return steps, gaps
+
+
+def _parse_entry(line: str) -> tuple[int, dict[str, float]] | None:
+    try:
+        entry = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(entry, dict) or not isinstance(entry.get("data"), dict):
+        return None
+    step = entry.get("step")
+    if not isinstance(step, int) or isinstance(step, bool):
+        return None
+    return step, {name: number for name, value in entry["data"].items() if (number := _number(value)) is not None}
+
+
+def _number(value: object) -> float | None:
+    if value is None:  # verl's logger writes NaN and infinity as null
+        return math.nan
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    try:
+        number = float(value)
+    except OverflowError:
+        return math.nan
+    return number if math.isfinite(number) else math.nan
+
+
+def _read_tensorboard(event_files: Sequence[Path]) -> MetricLog:
+    # It says at length that TensorFlow is not installed, which is not needed here.
+    logging.getLogger("tensorboard").setLevel(logging.ERROR)
+    from tensorboard.backend.event_processing.event_accumulator import SCALARS, EventAccumulator
+
+    folders = sorted({file.parent for file in event_files})
+    steps: dict[int, dict[str, float]] = {}
+    for folder in folders:
+        # One accumulator a folder: it joins the files of several attempts and drops what a restart has undone.
+        accumulator = EventAccumulator(str(folder), size_guidance={SCALARS: 0})
+        accumulator.Reload()
+        for name in accumulator.Tags()[SCALARS]:
+            for event in accumulator.Scalars(name):
+                value = _number(float(event.value))
+                steps.setdefault(event.step, {})[name] = math.nan if value is None else value
+    if not steps:
+        raise ReportInputError(f"{folders[0]}: the tensorboard event files hold no scalars")
+    gaps = [f"{len(folders)} folders of tensorboard event files were joined"] if len(folders) > 1 else []
+    return MetricLog(dict(sorted(steps.items())), tuple(event_files), tuple(gaps))
+
+
+def _step_range(steps: Sequence[int]) -> str:
+    return f"step {steps[0]}" if len(steps) == 1 else f"{len(steps)} steps ({steps[0]} to {steps[-1]})"

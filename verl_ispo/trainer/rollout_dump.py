@@ -1,0 +1,327 @@
+"""What the trainer writes down for ``verl-ispo report`` when ``algorithm.ispo.dump_dir`` is set (format 1, all ours).
+
+::
+
+    DUMP_DIR/run.json                        versions, seeds, config of the last start
+    DUMP_DIR/outcomes/step_000001_0.jsonl    every step: one line a prompt
+    DUMP_DIR/rollouts/step_000001_0.jsonl    step 1 and every dump_every-th: one line a prompt with all its rollouts
+
+A file is named by step and by local update, which is 0 unless ``parameter_sync_step`` makes several a step. It is
+written beside its place and moved there whole, so that a reader never sees half of one, and a step that a resumed run
+repeats replaces its file.
+
+A line of ``outcomes`` has ``format``, ``step``, ``local_update``, ``prompt_id``, ``uid``, ``rollouts`` and ``right``
+(how many of them are). ``prompt_id`` is a hash of the prompt's token ids: the same prompt has the same one at every
+step and in every run with that tokenizer and template. ``uid`` is verl's, new each time a prompt is drawn.
+
+A line of ``rollouts`` has of these ``format``, ``step``, ``local_update``, ``prompt_id`` and ``uid``, and
+
+- ``outcome``: ``all_wrong``, ``mixed`` or ``all_right``; ``prompt_text``; ``ground_truth`` (`null` if there is none);
+- ``estimator``: verl's ``adv_estimator`` (only under ``ispo`` is the composite trained on); ``config``: the maths'
+  settings;
+- ``rollouts``: one object each, with
+    - ``key``; one entry a response token in ``token_ids``, ``token_texts``, ``response_mask`` (0: not written by the
+      policy), ``log_prob``, ``ref_log_prob``, ``entropy`` (nats, six decimals; `null` if not finite);
+    - ``entropy_filter``, ``drift_filter``, ``critical``: positions of the tokens that belong;
+    - ``lead_in_start``, ``answer_start``, ``answer_end`` (one past), all `null` without an answer;
+      ``answer_log_prob`` and ``ablated_answer_log_prob``: the answer's tokens with the trace and without it;
+    - ``score``, ``correct``, ``ifd`` (nats a token), ``token_reward``; ``parts``: ``outcome``, ``ifd`` and ``token`` as
+      they are weighted into eq. 8; ``composite``: their sum; ``training_reward``: what the advantage was computed from,
+      after guards (and the score alone under another estimator); ``advantage``.
+
+A token's text is that of the token alone; where a character is spread over several tokens, the last of them holds it.
+Size: 40 to 80 bytes a token (the shorter the responses, the more), so 4 prompts x 8 rollouts x 2000 tokens are some
+3 MB a dumped step.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import math
+import platform
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from verl_ispo.atomic_file import write_text
+from verl_ispo.config.ispo_config import ISPOConfig
+from verl_ispo.config.rollout_dump_config import RolloutDumpConfig
+from verl_ispo.signals.diagnostics import ObservedBatch
+
+DUMP_FORMAT = 1
+VERSIONED_PACKAGES = ("verl", "verl_ispo", "torch", "transformers", "ray", "TransferQueue", "vllm", "sglang")
+OUTCOMES = ("all_wrong", "mixed", "all_right")
+
+# The fields of a rollout that the signals do not keep.
+ROLLOUT_FIELDS = ["prompts", "responses", "response_mask", "old_log_probs", "ref_log_prob", "entropy", "reward_model"]
+
+_DECIMALS = 6
+# A UTF-8 character has at most four bytes; a run of more undecodable tokens than this is no character.
+_MAX_TOKENS_A_CHARACTER = 4
+_SECRET_KEY = re.compile(r"token$|secret|password|api_?key|credential", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class StepToDump:
+    """One local update of the trainer, padding rows left out.
+
+    Attributes:
+        step: verl's ``global_steps``, from 1.
+        local_update: place among the local updates of the step, from 0.
+        estimator: verl's ``adv_estimator``.
+        keys: verl's key of each rollout, ``{uid}_{session}_{output}``.
+        observed: signals and rewards of the batch.
+        advantage: `(batch,)`, one number a rollout.
+        fetch: from row numbers and field names to those rows' stored fields.
+    """
+
+    step: int
+    local_update: int
+    estimator: str
+    keys: Sequence[str]
+    observed: ObservedBatch
+    advantage: torch.Tensor
+    fetch: Callable[[Sequence[int], list[str]], Any]
+
+
+def describe_run(dump: RolloutDumpConfig, config: DictConfig) -> None:
+    """Write ``run.json``, before training starts, so that a folder that cannot be written stops the run at once.
+
+    Ray's own settings are left out, and values whose key looks like a secret's are masked.
+
+    Raises:
+        ValueError: ``dump_dir`` cannot be written.
+    """
+    settings = OmegaConf.to_container(config, resolve=True)
+    settings.pop("ray_kwargs", None)
+    description = {
+        "format": DUMP_FORMAT,
+        "started_at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "versions": {"python": platform.python_version(), **_versions()},
+        "seeds": {
+            key: value
+            for key in ("data.seed", "actor_rollout_ref.rollout.seed", "actor_rollout_ref.actor.data_loader_seed")
+            if (value := OmegaConf.select(config, key)) is not None
+        },
+        "config": _without_secrets(settings),
+    }
+    folder = Path(dump.dump_dir)
+    try:
+        for subfolder in (folder / "outcomes", folder / "rollouts"):
+            subfolder.mkdir(parents=True, exist_ok=True)
+        write_text(folder / "run.json", [json.dumps(description, indent=1, default=str), "\n"])
+    except OSError as error:
+        raise ValueError(
+            f"algorithm.ispo.dump_dir={dump.dump_dir} cannot be written on {platform.node()}: {error}. "
+            "Set another folder, or null for no dump."
+        ) from error
+
+
+def dump_step(dump: RolloutDumpConfig, ispo_config: ISPOConfig, tokenizer: Any, update: StepToDump) -> None:
+    """Write the outcomes of one update, and at every ``dump_every``-th step the rollouts of a few prompts.
+
+    Args:
+        dump (`RolloutDumpConfig`): with ``dump_dir`` set.
+        ispo_config (`ISPOConfig`): the maths' settings, written along.
+        tokenizer: has ``decode``.
+        update (`StepToDump`).
+
+    Raises:
+        OSError: the folder cannot be written; no half file is left under the file's own name.
+    """
+    members = _rows_by_group(update.observed)
+    first_rows = [rows[0] for rows in members]
+    prompts = update.fetch(first_rows, ["prompts"])["prompts"].unbind()
+    prompt_ids = [hash_prompt(prompt.tolist()) for prompt in prompts]
+    correct = update.observed.correct
+    heads = [
+        {
+            "format": DUMP_FORMAT,
+            "step": update.step,
+            "local_update": update.local_update,
+            "prompt_id": prompt_id,
+            "uid": update.keys[row].rsplit("_", 2)[0],
+        }
+        for prompt_id, row in zip(prompt_ids, first_rows, strict=True)
+    ]
+    file_name = f"step_{update.step:06d}_{update.local_update}.jsonl"
+    right = [int(correct[rows].sum()) for rows in members]
+    outcome_lines = [
+        json.dumps({**head, "rollouts": len(rows), "right": count}) + "\n"
+        for head, rows, count in zip(heads, members, right, strict=True)
+    ]
+    write_text(Path(dump.dump_dir) / "outcomes" / file_name, outcome_lines)
+    if not dump.dumps_rollouts_at(update.step):
+        return
+    outcomes = [
+        OUTCOMES[0] if count == 0 else OUTCOMES[2] if count == len(rows) else OUTCOMES[1]
+        for rows, count in zip(members, right, strict=True)
+    ]
+    lines = (
+        _group_line({**heads[group], "outcome": outcomes[group]}, members[group], ispo_config, tokenizer, update)
+        for group in choose_groups(outcomes, prompt_ids, dump.dump_groups)
+    )
+    write_text(Path(dump.dump_dir) / "rollouts" / file_name, lines)
+
+
+def hash_prompt(prompt_token_ids: Sequence[int]) -> str:
+    """Name of a prompt, from its token ids: 16 hexadecimal digits of SHA-256."""
+    return hashlib.sha256(",".join(map(str, prompt_token_ids)).encode()).hexdigest()[:16]
+
+
+def choose_groups(outcomes: Sequence[str], prompt_ids: Sequence[str], count: int) -> list[int]:
+    """Which groups to dump: the first all-wrong, mixed and all-right one, then the others, in order of prompt id.
+
+    Args:
+        outcomes (`Sequence[str]`): of each group, one of `OUTCOMES`.
+        prompt_ids (`Sequence[str]`): of each group; batches come in an order of chance, so places in one say nothing.
+        count (`int`): how many to choose at most.
+
+    Returns:
+        `list[int]` of places.
+    """
+    order = sorted(range(len(outcomes)), key=lambda group: (prompt_ids[group], group))
+    first_of_each = [next((group for group in order if outcomes[group] == outcome), None) for outcome in OUTCOMES]
+    chosen = [group for group in first_of_each if group is not None]
+    return [*chosen, *(group for group in order if group not in chosen)][:count]
+
+
+def token_texts(token_ids: Sequence[int], decode: Callable[[list[int]], str]) -> list[str]:
+    """Text of each token; a character spread over several tokens is the text of the last of them.
+
+    Args:
+        token_ids (`Sequence[int]`).
+        decode (`Callable`): from token ids to text, with U+FFFD where bytes are no character.
+    """
+    texts = [""] * len(token_ids)
+    pending: list[int] = []
+    for place, token_id in enumerate(token_ids):
+        pending.append(token_id)
+        text = decode(pending)
+        if "\ufffd" not in text or len(pending) == _MAX_TOKENS_A_CHARACTER:
+            texts[place] = text
+            pending = []
+    if pending:
+        texts[-1] = decode(pending)
+    return texts
+
+
+def _group_line(
+    head: Mapping[str, Any], rows: Sequence[int], ispo_config: ISPOConfig, tokenizer: Any, update: StepToDump
+) -> str:
+    data = update.fetch(rows, ROLLOUT_FIELDS)
+    columns = {
+        name: data[name].unbind() for name in ("responses", "response_mask", "old_log_probs", "ref_log_prob", "entropy")
+    }
+
+    def decode(ids: list[int]) -> str:
+        return tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+
+    rollouts = [
+        {
+            "key": update.keys[row],
+            **_token_columns({name: column[place] for name, column in columns.items()}, decode),
+            **_signals(row, update, ispo_config),
+        }
+        for place, row in enumerate(rows)
+    ]
+    line = {
+        **head,
+        "prompt_text": decode(data["prompts"].unbind()[0].tolist()),
+        "ground_truth": _ground_truth(data),
+        "estimator": update.estimator,
+        "config": ispo_config.to_dict(),
+        "rollouts": rollouts,
+    }
+    return json.dumps(line, allow_nan=False) + "\n"
+
+
+def _token_columns(row: Mapping[str, torch.Tensor], decode: Callable[[list[int]], str]) -> dict[str, list]:
+    token_ids = row["responses"].tolist()
+    return {
+        "token_ids": token_ids,
+        "token_texts": token_texts(token_ids, decode),
+        "response_mask": [int(value) for value in row["response_mask"].tolist()],
+        "log_prob": _rounded(row["old_log_probs"]),
+        "ref_log_prob": _rounded(row["ref_log_prob"]),
+        "entropy": _rounded(row["entropy"]),
+    }
+
+
+def _signals(row: int, update: StepToDump, ispo_config: ISPOConfig) -> dict[str, Any]:
+    observed = update.observed
+    reward, spans, correct = observed.reward, observed.spans, bool(observed.correct[row])
+    answered, answer_mask = bool(spans.found[row]), observed.answer_mask[row]
+    sign = 1.0 if correct else -1.0
+
+    def number(values: torch.Tensor) -> float | None:
+        return _rounded(values[row : row + 1])[0]
+
+    return {
+        "entropy_filter": reward.entropy_mask[row].nonzero().flatten().tolist(),
+        "drift_filter": reward.drift_mask[row].nonzero().flatten().tolist(),
+        "critical": reward.critical_mask[row].nonzero().flatten().tolist(),
+        "lead_in_start": int(spans.lead_in_start[row]) if answered else None,
+        "answer_start": int(spans.start[row]) if answered else None,
+        "answer_end": int(spans.end[row]) if answered else None,
+        "answer_log_prob": _rounded(observed.answer_log_prob[row][answer_mask]),
+        "ablated_answer_log_prob": _rounded(observed.ablated_answer_log_prob[row][answer_mask]),
+        "score": number(reward.score),
+        "correct": correct,
+        "ifd": number(reward.ifd),
+        "token_reward": number(reward.token_reward),
+        "parts": {
+            "outcome": number(reward.score),
+            "ifd": number(ispo_config.ifd_weight * sign * reward.ifd),
+            "token": number(ispo_config.token_weight * reward.token_reward),
+        },
+        "composite": number(reward.total),
+        "training_reward": number(observed.training_reward),
+        "advantage": number(update.advantage),
+    }
+
+
+def _rows_by_group(observed: ObservedBatch) -> list[list[int]]:
+    members: list[list[int]] = [[] for _ in range(observed.groups.count)]
+    for row, group in enumerate(observed.groups.ids.tolist()):
+        members[group].append(row)
+    return members
+
+
+def _ground_truth(data: Any) -> str | None:
+    if "reward_model" not in data.keys():  # noqa: SIM118 - a TensorDict iterates over rows
+        return None
+    first = next(iter(data["reward_model"]))
+    first = getattr(first, "data", first)
+    answer = first.get("ground_truth") if isinstance(first, Mapping) else None
+    return None if answer is None else str(answer)
+
+
+def _rounded(values: torch.Tensor) -> list[float | None]:
+    return [round(value, _DECIMALS) if math.isfinite(value) else None for value in values.float().tolist()]
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in VERSIONED_PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _without_secrets(settings: Any, key: str = "") -> Any:
+    if isinstance(settings, dict):
+        return {str(name): _without_secrets(value, str(name)) for name, value in settings.items()}
+    if isinstance(settings, list):
+        return [_without_secrets(value, key) for value in settings]
+    return "(masked)" if isinstance(settings, str) and settings and _SECRET_KEY.search(key) else settings
