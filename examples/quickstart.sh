@@ -3,8 +3,9 @@
 #
 #   bash examples/quickstart.sh
 #
-# Makes .venv, a tiny Qwen2 model warmed up on worked arithmetic, trains each method from that start, and prints a table
-# and the path of a picture. What is there already is used again: a second start resumes, or only prints.
+# Makes .venv, a tiny Qwen2 model warmed up on worked arithmetic, trains each method from that start, evaluates all of
+# them on held-out problems, and prints what happened, a table with intervals, and the paths of a picture and a report.
+# What is there already is used again: a second start resumes, or only prints.
 #
 #   STEPS=30          training steps of each method
 #   SEED=1            of data order and rollouts
@@ -26,10 +27,10 @@ RUNS="$OUT/levels$LEVELS-seed$SEED-steps$STEPS"
 export VERL_PLATFORM=cpu OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1 RAY_DEDUP_LOGS=0
 started_s=$SECONDS
 
-echo "== 1/4 the tiny model: a warm start on worked arithmetic"
+echo "== 1/5 the tiny model: a warm start on worked arithmetic"
 python -m verl_ispo.tiny_task.warm_start --out "$OUT/base"
 
-echo "== 2/4 the problems: $OUT/data-levels$LEVELS"
+echo "== 2/5 the problems: $OUT/data-levels$LEVELS"
 python -m verl_ispo.tiny_task.make_data --out "$OUT/data-levels$LEVELS" --levels "$LEVELS"
 
 train() {
@@ -59,6 +60,8 @@ train() {
         reward.custom_reward_function.path=pkg://verl_ispo.tiny_task.reward \
         trainer.total_training_steps="$STEPS" trainer.test_freq=10 trainer.val_before_train=true \
         trainer.save_freq=10 trainer.max_actor_ckpt_to_keep=1 \
+        'actor_rollout_ref.actor.checkpoint.save_contents=[model,optimizer,extra,hf_model]' \
+        algorithm.ispo.dump_dir="$PWD/$run/dump" hydra.run.dir="$run" \
         trainer.project_name=quickstart trainer.experiment_name="$method" \
         trainer.default_local_dir="$PWD/$run/checkpoints" \
         'trainer.logger=[console,file]' >"$run/train.$attempt.log" 2>&1 &
@@ -75,13 +78,40 @@ train() {
     touch "$run/done"
 }
 
-echo "== 3/4 training: $METHODS, $STEPS steps each (Ctrl-C is safe: a second start goes on from the last checkpoint)"
+echo "== 3/5 training: $METHODS, $STEPS steps each (Ctrl-C is safe: a second start goes on from the last checkpoint)"
 runs=()
 for method in $METHODS; do
     train "$method"
     runs+=("$RUNS/$method")
 done
 
-echo "== 4/4 what happened"
+evaluate() {
+    verl-ispo eval --model "$1" --method "$2" --base-model tiny --out "$RUNS/results/$2" "${@:3}" \
+        --benchmarks "$OUT/data-levels$LEVELS/heldout.parquet" --reward-function pkg://verl_ispo.tiny_task.reward \
+        --n 4 --temperature 1.0 --max-new-tokens 96 >"$RUNS/eval-$2.log" 2>&1 || {
+        tail -n 20 "$RUNS/eval-$2.log" >&2
+        return 1
+    }
+    echo "   $2: $RUNS/results/$2"
+}
+
+echo "== 4/5 evaluation: 300 held-out problems, greedy and 4 samples each"
+evaluate "$OUT/base" Base
+for method in $METHODS; do
+    evaluate "$RUNS/$method/checkpoints" "$method" --training-seed "$SEED"
+done
+
+echo "== 5/5 what happened"
 python -m verl_ispo.tiny_task.summary --runs "${runs[@]}" --out "$RUNS"
+results=("$RUNS/results/Base")
+for method in $METHODS; do results+=("$RUNS/results/$method"); done
+baseline=Base
+case " $METHODS " in *" grpo "*) baseline=grpo ;; esac
+verl-ispo table "${results[@]}" --out "$RUNS/table" --baseline "$baseline" --metrics pass@1_greedy avg@4 >/dev/null
+verl-ispo report "${runs[@]}" --table "$RUNS/table/scores.csv" --out "$RUNS/report" >/dev/null
+echo
+cat "$RUNS/table/table.md"
+echo
+echo "Table:  $RUNS/table/table.md"
+echo "Report: $RUNS/report/report.html (open it in a browser; it needs no network)"
 echo "took $(((SECONDS - started_s + 30) / 60)) minutes after the installation"

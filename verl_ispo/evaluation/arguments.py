@@ -98,7 +98,7 @@ def add_table_parser(commands: argparse._SubParsersAction[argparse.ArgumentParse
         "table",
         help="models x benchmarks x methods with intervals, seeds, comparisons and the paper's figures",
         description=(
-            "Puts evaluated checkpoints into tables: problems, 95 %% intervals, training seeds, paired comparisons "
+            "Puts evaluated checkpoints into tables: problems, 95 % intervals, training seeds, paired comparisons "
             "with a baseline (Holm's correction), and the paper's figures beside ours. What was not run says so. "
             "Results about different problems are refused."
         ),
