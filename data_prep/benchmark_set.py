@@ -108,10 +108,10 @@ def prepare_benchmark(
                 files = ", ".join(chosen.part.label for chosen in parts)
                 raise DataPrepError(f"{files}: {message} (rows: {counts}); pass --allow_count_mismatch to accept that")
             lines.append(f"INCOMPLETE OR DIFFERENT SET: {message}.")
-        writer = RowWriter(output, benchmark.name, split, template, meter)
-        writer.write(distinct)
         inputs = [chosen.identity() for chosen in parts]
-        return writer.publish(inputs, rows_sha256.hexdigest(), counts, card_options, lines, {})
+        with RowWriter(output, benchmark.name, split, template, meter) as writer:
+            writer.write(distinct)
+            return writer.publish(inputs, rows_sha256.hexdigest(), counts, card_options, lines, {})
 
 
 def _problem(benchmark: Benchmark, row: Row, from_solution: bool) -> Problem:

@@ -88,8 +88,7 @@ class QuestionIndex:
     def add(self, normalised: str, truth: GroundTruth) -> bool:
         """Takes a row whose question has this normalised text. Returns whether it is the first: then it survives."""
         key = digest(normalised)
-        answer = answer_key(truth)
-        answer_hash = int.from_bytes(digest(answer)[:8], "little")
+        answer_hash = _short_hash(answer_key(truth))
         survivor = self._survivors.setdefault(key, len(self._answer_hashes))
         if survivor == len(self._answer_hashes):
             self._answer_hashes.append(answer_hash)
@@ -113,7 +112,7 @@ class QuestionIndex:
 class IdRegister:
     """Finds an id that stands for two different questions: two sets glued together, or a broken column."""
 
-    _questions: dict[tuple[str, str], tuple[bytes, int]] = field(default_factory=dict)
+    _questions: dict[int, int] = field(default_factory=dict)
 
     def check(self, file: str, row: int, row_id: Any, normalised: str) -> None:
         """Takes note of a row of `file`.
@@ -123,10 +122,17 @@ class IdRegister:
         """
         if row_id is None:
             return
-        key = digest(normalised)
-        known, first_row = self._questions.setdefault((file, str(row_id)), (key, row))
-        if known != key:
+        question = _short_hash(normalised)
+        # One integer, not a tuple of two: there may be millions.
+        known, first_row = divmod(
+            self._questions.setdefault(_short_hash(f"{file}\0{row_id}"), question << 32 | row), 2**32
+        )
+        if known != question:
             raise DataPrepError(
                 f"{file}: the id {str(row_id)[:80]!r} stands for two different questions, in rows {first_row} and "
                 f"{row}; mend the file, name another --id_column, or pass --id_column none (ids are only checked)"
             )
+
+
+def _short_hash(text: str) -> int:
+    return int.from_bytes(digest(text)[:8], "little")

@@ -214,10 +214,7 @@ def _json_list_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         raise DataPrepError(
             f"{path}: a JSON list of {size_bytes / 2**30:.1f} GiB would have to be read whole; convert it to JSON lines"
         )
-    try:
-        rows = json.loads(path.read_bytes().decode("utf-8-sig"))
-    except json.JSONDecodeError as error:
-        raise DataPrepError(f"{path}, line {error.lineno}: malformed JSON ({error.msg})") from error
+    rows = _parsed_json(path.read_bytes().decode("utf-8-sig"), str(path), whole_file=True)
     for number, row in enumerate(rows, start=1):
         if not isinstance(row, dict):
             raise DataPrepError(f"{path}, item {number}: holds a {type(row).__name__}, not an object with named fields")
@@ -235,20 +232,25 @@ def _json_line_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                 )
             if not line.strip():
                 continue
+            place = f"{path}, line {number}"
             try:
-                row = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
+                text = line.decode("utf-8-sig" if number == 1 else "utf-8")
             except UnicodeDecodeError as error:
-                raise DataPrepError(f"{path}, line {number}: {_encoding_advice(error)}") from error
-            except (ValueError, RecursionError) as error:
-                reason = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
-                raise DataPrepError(
-                    f"{path}, line {number}: malformed JSON ({reason}); mend or delete the line, or copy the file again"
-                ) from error
+                raise DataPrepError(f"{place}: {_encoding_advice(error)}") from error
+            row = _parsed_json(text, place)
             if not isinstance(row, dict):
-                raise DataPrepError(
-                    f"{path}, line {number}: holds a {type(row).__name__}, not an object with named fields"
-                )
+                raise DataPrepError(f"{place}: holds a {type(row).__name__}, not an object with named fields")
             yield len(line), row
+
+
+def _parsed_json(text: str, place: str, whole_file: bool = False) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:  # malformed, numbers of thousands of digits, endless nesting
+        reason = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
+        if whole_file and isinstance(error, json.JSONDecodeError):
+            place = f"{place}, line {error.lineno}"
+        raise DataPrepError(f"{place}: malformed JSON ({reason}); mend it, or copy the file again") from error
 
 
 def _encoding_advice(error: UnicodeDecodeError) -> str:

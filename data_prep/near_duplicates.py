@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
@@ -24,9 +23,10 @@ SHINGLE_WORDS = 3
 THRESHOLD = 0.8
 BANDS = 20
 ROWS_PER_BAND = 5
-# In a larger group of candidates, each member is compared with this many at the group's start only.
-GROUP_HEAD = 20
+# Within a group of candidates, each member is compared with that many that follow it.
+NEIGHBOURS = 20
 MAX_CANDIDATE_PAIRS = 1_000_000
+PAIRS_AT_ONCE = 100_000
 
 
 @dataclass(frozen=True)
@@ -44,8 +44,8 @@ def find_near_duplicates(batches: Iterable[tuple[np.ndarray, pa.Array]], count: 
     """All proposed pairs of similarity `THRESHOLD` and above.
 
     Args:
-        batches (`Iterable[tuple[np.ndarray, pa.Array]]`): question numbers (int64) and normalised texts; read twice, so
-            it has to be a list or an object that can be iterated again.
+        batches (`Iterable[tuple[np.ndarray, pa.Array]]`): question numbers (int64) and normalised texts; read several
+            times, so it has to be a list or an object that can be iterated again.
         count (`int`): number of questions in all batches together.
 
     Questions of fewer than three words are left out.
@@ -58,14 +58,16 @@ def find_near_duplicates(batches: Iterable[tuple[np.ndarray, pa.Array]], count: 
         bands[filled : filled + len(batch_numbers)] = signatures
         filled += len(batch_numbers)
     candidates, complete = _candidate_pairs(numbers[:filled], bands[:filled])
-    wanted = np.unique(np.array(sorted(candidates), np.int64).reshape(-1))
-    shingles = _shingle_sets(batches, wanted)
+    del bands
     pairs = []
-    for first, second in sorted(candidates):
-        shared = len(np.intersect1d(shingles[first], shingles[second], assume_unique=True))
-        similarity = shared / (len(shingles[first]) + len(shingles[second]) - shared)
-        if similarity >= THRESHOLD:
-            pairs.append((first, second, round(similarity, 4)))
+    for start in range(0, len(candidates), PAIRS_AT_ONCE):
+        chunk = candidates[start : start + PAIRS_AT_ONCE]
+        shingles = _shingle_sets(batches, np.unique(chunk))
+        for first, second in chunk.tolist():
+            shared = len(np.intersect1d(shingles[first], shingles[second], assume_unique=True))
+            similarity = shared / (len(shingles[first]) + len(shingles[second]) - shared)
+            if similarity >= THRESHOLD:
+                pairs.append((first, second, round(similarity, 4)))
     return NearDuplicates(pairs, complete)
 
 
@@ -103,21 +105,22 @@ def _hash_family(count: int) -> tuple[np.ndarray, np.ndarray]:
     return state[:count] | np.uint64(1), state[count:]
 
 
-def _candidate_pairs(numbers: np.ndarray, bands: np.ndarray) -> tuple[set[tuple[int, int]], bool]:
-    pairs: set[tuple[int, int]] = set()
+def _candidate_pairs(numbers: np.ndarray, bands: np.ndarray) -> tuple[np.ndarray, bool]:
+    """Pairs (int64, shape (pairs, 2)) that agree in a band, in ascending order, and whether these are all."""
+    found = np.zeros(0, np.int64)
+    complete = True
     for band in bands.T:
-        order = np.argsort(band, kind="stable")
+        order = np.argsort(band, kind="stable")  # by number within a group
         in_order = band[order]
-        edges = np.flatnonzero(np.concatenate([[True], in_order[1:] != in_order[:-1], [True]]))
-        for start, end in pairwise(edges.tolist()):
-            if end - start < 2:
-                continue
-            group = sorted(int(number) for number in numbers[order[start:end]])
-            for place, second in enumerate(group):
-                pairs.update((first, second) for first in group[: min(place, GROUP_HEAD)])
-            if len(pairs) > MAX_CANDIDATE_PAIRS:
-                return set(sorted(pairs)[:MAX_CANDIDATE_PAIRS]), False
-    return pairs, True
+        for step in range(1, NEIGHBOURS + 1):
+            equal = np.flatnonzero(in_order[step:] == in_order[:-step])
+            if not len(equal):
+                break
+            pairs = numbers[order[equal]] << 32 | numbers[order[equal + step]]
+            found = np.union1d(found, pairs)
+            if len(found) > MAX_CANDIDATE_PAIRS:
+                found, complete = found[:MAX_CANDIDATE_PAIRS], False
+    return np.stack([found >> 32, found & 0xFFFFFFFF], axis=1), complete
 
 
 def _shingle_sets(batches: Iterable[tuple[np.ndarray, pa.Array]], wanted: np.ndarray) -> dict[int, np.ndarray]:
@@ -126,6 +129,7 @@ def _shingle_sets(batches: Iterable[tuple[np.ndarray, pa.Array]], wanted: np.nda
         places = np.flatnonzero(np.isin(numbers, wanted))
         if len(places):
             hashes, text = _shingles(normalised.take(pa.array(places)))
-            for index, place in enumerate(places):
-                sets[int(numbers[place])] = np.unique(hashes[text == index])
+            edges = np.searchsorted(text, np.arange(len(places) + 1))
+            for index, number in enumerate(numbers[places].tolist()):
+                sets[number] = np.unique(hashes[edges[index] : edges[index + 1]])
     return sets

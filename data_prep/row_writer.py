@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from array import array
 from collections import Counter
 from collections.abc import Sequence
@@ -19,7 +20,7 @@ from data_prep.sources import file_sha256
 
 
 class RowWriter:
-    """The parquet of one output while it grows.
+    """The parquet of one output while it grows; a context manager, so that a failure leaves no open writer behind.
 
     Args:
         output (`OutputFiles`): where it is written.
@@ -49,6 +50,14 @@ class RowWriter:
         self._tokens = array("q")
         self._file = output.create("parquet")
         self._writer = pq.ParquetWriter(self._file, OUTPUT_SCHEMA, compression="zstd")
+
+    def __enter__(self) -> RowWriter:
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        # After a failure the file is thrown away, and a full disk fails here once more.
+        with contextlib.suppress(OSError):
+            self._writer.close()
 
     def write(self, problems: Sequence[Problem]) -> list[Problem]:
         """Appends problems as rows; returns those that were left out as too long."""

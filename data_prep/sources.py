@@ -140,4 +140,4 @@ def _files_of_split(folder: Path, split: str | None) -> list[Path]:
 
 
 def _split_words(path: Path) -> set[str]:
-    return SPLIT_NAMES.intersection(re.split(r"[^a-z]+", str(path).lower()))
+    return SPLIT_NAMES.intersection(re.split(r"[^a-z0-9]+", str(path).lower()))

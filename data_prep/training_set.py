@@ -101,22 +101,22 @@ def prepare_training_set(options: TrainingOptions) -> Path:
         _drop_conflicts(options, index, spool, kept, findings, dropped_file)
         _drop_contaminated(options, spool, kept, findings, dropped_file)
         _report_near_duplicates(options, output, spool, kept, findings)
-        writer = RowWriter(
+        with RowWriter(
             output, options.data_source, options.split, options.template, options.meter, options.max_prompt_tokens
-        )
-        for _, problems in _with_bar(spool.problems(kept), int(kept.sum()), "writing"):
-            for problem in writer.write(problems):
-                findings.dropped["prompt too long"] += 1
-                _list_dropped(dropped_file, "prompt too long", problem, {"limit_tokens": options.max_prompt_tokens})
-        if not writer.rows:
-            raise DataPrepError(
-                f"{options.output_name}: no row is left of {rows_read} ({dict(findings.dropped)}); "
-                "check that --question_column and --answer_column are the right ones"
-            )
-        counts = _row_counts(rows_read, index, findings, writer.rows, options.keep_conflicts)
-        inputs = [chosen.identity() for chosen in options.parts]
-        rows_sha256 = index.rows_sha256.hexdigest()
-        return writer.publish(inputs, rows_sha256, counts, options.card_options, findings.notes, findings.details)
+        ) as writer:
+            for _, problems in _with_bar(spool.problems(kept), int(kept.sum()), "writing"):
+                for problem in writer.write(problems):
+                    findings.dropped["prompt too long"] += 1
+                    _list_dropped(dropped_file, "prompt too long", problem, {"limit_tokens": options.max_prompt_tokens})
+            if not writer.rows:
+                raise DataPrepError(
+                    f"{', '.join(chosen.part.label for chosen in options.parts)}: no row is left of {rows_read} "
+                    f"({dict(+findings.dropped)}); check that --question_column and --answer_column are the right ones"
+                )
+            counts = _row_counts(rows_read, index, findings, writer.rows)
+            inputs = [chosen.identity() for chosen in options.parts]
+            rows_sha256 = index.rows_sha256.hexdigest()
+            return writer.publish(inputs, rows_sha256, counts, options.card_options, findings.notes, findings.details)
 
 
 def _collect(
@@ -291,9 +291,7 @@ def _report_near_duplicates(
     }
 
 
-def _row_counts(
-    rows_read: int, index: QuestionIndex, findings: Findings, written: int, keep_conflicts: bool
-) -> dict[str, int]:
+def _row_counts(rows_read: int, index: QuestionIndex, findings: Findings, written: int) -> dict[str, int]:
     """Rows read, dropped by reason, and written. They add up, or the program is wrong."""
     counts = {"read": rows_read, "dropped: exact duplicate": index.exact_duplicates}
     counts["dropped: normalised duplicate"] = index.normalised_duplicates
