@@ -87,7 +87,7 @@ def _find(names: Sequence[str], label: str, role: str, usual: Sequence[str], giv
 
 
 def _look_up(names: Sequence[str], wanted: Sequence[str | None]) -> str | None:
-    by_lower_case = {name.lower(): name for name in reversed(names)}
+    by_lower_case = {name.lower(): name for name in names}
     for name in wanted:
         if name in names:
             return name

@@ -57,6 +57,7 @@ def test_one_question_with_two_answers_goes_with_every_copy(prepare):
         ("\\frac{1}{2}", "1/2"),
         ("1,000", "1000"),
         ("(1, 2)", "\\left(1,2\\right)"),
+        (["1", "2"], ["2", "1"]),
     ],
 )
 def test_spellings_of_one_answer_are_no_conflict(prepare, one, other):
