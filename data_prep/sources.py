@@ -35,7 +35,7 @@ class SourcePart:
         names (`list[str]`): its column paths.
         rows (`int` or `None`): number of rows, where known beforehand.
         read (`Callable`): takes column paths, yields `ColumnBatch`.
-        identity (`dict`): what the data card says about the content: name and sha256, or hub id and fingerprint.
+        identity (`dict`): what the data card says about the content: name and sha256, or hub id and revision.
     """
 
     label: str
@@ -100,7 +100,6 @@ def hub_parts(hub_id: str, config: str | None, split: str, revision: str | None 
             first_row += table.num_rows
 
     identity = {"hub_id": hub_id, "config": config, "split": split, "revision": revision}
-    identity["fingerprint"] = dataset._fingerprint
     names = arrow_column_names(dataset.features.arrow_schema)
     return [SourcePart(f"{hub_id} (split {split})", names, len(dataset), read, identity)]
 

@@ -279,6 +279,8 @@ def _report_near_duplicates(
         _write_line(file, shown)
     if options.drop_near_duplicates:
         findings.dropped["near duplicate with the same answer"] = dropped
+    if not found.complete:
+        findings.notes.append("More near-duplicate candidates than are compared; the list of pairs is not complete.")
     findings.details["near_duplicates"] = {
         "rule": (
             f"Jaccard similarity of {near_duplicates.SHINGLE_WORDS}-word runs of at least {near_duplicates.THRESHOLD}, "

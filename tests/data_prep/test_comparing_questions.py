@@ -43,7 +43,7 @@ def is_contaminated(training: list[str], benchmark: list[str], n: int, min_overl
     return share > 0 and share >= min_overlap
 
 
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
 @given(
     training=st.lists(WORDS, min_size=1, max_size=5),
     benchmark=st.lists(WORDS, min_size=1, max_size=5),

@@ -210,6 +210,16 @@ def test_near_duplicates_are_reported_and_dropped_only_on_request(prepare):
     assert dropped.card["rows"]["dropped: near duplicate with the same answer"] == 1
 
 
+def test_a_search_for_near_duplicates_that_was_cut_short_says_so(prepare, monkeypatch):
+    monkeypatch.setattr("data_prep.near_duplicates.MAX_CANDIDATE_PAIRS", 3)
+    rows = made_rows(10, first=10)
+    near = [{"question": row["question"] + " again", "answer": row["answer"]} for row in rows]
+    result = prepare([*rows, *near])
+    assert result.card["near_duplicates"]["search_complete"] is False
+    assert len(result.near_duplicates) == 3
+    assert "not complete" in result.card["notes"][-1]
+
+
 def test_long_prompts_are_dropped_by_tokens(prepare, tokenizer_path):
     rows = [*made_rows(3), {"question": problem(7) + " and so on" * 100, "answer": "1"}]
     options = ["--tokenizer", tokenizer_path, "--template", "plain"]
