@@ -26,6 +26,10 @@ INSTALL_REQUIRES = [
     "tqdm",  # progress; transformers brings it
     "pandas>=2.2",  # reading and writing the data sets
     "pyarrow>=19.0.0",  # parquet, verl's data format
+    "datasets>=3.0",  # data_prep: data sets from the hub
+    "filelock>=3.12",  # data_prep: one preparation of an output at a time
+    "jinja2>=3.1",  # data_prep: prompt templates from a file
+    "tqdm>=4.66",  # data_prep: progress bars
     "math-verify>=0.9.0,<0.10",  # symbolic equality of answers; verdicts change between minor versions
     "latex2sympy2_extended",  # math-verify's parser, called with other options; math-verify pins its version
     "sympy",  # values of parsed answers; comes with math-verify

@@ -1,0 +1,237 @@
+r"""Answers: out of their cell, judged checkable or not, and named by kind.
+
+What comes in is a cell of any type (a float, a list written as a string, a worked solution with a box); what goes out
+is text that a grader can compare. Nothing is evaluated.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import math
+import re
+from dataclasses import dataclass
+from typing import Any
+
+MAX_ANSWER_CHARS = 1000
+# An answer of more plain words than this is an explanation; no rule-based grader compares those. (Ours.)
+MAX_ANSWER_WORDS = 12
+
+PLACEHOLDERS = {
+    "", "-", "?", "...", "none", "null", "nan", "n/a", "na", "unknown", "tbd", "proof", "no answer", "not available",
+    "omitted", "see solution", "see the solution", "see above", "\\text{proof}", "\\text{none}",
+}  # fmt: skip
+
+_INTEGER = re.compile(r"[-+]?\d+|[-+]?\d{1,3}(?:(?:,|\{,\}|\\!,|,\\!)\d{3})+")
+_DECIMAL = re.compile(r"[-+]?(?:\d+\.\d*|\.\d+)")
+_FRACTION = re.compile(r"[-+]?(?:\\[dtc]?frac\s*(?:\{[-+]?\d+\}|\d)\s*(?:\{\d+\}|\d)|\d+\s*/\s*\d+)")
+_PERCENTAGE = re.compile(r"[-+]?[\d.,]+\s*\\?%")
+_CHOICE = re.compile(r"\(?[A-Z]\)?|\\text(?:bf)?\{\(?[A-Z]\)?\}")
+_TEXT = re.compile(r"\\(?:text|mathrm|textbf|mbox)\{[^{}]*\}|[A-Za-z]{3,}(?:[ '-][A-Za-z]+)*")
+
+
+@dataclass(frozen=True)
+class GroundTruth:
+    """What the grader needs to know about a right answer.
+
+    Attributes:
+        text (`str`): the answer; for several answers a JSON list of strings.
+        answer_type (`str`): integer, decimal, fraction, percentage, expression, equation, tuple, interval, set, matrix,
+            choice, boolean, text, or mixed for several answers of different kinds.
+        multiple_answers (`bool`): `text` is a JSON list.
+        unit (`str`): as published, empty if none.
+        tolerance (`str`): greatest accepted deviation, as published, empty if none.
+    """
+
+    text: str
+    answer_type: str
+    multiple_answers: bool = False
+    unit: str = ""
+    tolerance: str = ""
+
+
+def answer_strings(cell: Any, from_solution: bool = False) -> list[str]:
+    r"""The answer or answers in a cell, as text without surrounding math delimiters; empty if there is none.
+
+    A list gives one string per item, also if it is written as a string (``"['2']"``). From a worked solution the
+    content of the last ``\boxed{}`` is taken, or what follows the last ``####``.
+
+    Args:
+        cell (`Any`): the value as read.
+        from_solution (`bool`, *optional*, defaults to `False`): the column holds worked solutions; without a box,
+            text of more than one line is no answer.
+    """
+    if isinstance(cell, str):
+        listed = _list_in_string(cell)
+        if listed is None:
+            text = _answer_in_text(cell, from_solution)
+            return [text] if text else []
+        cell = listed
+    if isinstance(cell, list | tuple):
+        return [text for item in cell for text in answer_strings(item)]
+    if cell is None or (isinstance(cell, float) and not math.isfinite(cell)):
+        return []
+    if isinstance(cell, float) and cell.is_integer():
+        return [str(int(cell))]
+    return [str(cell)]
+
+
+def ground_truth(
+    answers: list[str],
+    several: bool | None = None,
+    published_type: str = "",
+    unit: str = "",
+    tolerance: str = "",
+) -> GroundTruth:
+    """Puts answers into the form that is written.
+
+    Args:
+        answers (`list[str]`): from `answer_strings`.
+        several (`bool`, *optional*): whether there are several answers; by default, whether more than one is given.
+        published_type (`str`, *optional*): OlympiadBench's ``answer_type``; it tells an interval from a pair.
+        unit, tolerance (`str`, *optional*): as published.
+    """
+    several = len(answers) > 1 if several is None else several
+    if not several:
+        text = answers[0] if len(answers) == 1 else ", ".join(answers)
+        return GroundTruth(text, answer_type(text, published_type), False, unit, tolerance)
+    kinds = {answer_type(answer, published_type) for answer in answers}
+    kind = kinds.pop() if len(kinds) == 1 else "mixed"
+    return GroundTruth(json.dumps(answers, ensure_ascii=False), kind, True, unit, tolerance)
+
+
+def uncheckable_reason(answers: list[str]) -> str | None:
+    """Why no grader can check these answers, or `None` if one can.
+
+    The reasons: no answer, placeholder, too long, image, prose.
+    """
+    if not answers:
+        return "no answer"
+    for answer in answers:
+        if answer.lower().rstrip(".") in PLACEHOLDERS:
+            return "placeholder"
+        if len(answer) > MAX_ANSWER_CHARS:
+            return "too long"
+        if "![" in answer or "\\includegraphics" in answer or "<image>" in answer:
+            return "image"
+        if len(re.findall(r"(?<![\\A-Za-z])[A-Za-z]{2,}", re.sub(r"\$[^$]*\$", " ", answer))) > MAX_ANSWER_WORDS:
+            return "prose"
+    return None
+
+
+def answer_type(text: str, published_type: str = "") -> str:
+    """Kind of one answer by its form; see `GroundTruth` for the names."""
+    text = strip_math_delimiters(text)
+    for kind, pattern in (
+        ("integer", _INTEGER),
+        ("decimal", _DECIMAL),
+        ("fraction", _FRACTION),
+        ("percentage", _PERCENTAGE),
+    ):
+        if pattern.fullmatch(text):
+            return kind
+    if text.lower() in ("yes", "no", "true", "false") or re.fullmatch(r"(?i)\\text\{(yes|no|true|false)\}", text):
+        return "boolean"
+    if _CHOICE.fullmatch(text):
+        return "choice"
+    if re.search(r"\\begin\{[a-z]*(?:matrix|array)\}", text):
+        return "matrix"
+    if published_type.lower() == "interval" or "\\cup" in text:
+        return "interval"
+    inside, opening, closing = _bracketed(text.replace("\\left", "").replace("\\right", ""))
+    if opening == "\\{":
+        return "set"
+    if opening and "," in inside:
+        looks_half_open = (opening, closing) != ("(", ")") or "\\infty" in inside
+        return "interval" if looks_half_open and len(split_answers(inside)) == 2 else "tuple"
+    if _TEXT.fullmatch(text):
+        return "text"
+    if re.search(r"(?<![<>!:])=|\\(?:le|ge|lt|gt|neq|leq|geq|in)\b|[<>]", text):
+        return "equation"
+    return "expression"
+
+
+def strip_math_delimiters(text: str) -> str:
+    r"""`text` without surrounding blanks, ``$``, ``\(``, ``\[`` and a final full stop after them."""
+    text = text.strip()
+    for opening, closing in (("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]")):
+        bare = text.rstrip(".") if text.startswith(opening) else text
+        if bare.startswith(opening) and bare.endswith(closing) and len(bare) >= len(opening) + len(closing):
+            inside = bare[len(opening) : len(bare) - len(closing)]
+            if opening not in inside and "$" not in inside:
+                return inside.strip()
+    return text
+
+
+def split_answers(text: str) -> list[str]:
+    """The answers in a comma-separated list; commas within brackets do not count, and running text is not split.
+
+    A half-open interval is kept whole, since any closing bracket closes any opening one.
+    """
+    if re.search(r"\b(?:where|with|and|for|such|any|all)\b", text):
+        return [text.strip()]
+    parts, depth, start = [], 0, 0
+    text = text.replace("$", "")
+    for index, character in enumerate(text):
+        if character in "([{":
+            depth += 1
+        elif character in ")]}":
+            depth = max(0, depth - 1)
+        elif character == "," and depth == 0:
+            parts.append(text[start:index])
+            start = index + 1
+    parts.append(text[start:])
+    return [part.strip() for part in parts if part.strip()]
+
+
+def last_boxed(text: str) -> str | None:
+    r"""Content of the last balanced ``\boxed{...}`` (``\fbox``, ``\framebox``), or `None`."""
+    # The last few are enough, and keep a text full of unclosed boxes from costing its length squared.
+    for match in reversed(list(re.finditer(r"\\(?:boxed|fbox|framebox)\s*\{", text))[-8:]):
+        depth = 1
+        for index in range(match.end(), len(text)):
+            character = text[index]
+            if character in "{}" and text[index - 1] != "\\":
+                depth += 1 if character == "{" else -1
+                if depth == 0:
+                    return text[match.end() : index]
+    return None
+
+
+def _bracketed(text: str) -> tuple[str, str, str]:
+    """What stands between a bracket at the very start and the one at the very end that closes it, and the two."""
+    if not text.startswith(("(", "[", "\\{")):
+        return "", "", ""
+    depth = 0
+    for index, character in enumerate(text):
+        depth += (character in "([{") - (character in ")]}")
+        if depth == 0 and character in ")]}":
+            if index < len(text) - 1:
+                return "", "", ""
+            edge = 2 if text.startswith("\\{") else 1
+            return text[edge:-edge], text[:edge], text[-edge:]
+    return "", "", ""
+
+
+def _answer_in_text(text: str, from_solution: bool) -> str:
+    boxed = last_boxed(text)
+    if boxed is not None:
+        return strip_math_delimiters(boxed)
+    _, marker, tail = text.rpartition("####")  # GSM8K
+    if marker:
+        return strip_math_delimiters(tail)
+    text = strip_math_delimiters(text)
+    return "" if from_solution and "\n" in text else text
+
+
+def _list_in_string(text: str) -> list[Any] | None:
+    text = text.strip()
+    if not (text.startswith(("['", '["')) and text.endswith(("']", '"]')) and len(text) <= 10 * MAX_ANSWER_CHARS):
+        return None
+    for parse in (json.loads, ast.literal_eval):  # a literal, never an expression
+        try:
+            value = parse(text)
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            continue
+        return value if isinstance(value, list) and all(isinstance(item, str | int | float) for item in value) else None
+    return None

@@ -1,0 +1,96 @@
+"""Finding the question and the answer among a file's columns, and reading their cells as text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from data_prep.errors import DataPrepError
+
+# In order of preference; compared without regard to case. A plain question comes before a prompt, which may be wrapped.
+QUESTION_NAMES = ("question", "problem", "prompt", "query", "instruction", "problem_statement")
+# `solution` last: it is a worked solution in some sets, and the bare answer in others.
+ANSWER_NAMES = (
+    "final_answer",
+    "answer",
+    "expected_answer",
+    "ground_truth",
+    "reward_model.ground_truth",
+    "label",
+    "target",
+    "gold",
+    "solution",
+)
+ID_NAMES = ("id", "unique_id", "problem_id", "question_id", "uuid", "extra_info.index", "extra_info.id")
+
+
+@dataclass(frozen=True)
+class ColumnChoice:
+    """Paths of the columns that are read; `id` is `None` where a file has none."""
+
+    question: str
+    answer: str
+    id: str | None
+
+
+def choose_columns(
+    names: Sequence[str],
+    label: str,
+    question: str | None = None,
+    answer: str | None = None,
+    id_column: str | None = None,
+) -> ColumnChoice:
+    """The columns to read from a file with the columns `names`.
+
+    Args:
+        names (`Sequence[str]`): column paths, as in ``reward_model.ground_truth``.
+        label (`str`): the file, for messages.
+        question, answer (`str`, *optional*): given by the user; looked for under the usual names otherwise.
+        id_column (`str`, *optional*): the same for the row's id; ``"none"`` says that there is none.
+
+    Raises:
+        DataPrepError: if a column is missing; the message lists those found and the flag to pass.
+    """
+    if id_column == "none":
+        row_id = None
+    else:
+        row_id = _find(names, label, "id", ID_NAMES, id_column) if id_column else _look_up(names, ID_NAMES)
+    return ColumnChoice(
+        question=_find(names, label, "question", QUESTION_NAMES, question),
+        answer=_find(names, label, "answer", ANSWER_NAMES, answer),
+        id=row_id,
+    )
+
+
+def choose_question_column(names: Sequence[str], label: str, question: str | None = None) -> str:
+    """Like `choose_columns`, for a file that needs no answers."""
+    return _find(names, label, "question", ("extra_info.question", *QUESTION_NAMES), question)
+
+
+def question_text(cell: Any) -> str | None:
+    """Text of a question cell: a string, or the last user message of a list of chat messages; else `None`."""
+    if isinstance(cell, list):
+        messages = [message for message in cell if isinstance(message, dict) and message.get("role") == "user"]
+        cell = messages[-1].get("content") if messages else None
+    if isinstance(cell, list):  # content in parts
+        cell = "".join(part.get("text") or "" for part in cell if isinstance(part, dict))
+    return cell if isinstance(cell, str) else None
+
+
+def _find(names: Sequence[str], label: str, role: str, usual: Sequence[str], given: str | None) -> str:
+    found = _look_up(names, [given] if given else usual)
+    if found is None:
+        wanted = f"no column {given!r}" if given else f"no {role} column under a usual name ({', '.join(usual)})"
+        raise DataPrepError(f"{label}: {wanted}; it has {', '.join(names)}; pass --{role}_column NAME")
+    return found
+
+
+def _look_up(names: Sequence[str], wanted: Sequence[str | None]) -> str | None:
+    by_lower_case = {name.lower(): name for name in names}
+    for name in wanted:
+        if name in names:
+            return name
+        if name is not None and name.lower() in by_lower_case:
+            return by_lower_case[name.lower()]
+    return None

@@ -1,0 +1,15 @@
+"""DAPO-Math-17k (arXiv 2503.14476): 1.79 million rows as published, some 17 thousand problems a hundred times each."""
+
+from __future__ import annotations
+
+from data_prep.command_line import TrainingSource, run_training_set
+
+SOURCE = TrainingSource(
+    name="dapo_math",
+    title="Prepare DAPO-Math-17k for verl: question unwrapped, duplicates, conflicts and benchmark questions out. "
+    "Writes dapo_math.parquet, a data card, and lists of dropped rows and near duplicates.",
+    hub_id="BytedTsinghua-SIA/DAPO-Math-17k",
+)
+
+if __name__ == "__main__":
+    raise SystemExit(run_training_set(SOURCE))

@@ -1,0 +1,184 @@
+r"""Which training questions overlap with benchmark questions.
+
+Both sides are compared as words (`text_normalisation`). A training question is contaminated by a benchmark question if
+
+1. they share runs of `n` words (13 by default, as in GPT-3, arXiv 2005.14165, appendix C), and these runs together
+   cover at least `min_overlap` (half by default) of the words of one of the two, or
+2. the benchmark question is shorter than `n` words and the training question contains all of it in order. One of fewer
+   than `MIN_CONTAINED_WORDS` words has to be the whole training question.
+
+The covered share is what tells a source from a formula: "m and n are relatively prime positive integers, find m + n"
+ends many AIME problems. Qwen2.5-Math (arXiv 2409.12122) asks for a long common subsequence to the same end. The half
+is ours. ``min_overlap = 0`` is GPT-3's rule: any shared run.
+
+Translations, rewordings that break every run, and problems with other numbers are not found.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from data_prep.columns import choose_question_column, question_text
+from data_prep.errors import DataPrepError
+from data_prep.prompt_templates import unwrap_dapo
+from data_prep.sources import local_parts
+from data_prep.text_normalisation import ngram_hashes, normalised_texts, word_hashes, word_lists
+
+BENCHMARK_NAMES = ("aime24", "aime25", "amc23", "math500", "olympiadbench")
+DEFAULT_NGRAM_WORDS = 13
+MIN_CONTAINED_WORDS = 5
+DEFAULT_MIN_OVERLAP = 0.5
+
+
+@dataclass(frozen=True)
+class BenchmarkQuestions:
+    """The questions of one benchmark, and where they came from."""
+
+    name: str
+    questions: list[str]
+    identity: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Match:
+    """A training question that shares a run with a benchmark question.
+
+    Attributes:
+        text (`int`): place of the training question among those asked about.
+        benchmark (`str`), benchmark_question (`str`): the problem that it overlaps with most.
+        overlap (`float`): share of the words of one of the two that shared runs cover, the larger of both shares.
+        shared_words (`str`): the first run that both hold.
+        contaminated (`bool`): whether that is enough.
+    """
+
+    text: int
+    benchmark: str
+    benchmark_question: str
+    overlap: float
+    shared_words: str
+    contaminated: bool
+
+
+def load_benchmarks(save_dir: Path, files: Sequence[Path]) -> list[BenchmarkQuestions]:
+    """The benchmarks prepared in `save_dir` and those in `files`; a file takes the place of a prepared one of its name.
+
+    A prepared file is known by its ``data_source`` column, any other one by its name without the ending.
+
+    Raises:
+        DataPrepError: if a file cannot be read or holds no question.
+    """
+    prepared = [save_dir / f"{name}.parquet" for name in BENCHMARK_NAMES if (save_dir / f"{name}.parquet").is_file()]
+    by_name = {}
+    for path in [*prepared, *files]:
+        for part in local_parts(path):
+            column = choose_question_column(part.names, part.label)
+            is_prepared = "data_source" in part.names and "extra_info.question" in part.names
+            columns = [column, "data_source"] if is_prepared else [column]
+            questions, name = [], path.stem
+            for batch in part.read(columns):
+                questions.extend(question_text(cell) for cell in batch.columns[0])
+                if is_prepared:
+                    name = batch.columns[1][0]
+            questions = [unwrap_dapo(question)[0].strip() for question in questions if question]
+            if not questions:
+                raise DataPrepError(f"{part.label}: no question found to decontaminate against")
+            by_name[name] = BenchmarkQuestions(name, questions, part.identity)
+    return [by_name[name] for name in sorted(by_name)]
+
+
+@dataclass(frozen=True)
+class _Run:
+    """A run of words in a benchmark question: the question's number and the place of the run's first word."""
+
+    question: int
+    place: int
+
+
+class BenchmarkIndex:
+    """Runs of words of all benchmark questions, for looking up many training questions at once.
+
+    Args:
+        benchmarks (`Sequence[BenchmarkQuestions]`): what to compare with.
+        n (`int`, *optional*, defaults to 13): words in a run.
+        min_overlap (`float`, *optional*, defaults to 0.5): share of words that shared runs have to cover.
+    """
+
+    def __init__(
+        self,
+        benchmarks: Sequence[BenchmarkQuestions],
+        n: int = DEFAULT_NGRAM_WORDS,
+        min_overlap: float = DEFAULT_MIN_OVERLAP,
+    ) -> None:
+        self.n = n
+        self.min_overlap = min_overlap
+        sources: dict[str, tuple[str, str]] = {}  # by normalised text: benchmark name and question
+        for benchmark in benchmarks:
+            texts = normalised_texts(benchmark.questions).to_pylist()
+            for text, question in zip(texts, benchmark.questions, strict=True):
+                sources.setdefault(text, (benchmark.name, question))
+        self.sources = list(sources.values())
+        lists = word_lists(pa.array(list(sources), pa.string()))
+        self.words: list[list[str]] = lists.to_pylist()
+        hashes, offsets = word_hashes(lists)
+        self._lookups: dict[int, dict[int, list[_Run]]] = {}
+        lengths = np.minimum(np.diff(offsets), n)  # of the runs that a question is looked up by
+        for length in np.unique(lengths).tolist():
+            lookup = self._lookups.setdefault(length, {})
+            runs, questions, places = ngram_hashes(hashes, offsets, length)
+            usable = lengths[questions] == length
+            for run, question, place in zip(
+                runs[usable].tolist(), questions[usable].tolist(), places[usable].tolist(), strict=True
+            ):
+                lookup.setdefault(run, []).append(_Run(question, place))
+        self._known = {length: np.array(sorted(lookup), np.uint64) for length, lookup in self._lookups.items()}
+
+    def matches(self, normalised: pa.Array) -> list[Match]:
+        """Those among training questions, given by their normalised texts, that share a run with a benchmark question.
+
+        There is at most one match for each; where several benchmark questions match, the one with the largest overlap
+        is named, the first of equals.
+        """
+        lists = word_lists(normalised)
+        hashes, offsets = word_hashes(lists)
+        words_of: dict[int, list[str]] = {}
+        shared: dict[int, dict[int, list[tuple[int, int, int]]]] = {}
+        for length, lookup in self._lookups.items():
+            runs, texts, places = ngram_hashes(hashes, offsets, length)
+            for position in np.flatnonzero(np.isin(runs, self._known[length])).tolist():
+                text, place = int(texts[position]), int(places[position])
+                if text not in words_of:
+                    words_of[text] = lists[text].as_py()
+                run = words_of[text][place : place + length]
+                for known in lookup[int(runs[position])]:
+                    # Equal hashes only propose; equal words decide.
+                    if self.words[known.question][known.place : known.place + length] == run:
+                        spans = shared.setdefault(text, {}).setdefault(known.question, [])
+                        spans.append((place, known.place, length))
+        found = []
+        for text in sorted(shared):
+            candidates = [
+                self._match(text, words_of[text], question, spans) for question, spans in sorted(shared[text].items())
+            ]
+            found.append(max(candidates, key=lambda match: (match.contaminated, match.overlap)))
+        return found
+
+    def _match(self, text: int, words: list[str], question: int, spans: list[tuple[int, int, int]]) -> Match:
+        in_training = {place + step for place, _, length in spans for step in range(length)}
+        in_benchmark = {place + step for _, place, length in spans for step in range(length)}
+        benchmark_words = self.words[question]
+        overlap = max(len(in_training) / len(words), len(in_benchmark) / len(benchmark_words))
+        too_short = len(benchmark_words) < MIN_CONTAINED_WORDS and len(words) > len(benchmark_words)
+        place, _, length = spans[0]
+        return Match(
+            text,
+            *self.sources[question],
+            overlap=round(overlap, 3),
+            shared_words=" ".join(words[place : place + length]),
+            contaminated=overlap >= self.min_overlap and not too_short,
+        )

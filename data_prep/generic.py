@@ -1,0 +1,14 @@
+"""Any local file with a question and an answer column, as a training set."""
+
+from __future__ import annotations
+
+from data_prep.command_line import TrainingSource, run_training_set
+
+SOURCE = TrainingSource(
+    name=None,
+    title="Prepare any local problems with answers for verl: duplicates, conflicts, uncheckable answers and benchmark "
+    "questions out. Writes NAME.parquet, a data card, and lists of dropped rows and near duplicates.",
+)
+
+if __name__ == "__main__":
+    raise SystemExit(run_training_set(SOURCE))

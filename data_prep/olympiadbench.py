@@ -1,0 +1,52 @@
+"""OlympiadBench (arXiv 2402.14008): the English, text-only, open-ended mathematics problems.
+
+675 of them are evaluated in the literature (the copy of Qwen2.5-Math, on the hub as math-ai/olympiadbench); the
+authors' own hub copy, Hothan/OlympiadBench, configuration OE_TO_maths_en_COMP, lists 674. The full set may be given
+too: rows of other languages, subjects, modalities and question types are left out where the columns tell them apart.
+"""
+
+from __future__ import annotations
+
+from data_prep.answer_kinds import GroundTruth, ground_truth, split_answers
+from data_prep.benchmark_set import Benchmark, Extras
+from data_prep.command_line import run_benchmark
+
+_WANTED = {
+    "language": ("english", "en"),
+    "subject": ("math", "maths", "mathematics"),
+    "modality": ("text-only", "text"),
+    "question_type": ("open-ended", "oe"),
+}
+
+
+def is_wanted(extras: Extras) -> bool:
+    """Whether no column says that the row belongs to another part of OlympiadBench."""
+    return all(str(extras.get(name) or wanted[0]).lower() in wanted for name, wanted in _WANTED.items())
+
+
+def olympiad_truth(answers: list[str], extras: Extras) -> GroundTruth:
+    """Ground truth with OlympiadBench's multiple answers, unit and tolerance (its column ``error``)."""
+    several = str(extras.get("is_multiple_answer")).lower() == "true"
+    if several:
+        answers = [part for answer in answers for part in split_answers(answer)]
+    return ground_truth(
+        answers,
+        several=several,
+        published_type=str(extras.get("answer_type") or ""),
+        unit=str(extras.get("unit") or "").strip(),
+        tolerance=str(extras.get("error") or "").strip(),
+    )
+
+
+BENCHMARK = Benchmark(
+    name="olympiadbench",
+    title="OlympiadBench, English text-only open-ended mathematics",
+    hub_id="math-ai/olympiadbench",
+    expected_count=675,
+    extra_columns=("is_multiple_answer", "answer_type", "unit", "error", *_WANTED),
+    keep=is_wanted,
+    truth=olympiad_truth,
+)
+
+if __name__ == "__main__":
+    raise SystemExit(run_benchmark(BENCHMARK))

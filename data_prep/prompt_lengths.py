@@ -1,0 +1,43 @@
+"""Length of prompts in tokens, counted the way verl counts them: chat template applied, generation prompt added."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from data_prep.errors import DataPrepError
+from data_prep.prompt_templates import Message
+
+
+@dataclass(frozen=True)
+class PromptMeter:
+    """A tokenizer with its chat template."""
+
+    tokenizer: Any
+
+    def token_counts(self, prompts: list[list[Message]]) -> list[int]:
+        """Tokens of each prompt, what ``apply_chat_template(..., add_generation_prompt=True)`` gives."""
+        if not prompts:
+            return []
+        texts = self.tokenizer.apply_chat_template(prompts, add_generation_prompt=True, tokenize=False)
+        return [len(ids) for ids in self.tokenizer(texts, add_special_tokens=False)["input_ids"]]
+
+
+def load_prompt_meter(name_or_path: str) -> PromptMeter:
+    """The tokenizer in a local folder, or of a model on the hub.
+
+    Raises:
+        DataPrepError: if it cannot be loaded or has no chat template, which verl needs too.
+    """
+    from transformers import AutoTokenizer  # takes seconds, and only the length filter needs it
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name_or_path)
+    except Exception as error:  # a dozen unrelated types, by what is missing
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise DataPrepError(
+            f"--tokenizer {name_or_path}: cannot be loaded ({reason}); pass a local folder or a model's hub id"
+        ) from error
+    if not tokenizer.chat_template:
+        raise DataPrepError(f"--tokenizer {name_or_path}: has no chat template, which verl applies to every prompt")
+    return PromptMeter(tokenizer)

@@ -1,0 +1,105 @@
+"""Rows of all parts of a source, with their columns chosen, as problems."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tqdm import tqdm
+
+from data_prep.columns import ColumnChoice, choose_columns
+from data_prep.errors import DataPrepError
+from data_prep.sources import SourcePart
+
+# Longer than any problem a person wrote, and far beyond every prompt limit. (Ours.)
+MAX_QUESTION_CHARS = 32_768
+
+
+@dataclass(frozen=True)
+class ColumnOptions:
+    """Column names that the user gave; `None` where they are to be found."""
+
+    question: str | None = None
+    answer: str | None = None
+    id: str | None = None
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row as read: its place, and the cells of question, answer, id and any extra columns asked for."""
+
+    file: str
+    number: int
+    question: Any
+    answer: Any
+    id: Any
+    extras: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class ChosenPart:
+    """A part of the source and the columns to read from it."""
+
+    part: SourcePart
+    columns: ColumnChoice
+    extras: list[str]
+
+    @property
+    def from_solution(self) -> bool:
+        """Whether the answer has to be taken out of a worked solution."""
+        return self.columns.answer.lower().endswith("solution")
+
+    def identity(self) -> dict[str, Any]:
+        """What the data card says about this input."""
+        return {**self.part.identity, "columns": dict(vars(self.columns))}
+
+
+def choose_parts(
+    parts: Sequence[SourcePart], options: ColumnOptions, extra_columns: Sequence[str] = ()
+) -> list[ChosenPart]:
+    """Chooses the columns of every part before the first row is read.
+
+    Raises:
+        DataPrepError: if a part lacks one.
+    """
+    return [
+        ChosenPart(
+            part,
+            choose_columns(part.names, part.label, options.question, options.answer, options.id),
+            [name for name in extra_columns if name in part.names],
+        )
+        for part in parts
+    ]
+
+
+def read_rows(chosen: ChosenPart, progress: tqdm) -> Iterator[list[Row]]:
+    """Batches of rows of one part.
+
+    Raises:
+        DataPrepError: if the part has no rows.
+    """
+    columns = chosen.columns
+    paths = [columns.question, columns.answer, *([columns.id] if columns.id else []), *chosen.extras]
+    rows_read = 0
+    for batch in chosen.part.read(paths):
+        questions, answers, *others = batch.columns
+        ids = others.pop(0) if columns.id else [None] * len(batch)
+        extras = zip(*others, strict=True) if others else ((),) * len(batch)
+        yield [
+            Row(chosen.part.label, number, question, answer, row_id, dict(zip(chosen.extras, values, strict=True)))
+            for number, (question, answer, row_id, values) in enumerate(
+                zip(questions, answers, ids, extras, strict=True), start=batch.first_row
+            )
+        ]
+        rows_read += len(batch)
+        progress.update(len(batch))
+    if not rows_read:
+        raise DataPrepError(f"{chosen.part.label}: holds no rows")
+
+
+def reading_progress(parts: Sequence[SourcePart]) -> tqdm:
+    """A bar over all rows of `parts`; shown on terminals only."""
+    known = [part.rows for part in parts]
+    total = sum(known) if all(rows is not None for rows in known) else None
+    return tqdm(total=total, desc="reading", unit="row", unit_scale=True, disable=None)

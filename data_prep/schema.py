@@ -1,0 +1,89 @@
+"""The rows that verl reads: one Arrow schema for every data set.
+
+``prompt``, ``data_source``, ``ability``, ``reward_model`` and ``extra_info`` are the columns that verl's
+``RLHFDataset`` and reward managers look for (https://verl.readthedocs.io/en/latest/preparation/prepare_data.html).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from data_prep.answer_kinds import GroundTruth
+from data_prep.prompt_templates import PromptTemplate
+from data_prep.text_normalisation import digest
+
+OUTPUT_SCHEMA = pa.schema(
+    [
+        ("data_source", pa.string()),
+        ("prompt", pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))),
+        ("ability", pa.string()),
+        ("reward_model", pa.struct([("style", pa.string()), ("ground_truth", pa.string())])),
+        (
+            "extra_info",
+            pa.struct(
+                [
+                    ("id", pa.string()),
+                    ("index", pa.int64()),
+                    ("split", pa.string()),
+                    ("question", pa.string()),
+                    ("answer_type", pa.string()),
+                    ("unit", pa.string()),
+                    ("tolerance", pa.string()),
+                    ("multiple_answers", pa.bool_()),
+                ]
+            ),
+        ),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One problem on its way to a row.
+
+    Attributes:
+        question (`str`): without any prompt around it.
+        normalised (`str`): `text_normalisation.normalised_texts` of the question.
+        truth (`GroundTruth`): the right answer.
+        file (`str`), row (`int`): where it was read, for messages.
+    """
+
+    question: str
+    normalised: str
+    truth: GroundTruth
+    file: str
+    row: int
+
+
+def problem_id(data_source: str, normalised: str) -> str:
+    """An id that depends on the data source and the normalised question only, as in ``aime24-5c0c31c0b6f0b5a5``."""
+    return f"{data_source}-{digest(normalised).hex()[:16]}"
+
+
+def output_rows(
+    problems: Sequence[Problem], data_source: str, split: str, template: PromptTemplate, first_index: int
+) -> pa.RecordBatch:
+    """Rows of `OUTPUT_SCHEMA` for consecutive problems, indexed from `first_index`."""
+    rows = [
+        {
+            "data_source": data_source,
+            "prompt": template.render(problem.question),
+            "ability": "math",
+            "reward_model": {"style": "rule", "ground_truth": problem.truth.text},
+            "extra_info": {
+                "id": problem_id(data_source, problem.normalised),
+                "index": index,
+                "split": split,
+                "question": problem.question,
+                "answer_type": problem.truth.answer_type,
+                "unit": problem.truth.unit,
+                "tolerance": problem.truth.tolerance,
+                "multiple_answers": problem.truth.multiple_answers,
+            },
+        }
+        for index, problem in enumerate(problems, start=first_index)
+    ]
+    return pa.RecordBatch.from_pylist(rows, schema=OUTPUT_SCHEMA)

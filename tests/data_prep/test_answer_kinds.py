@@ -1,0 +1,174 @@
+r"""Answers out of cells of every shape that public math files have.
+
+Derivation. The shapes are those of the published files: a float (AMC), a list or a list written as a string
+(OlympiadBench), a worked solution with a box (AIME on the hub, MATH), a solution that ends in ``####`` (GSM8K), bare
+text. The grader relies on two promises: an answer is a string, and several answers are a JSON list of strings.
+
+Not exercised: whether an answer is right.
+"""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from data_prep.answer_kinds import (
+    MAX_ANSWER_CHARS,
+    answer_strings,
+    answer_type,
+    ground_truth,
+    last_boxed,
+    split_answers,
+    uncheckable_reason,
+)
+
+
+@pytest.mark.parametrize(
+    ("cell", "answers"),
+    [
+        (27.0, ["27"]),
+        (0.5, ["0.5"]),
+        (204, ["204"]),
+        ("27.0", ["27.0"]),
+        (" 025 ", ["025"]),
+        (["2"], ["2"]),
+        (["1", "2"], ["1", "2"]),
+        ("['2']", ["2"]),
+        (r"['$\\frac{1}{2}$']", [r"\frac{1}{2}"]),
+        ('["1", "2"]', ["1", "2"]),
+        ("[0, 1]", ["[0, 1]"]),
+        ("Thus $x=3$ and the answer is $\\boxed{\\frac{1}{2}}$.", [r"\frac{1}{2}"]),
+        (r"\boxed{1} or rather \boxed{2}", ["2"]),
+        ("He has 3 * 6 = 18.\n#### 1,800", ["1,800"]),
+        (r"$(-\infty, 0) \cup\{1\}$.", [r"(-\infty, 0) \cup\{1\}"]),
+        (r"\[ 7 \]", ["7"]),
+        ("$f(n)=n$, $g(n)=1$", ["$f(n)=n$, $g(n)=1$"]),
+        (True, ["True"]),
+        (None, []),
+        (float("nan"), []),
+        ("", []),
+        ("  ", []),
+        ([], []),
+        ([None], []),
+    ],
+)
+def test_answer_strings(cell, answers):
+    assert answer_strings(cell) == answers
+
+
+def test_a_solution_without_a_box_is_an_answer_only_if_short():
+    assert answer_strings("34", from_solution=True) == ["34"]
+    assert answer_strings("First,\nthen.", from_solution=True) == []
+
+
+def test_boxes_nest_and_may_be_left_open():
+    assert last_boxed(r"\boxed{\text{a}{b}\{} ") == r"\text{a}{b}\{"
+    assert last_boxed(r"\boxed{1} \boxed{2") == "1"
+    assert last_boxed("none") is None
+    assert last_boxed(r"\boxed{" * 20_000) is None  # and at once
+
+
+@settings(deadline=None)
+@given(st.text(alphabet="ab{}\\ ", max_size=20))
+def test_a_balanced_box_gives_back_its_content(text):
+    depth = 0
+    for index, character in enumerate(text):
+        escaped = index > 0 and text[index - 1] == "\\"
+        depth += (character == "{" and not escaped) - (character == "}" and not escaped)
+        if depth < 0:
+            return
+    if depth == 0 and not text.endswith("\\"):
+        assert last_boxed(f"so \\boxed{{{text}}} holds") == text
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("$(1,8,19), (2,7,13), (4,5,7)$", ["(1,8,19)", "(2,7,13)", "(4,5,7)"]),
+        ("$69$,$84$", ["69", "84"]),
+        ("$221,$8$", ["221", "8"]),
+        ("10,11,-2", ["10", "11", "-2"]),
+        ("[0,1),(2,3]", ["[0,1)", "(2,3]"]),
+        (r"$\frac{1}{2},\sqrt{x}$", [r"\frac{1}{2}", r"\sqrt{x}"]),
+        (r"$(22+8 \sqrt{6}, 1)$,$(1, 2)$", [r"(22+8 \sqrt{6}, 1)", "(1, 2)"]),
+        ("$f(x)=a x+b$, where $b$ is any integer", ["$f(x)=a x+b$, where $b$ is any integer"]),
+        ("7", ["7"]),
+    ],
+)
+def test_split_answers(text, parts):
+    assert split_answers(text) == parts
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("27", "integer"),
+        ("-1,000", "integer"),
+        ("27.5", "decimal"),
+        (r"\dfrac{1}{2}", "fraction"),
+        (r"\frac43", "fraction"),
+        ("3/4", "fraction"),
+        (r"25\%", "percentage"),
+        ("Yes", "boolean"),
+        (r"\text{(C)}", "choice"),
+        ("(0, 1)", "tuple"),
+        ("(0, 1]", "interval"),
+        ("[1, 2, 3]", "tuple"),
+        (r"(2,\infty)", "interval"),
+        (r"(0,9) \cup (9,36)", "interval"),
+        (r"\{1, 23\}", "set"),
+        (r"\begin{pmatrix} 1 \\ 2 \end{pmatrix}", "matrix"),
+        ("x = 5", "equation"),
+        (r"k \neq 1", "equation"),
+        ("(a, b) = (2, 13)", "equation"),
+        (r"\text{Evelyn}", "text"),
+        ("even", "text"),
+        ("p - q", "expression"),
+        (r"3\sqrt{13}", "expression"),
+    ],
+)
+def test_answer_type(text, kind):
+    assert answer_type(text) == kind
+
+
+def test_the_published_type_tells_an_interval_from_a_pair():
+    assert answer_type("(-1, 2)", "Interval") == "interval"
+    assert answer_type("(-1, 2)", "Tuple") == "tuple"
+
+
+@settings(deadline=None)
+@given(st.lists(st.text(min_size=1), min_size=2))
+def test_several_answers_are_a_json_list_of_strings(answers):
+    truth = ground_truth(answers)
+    assert truth.multiple_answers
+    assert json.loads(truth.text) == answers
+
+
+@pytest.mark.parametrize(
+    ("answers", "reason"),
+    [
+        ([], "no answer"),
+        (["N/A"], "placeholder"),
+        (["Proof."], "placeholder"),
+        (["1" * (MAX_ANSWER_CHARS + 1)], "too long"),
+        (["see ![figure](x.png)"], "image"),
+        (["the function grows without bound since every term of the sum is larger than its neighbour"], "prose"),
+        (["27"], None),
+        ([r"\frac{\sqrt{\sin \alpha + \cos \beta}}{\operatorname{lcm}(a, b)}"], None),
+    ],
+)
+def test_uncheckable_reason(answers, reason):
+    assert uncheckable_reason(answers) == reason
+
+
+@settings(deadline=None)
+@given(st.recursive(st.none() | st.booleans() | st.floats() | st.integers() | st.text(), st.lists, max_leaves=5))
+def test_no_cell_breaks_it(cell):
+    answers = answer_strings(cell)
+    assert all(isinstance(answer, str) and answer for answer in answers)
+    truth = ground_truth(answers)
+    assert isinstance(truth.text, str)
+    uncheckable_reason(answers)
