@@ -109,9 +109,14 @@ baseline=Base
 case " $METHODS " in *" grpo "*) baseline=grpo ;; esac
 verl-ispo table "${results[@]}" --out "$RUNS/table" --baseline "$baseline" --metrics pass@1_greedy avg@4 >/dev/null
 verl-ispo report "${runs[@]}" --table "$RUNS/table/scores.csv" --out "$RUNS/report" >/dev/null
+awk -F'|' '
+    /^## Against/ { against = 1; print "\n" substr($0, 4) " (points, 95 % interval, p after Holm over all comparisons of the table)" }
+    /^## Runs/ { exit }
+    /^## / && !against { print "\nHeld-out accuracy in %, mean over levels: " substr($0, 4) }
+    /^\| tiny/ && !against { printf "  %-15s%s\n", $3, $(NF - 1) }
+    /^\| tiny/ && against && $4 ~ /Average/ { printf "  %-15s%-16s%s%s p =%s\n", $3, $5, $7, $8, $11 }
+' "$RUNS/table/table.md"
 echo
-cat "$RUNS/table/table.md"
-echo
-echo "Table:  $RUNS/table/table.md"
+echo "Table:  $RUNS/table/table.md (by level, with every comparison)"
 echo "Report: $RUNS/report/report.html (open it in a browser; it needs no network)"
 echo "took $(((SECONDS - started_s + 30) / 60)) minutes after the installation"
