@@ -7,7 +7,7 @@
 # them on held-out problems, and prints what happened, a table with intervals, and the paths of a picture and a report.
 # What is there already is used again: a second start resumes, or only prints.
 #
-#   STEPS=30          training steps of each method
+#   STEPS=25          training steps of each method
 #   SEED=1            of data order and rollouts
 #   METHODS="grpo ispo ispo_guarded"
 #   LEVELS=1-6        difficulty mix of the training problems (1-6: many groups without a right rollout; 1-4: few)
@@ -21,7 +21,7 @@ case "${1:-}" in
 esac
 source scripts/setup_cpu.sh
 
-STEPS="${STEPS:-30}" SEED="${SEED:-1}" METHODS="${METHODS:-grpo ispo ispo_guarded}" LEVELS="${LEVELS:-1-6}"
+STEPS="${STEPS:-25}" SEED="${SEED:-1}" METHODS="${METHODS:-grpo ispo ispo_guarded}" LEVELS="${LEVELS:-1-6}"
 OUT="${OUT:-runs/quickstart}"
 RUNS="$OUT/levels$LEVELS-seed$SEED-steps$STEPS"
 export VERL_PLATFORM=cpu OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1 RAY_DEDUP_LOGS=0

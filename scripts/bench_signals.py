@@ -9,7 +9,7 @@ process of their own each. Times are of one machine and noisy; ratios of one run
 
 For the cost inside a training, read the log of any run of the CPU trainer:
 
-    python scripts/bench_signals.py --log runs/quickstart/levels1-6-seed1-steps30/ispo/metrics.1.jsonl
+    python scripts/bench_signals.py --log runs/quickstart/levels1-6-seed1-steps25/ispo/metrics.1.jsonl
 
 prints the median of every timing_s/ispo_* beside timing_s/old_log_prob, and what the ablated forward may cost: its
 share of the tokens plus a tenth of the old-log-prob pass.
