@@ -19,6 +19,7 @@ from verl_ispo.report.config_diff import Difference
 from verl_ispo.report.panels import FigureBlock
 from verl_ispo.report.rollout_view import DRIFT_BINS, ENTROPY_BINS, ShownGroup
 from verl_ispo.report.run_folder import Run
+from verl_ispo.report.score_tables import score_tables
 from verl_ispo.report.summary import KeyNumber
 from verl_ispo.report.table_file import EvaluationTable
 from verl_ispo.report.visible_text import visible
@@ -90,6 +91,7 @@ def render(content: ReportContent) -> str:
         entropy_bins=_bin_labels(ENTROPY_BINS),
         drift_bins=_bin_labels(DRIFT_BINS),
         is_number=_is_number,
+        score_tables=score_tables,
     )
     # No lone surrogate may reach the encoder; visible() has replaced those of model text.
     return html.encode("utf-8", "replace").decode("utf-8")
