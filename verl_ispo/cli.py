@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from verl_ispo.evaluation.arguments import add_eval_parser, add_table_parser, run_eval, run_table
+from verl_ispo.method_presets import add_methods_parser, run_methods
 from verl_ispo.report.arguments import add_report_parser, run_report
 
 
@@ -30,6 +31,7 @@ def build_parser() -> argparse.ArgumentParser:
     doctor.add_argument(
         "overrides", nargs="*", metavar="KEY=VALUE", help="Hydra overrides, as for python -m verl.trainer.main_ppo"
     )
+    add_methods_parser(commands)
     add_eval_parser(commands)
     add_table_parser(commands)
     add_report_parser(commands)
@@ -39,6 +41,8 @@ def build_parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit status."""
     options = build_parser().parse_args(arguments)
+    if options.command == "methods":
+        return run_methods(options)
     if options.command == "eval":
         return run_eval(options)
     if options.command == "table":

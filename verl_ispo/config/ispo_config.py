@@ -13,6 +13,8 @@ ANSWER_FORMATS = ("auto", "boxed", "answer_line")
 ALL_WRONG_MODES = ("paper", "token_only", "off", "informative")
 ALL_RIGHT_MODES = ("paper", "token_only", "off")
 MISSING_ANSWER_MODES = ("zero", "group_min")
+IFD_REFERENCES = ("none", "running_mean", "right_rollouts")
+SAME_OUTCOME_STDS = ("own", "one_success")
 
 
 class UnknownISPOKeyError(TypeError, ValueError):
@@ -62,6 +64,16 @@ class ISPOConfig:
             Ours. Clips IFD to [-max_abs_ifd, max_abs_ifd] nats a token. Off by default, as in the paper.
         exclude_answer_from_critical (`bool`, *optional*, defaults to `False`):
             Ours. Keeps the answer's tokens and the end-of-sequence token out of the entropy filter.
+        ifd_reference (`str`, *optional*, defaults to `"none"`):
+            Ours. What IFD is held against: nothing (`"none"`, the paper), its running mean by outcome, which is taken
+            off (`"running_mean"`), or the running mean of right rollouts, beyond which it counts no further
+            (`"right_rollouts"`). The means are of the steps before, so the first step is the paper's.
+        ifd_running_decay (`float`, *optional*, defaults to `0.9`):
+            Ours. Decay a step of those running means. In [0, 1).
+        same_outcome_std (`str`, *optional*, defaults to `"own"`):
+            Ours. What the advantage of a group whose outcomes are all equal is divided by: the group's own standard
+            deviation (`"own"`, the paper) or that of one success among its G rollouts, 1 / sqrt(G)
+            (`"one_success"`), so that small differences stay small.
 
     Raises:
         UnknownISPOKeyError: a key that is not listed above; the message names the nearest one.
@@ -84,6 +96,9 @@ class ISPOConfig:
     missing_answer: str = "zero"
     max_abs_ifd: float | None = None
     exclude_answer_from_critical: bool = False
+    ifd_reference: str = "none"
+    ifd_running_decay: float = 0.9
+    same_outcome_std: str = "own"
 
     def __new__(cls, *args: Any, **kwargs: Any) -> ISPOConfig:
         # Before the generated __init__, whose own TypeError could not name the nearest key.
@@ -95,6 +110,7 @@ class ISPOConfig:
             check_number(name, getattr(self, name), low=0.0)
         check_number("drift_threshold", self.drift_threshold)
         check_number("top_entropy_fraction", self.top_entropy_fraction, low=0.0, high=1.0, low_open=True)
+        check_number("ifd_running_decay", self.ifd_running_decay, low=0.0, high=1.0, high_open=True)
         if self.max_abs_ifd is not None:
             check_number("max_abs_ifd", self.max_abs_ifd, low=0.0, low_open=True)
         for name in ("symmetric_token_reward", "exclude_answer_from_critical"):
@@ -105,6 +121,8 @@ class ISPOConfig:
         _check_choice("all_wrong_groups", self.all_wrong_groups, ALL_WRONG_MODES)
         _check_choice("all_right_groups", self.all_right_groups, ALL_RIGHT_MODES)
         _check_choice("missing_answer", self.missing_answer, MISSING_ANSWER_MODES)
+        _check_choice("ifd_reference", self.ifd_reference, IFD_REFERENCES)
+        _check_choice("same_outcome_std", self.same_outcome_std, SAME_OUTCOME_STDS)
 
     @classmethod
     def from_mapping(cls, settings: Mapping[str, Any] | None) -> ISPOConfig:
@@ -126,13 +144,21 @@ def refuse_unknown_keys(settings: Iterable[str], known: Sequence[str]) -> None:
             )
 
 
-def check_number(name: str, value: Any, low: float = -math.inf, high: float = math.inf, low_open: bool = False) -> None:
+def check_number(
+    name: str,
+    value: Any,
+    low: float = -math.inf,
+    high: float = math.inf,
+    low_open: bool = False,
+    high_open: bool = False,
+) -> None:
     """Raise `ValueError`, naming key, value and range, unless the value is a finite number within it."""
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    in_range = is_number and math.isfinite(value) and low <= value <= high and not (low_open and value == low)
-    if not in_range:
+    in_range = is_number and math.isfinite(value) and low <= value <= high
+    at_open_end = in_range and ((low_open and value == low) or (high_open and value == high))
+    if not in_range or at_open_end:
         bracket = "(" if low_open or low == -math.inf else "["
-        closing = ")" if high == math.inf else "]"
+        closing = ")" if high_open or high == math.inf else "]"
         raise ValueError(f"algorithm.ispo.{name} must be a number in {bracket}{low}, {high}{closing}, got {value!r}")
 
 

@@ -10,6 +10,7 @@ from verl_ispo.config.ispo_config import ISPOConfig
 from verl_ispo.signals.checks import check_finite, check_same_shape
 from verl_ispo.signals.conditional_ifd import conditional_ifd
 from verl_ispo.signals.critical_tokens import critical_tokens, drift_filter, entropy_filter
+from verl_ispo.signals.running_ifd import RunningIFD, adjusted_ifd
 from verl_ispo.signals.token_reward import directional_token_reward
 
 
@@ -20,7 +21,8 @@ class ISPOReward:
     Attributes:
         total: R of eq. 8, `(batch,)` float32.
         score: the verifier's score as it came in, `(batch,)` float32.
-        ifd: Conditional IFD, after `max_abs_ifd` where that is set, `(batch,)` float32, nats a token.
+        measured_ifd: Conditional IFD, after `max_abs_ifd` where that is set, `(batch,)` float32, nats a token.
+        ifd: what of it enters the reward, after `ifd_reference`; the same with the paper's settings.
         token_reward: R_token, `(batch,)` float32.
         critical_mask: critical tokens, `(batch, response_length)` bool.
         entropy_mask: the entropy filter's tokens, same shape.
@@ -30,6 +32,7 @@ class ISPOReward:
 
     total: torch.Tensor
     score: torch.Tensor
+    measured_ifd: torch.Tensor
     ifd: torch.Tensor
     token_reward: torch.Tensor
     critical_mask: torch.Tensor
@@ -68,6 +71,7 @@ def compute_ispo_reward(
     answer_mask: torch.Tensor,
     config: ISPOConfig,
     entropy_candidate_mask: torch.Tensor | None = None,
+    running_ifd: RunningIFD | None = None,
 ) -> ISPOReward:
     """Both signals and the composite reward of eq. 8, each rollout by itself, detached.
 
@@ -86,6 +90,7 @@ def compute_ispo_reward(
         config (`ISPOConfig`).
         entropy_candidate_mask (`torch.Tensor` of shape `(batch, response_length)`, *optional*): the tokens that the
             entropy filter may choose; needed when `config.exclude_answer_from_critical` is set.
+        running_ifd (`RunningIFD`, *optional*): of the steps before, for `config.ifd_reference`; `None` at the first.
 
     Returns:
         `ISPOReward`.
@@ -125,9 +130,11 @@ def compute_ispo_reward(
         check_same_shape(tuple(response_mask.shape), entropy_candidate_mask=entropy_candidate_mask)
         candidates = response_mask & entropy_candidate_mask.bool()
 
-    ifd = conditional_ifd(answer_log_prob, ablated_answer_log_prob, answer_mask)
+    answer_found = answer_mask.any(dim=-1)
+    measured_ifd = conditional_ifd(answer_log_prob, ablated_answer_log_prob, answer_mask)
     if config.max_abs_ifd is not None:
-        ifd = ifd.clamp(-config.max_abs_ifd, config.max_abs_ifd)
+        measured_ifd = measured_ifd.clamp(-config.max_abs_ifd, config.max_abs_ifd)
+    ifd = adjusted_ifd(measured_ifd, correct, answer_found, running_ifd or RunningIFD(), config)
 
     entropy_mask = entropy_filter(entropy, candidates, config.top_entropy_fraction)
     drift_mask = drift_filter(log_prob, ref_log_prob, response_mask, config.drift_threshold)
@@ -149,12 +156,13 @@ def compute_ispo_reward(
     return ISPOReward(
         total=total,
         score=score,
+        measured_ifd=measured_ifd,
         ifd=ifd,
         token_reward=token_reward,
         critical_mask=critical_mask,
         entropy_mask=entropy_mask,
         drift_mask=drift_mask,
-        answer_found=answer_mask.any(dim=-1),
+        answer_found=answer_found,
     )
 
 

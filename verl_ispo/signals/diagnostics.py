@@ -73,8 +73,8 @@ def signal_metrics(batch: ObservedBatch, config: ISPOConfig) -> dict[str, float]
         metrics[f"ispo/reward/{name}/std"] = _std(part)
     for name, rows in (("correct", correct & answered), ("wrong", ~correct & answered)):
         mask = batch.answer_mask & rows.unsqueeze(-1)
-        metrics[f"ispo/ifd/{name}/mean"] = _mean(reward.ifd[rows])
-        metrics[f"ispo/ifd/{name}/std"] = _std(reward.ifd[rows])
+        metrics[f"ispo/ifd/{name}/mean"] = _mean(reward.measured_ifd[rows])
+        metrics[f"ispo/ifd/{name}/std"] = _std(reward.measured_ifd[rows])
         metrics[f"ispo/answer_length/{name}"] = _mean(batch.spans.length[rows])
         metrics[f"ispo/answer_log_prob/given_trace/{name}"] = _mean(batch.answer_log_prob[mask])
         metrics[f"ispo/answer_log_prob/ablated/{name}"] = _mean(batch.ablated_answer_log_prob[mask])
@@ -131,7 +131,7 @@ def _zero_advantage_metrics(batch: ObservedBatch) -> dict[str, float | None]:
             for how in ("amin", "amax")
         ]
         same_tokens = (extremes[0] == extremes[1]).all(dim=-1)
-    answered_ifd = torch.where(batch.spans.found, batch.reward.ifd, 0)
+    answered_ifd = torch.where(batch.spans.found, batch.reward.measured_ifd, 0)
     mean = groups.reduce(answered_ifd, "mean")[groups.ids]
     ifd_variance = groups.reduce((answered_ifd - mean) ** 2, "sum") / (groups.size - 1).clamp(min=1)
     return {

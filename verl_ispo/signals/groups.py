@@ -87,10 +87,20 @@ def _composite_under(mode: str, reward: ISPOReward, config: ISPOConfig) -> torch
     return composite_reward(reward.score, reward.ifd, reward.token_reward, plus_sign, ifd_weight, config.token_weight)
 
 
+def one_success_std(group_size: torch.Tensor) -> torch.Tensor:
+    """Unbiased standard deviation of one success among G outcomes, 1 / sqrt(G), `(count,)` (ours)."""
+    return group_size.float().rsqrt()
+
+
 def group_advantage(
-    rewards: torch.Tensor, groups: RolloutGroups, normalize_by_std: bool, min_group_std: float, epsilon: float = 1e-6
+    rewards: torch.Tensor,
+    groups: RolloutGroups,
+    normalize_by_std: bool,
+    min_group_std: float,
+    one_success_std_in: torch.Tensor | None = None,
+    epsilon: float = 1e-6,
 ) -> torch.Tensor:
-    """(R - mean) / (max(std, min_group_std) + epsilon) inside each group; the floor is ours.
+    """(R - mean) / (max(std, min_group_std) + epsilon) inside each group; floor and one-success std are ours.
 
     As in verl's GRPO the std is the unbiased one, and a group of one keeps its reward as it is.
 
@@ -99,6 +109,8 @@ def group_advantage(
         groups (`RolloutGroups`).
         normalize_by_std (`bool`): `False` leaves the division out, as in Dr.GRPO.
         min_group_std (`float`): floor under the std, in units of reward.
+        one_success_std_in (`torch.Tensor` of shape `(count,)`, bool, *optional*): groups whose std is replaced by that
+            of one success among as many rollouts.
         epsilon (`float`, *optional*, defaults to `1e-6`): as verl's.
 
     Returns:
@@ -110,5 +122,8 @@ def group_advantage(
     if not normalize_by_std:
         return centred
     variance = groups.reduce(centred**2, "sum") / (groups.size - 1).clamp(min=1)
-    std = torch.where(alone, 1.0, variance.sqrt().clamp(min=min_group_std))
+    std = variance.sqrt()
+    if one_success_std_in is not None:
+        std = torch.where(one_success_std_in, one_success_std(groups.size), std)
+    std = torch.where(alone, 1.0, std.clamp(min=min_group_std))
     return centred / (std[groups.ids] + epsilon)

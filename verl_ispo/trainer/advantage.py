@@ -17,7 +17,7 @@ from verl_ispo.signals.groups import RolloutGroups, group_advantage
 
 ISPO_TRAINER_MODES = ("ispo_sync", "ispo_colocate_async", "ispo_separate_async")
 
-_rewards_are_composite: ContextVar[bool] = ContextVar("rewards_are_composite", default=False)
+_correct_of_composite: ContextVar[torch.Tensor | None] = ContextVar("correct_of_composite", default=None)
 
 
 class MissingIntrinsicSignalsError(RuntimeError):
@@ -25,13 +25,17 @@ class MissingIntrinsicSignalsError(RuntimeError):
 
 
 @contextmanager
-def composite_rewards() -> Iterator[None]:
-    """Inside, the rewards that verl hands to the estimator are composite ones. Entered by the ISPO trainer alone."""
-    token = _rewards_are_composite.set(True)
+def composite_rewards(correct: torch.Tensor) -> Iterator[None]:
+    """Inside, the rewards that verl hands to the estimator are composite ones. Entered by the ISPO trainer alone.
+
+    Args:
+        correct (`torch.Tensor` of shape `(batch,)`, bool): the verdicts, which composite rewards no longer show.
+    """
+    token = _correct_of_composite.set(correct)
     try:
         yield
     finally:
-        _rewards_are_composite.reset(token)
+        _correct_of_composite.reset(token)
 
 
 @register_adv_est("ispo")
@@ -52,7 +56,7 @@ def compute_ispo_advantage(
         response_mask (`torch.Tensor` of shape `(batch, response_length)`).
         index (`np.ndarray` of shape `(batch,)`): prompt of each row.
         config (`DictConfig`, *optional*): verl's ``algorithm`` section; ``norm_adv_by_std_in_grpo`` and
-            ``ispo.min_group_std`` are read.
+            ``ispo.{min_group_std,same_outcome_std}`` are read.
 
     Returns:
         `(advantages, returns)`, both of shape `(batch, response_length)`.
@@ -63,14 +67,16 @@ def compute_ispo_advantage(
     settings = config if config is not None else {}
     ispo_config, _ = split_ispo_settings(settings.get("ispo"))
     has_signals = ispo_config.ifd_weight != 0 or ispo_config.token_weight != 0
-    if has_signals and not _rewards_are_composite.get():
+    correct = _correct_of_composite.get()
+    if has_signals and correct is None:
         raise MissingIntrinsicSignalsError(
             "algorithm.adv_estimator=ispo, but the rewards carry no intrinsic signal: stock trainer modes do not "
             "compute them, and this would be GRPO under another name. Set trainer.v1.trainer_mode to one of "
             f"{', '.join(ISPO_TRAINER_MODES)} (with trainer.use_v1=true), or algorithm.adv_estimator=grpo."
         )
     normalize_by_std = bool(settings.get("norm_adv_by_std_in_grpo", True))
-    if ispo_config.min_group_std == 0:
+    one_success = ispo_config.same_outcome_std == "one_success" and correct is not None
+    if ispo_config.min_group_std == 0 and not one_success:
         return compute_grpo_outcome_advantage(
             token_level_rewards=token_level_rewards,
             response_mask=response_mask,
@@ -79,6 +85,7 @@ def compute_ispo_advantage(
         )
     rewards = token_level_rewards.sum(dim=-1)
     groups = RolloutGroups.from_labels(index)
-    advantage = group_advantage(rewards, groups, normalize_by_std, ispo_config.min_group_std)
+    same_outcome = groups.all_wrong(correct) | groups.all_right(correct) if one_success else None
+    advantage = group_advantage(rewards, groups, normalize_by_std, ispo_config.min_group_std, same_outcome)
     advantages = advantage.unsqueeze(-1) * response_mask
     return advantages, advantages

@@ -57,8 +57,8 @@ def current_batch_signals(estimator: str) -> BatchSignals:
     signals = _current.get()
     if signals is None:
         raise MissingBatchSignalsError(
-            f"algorithm.adv_estimator={estimator} needs entropy and log-probs, which stock trainer modes do not hand to "
-            "an estimator. Set trainer.v1.trainer_mode to ispo_sync, ispo_colocate_async or ispo_separate_async (with "
-            "trainer.use_v1=true)."
+            f"algorithm.adv_estimator={estimator} needs entropy and log-probs, which stock trainer modes do not hand "
+            "to an estimator. Set trainer.v1.trainer_mode to ispo_sync, ispo_colocate_async or ispo_separate_async "
+            "(with trainer.use_v1=true)."
         )
     return signals

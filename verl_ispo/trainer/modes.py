@@ -13,7 +13,7 @@ import logging
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +35,10 @@ from verl_ispo.signals.checks import NonFiniteSignalError
 from verl_ispo.signals.composite import compute_ispo_reward
 from verl_ispo.signals.diagnostics import ObservedBatch, advantage_metrics, signal_metrics
 from verl_ispo.signals.groups import RolloutGroups, guarded_composite
+from verl_ispo.signals.running_ifd import RunningIFD
 from verl_ispo.trainer.ablated_forward import ablated_answer_log_probs, ablated_rows, with_forward_settings
 from verl_ispo.trainer.advantage import composite_rewards
+from verl_ispo.trainer.batch_signals import BatchSignals, batch_signals
 from verl_ispo.trainer.hazard_watch import HazardWatch
 from verl_ispo.trainer.outcome import correctness
 from verl_ispo.trainer.refusals import UnsupportedSettingError, refuse_unsupported_settings
@@ -45,7 +47,9 @@ from verl_ispo.trainer.rollout_dump import StepToDump, describe_run, dump_step
 logger = logging.getLogger(__name__)
 logger.setLevel(os.getenv("VERL_LOGGING_LEVEL", "INFO"))
 
+# In a checkpoint's folder, beside what verl writes there.
 HAZARD_FILE = "ispo_first_step.json"
+RUNNING_IFD_FILE = "ispo_running_ifd.json"
 
 
 @dataclass(frozen=True)
@@ -81,8 +85,10 @@ class ISPOTrainerMixin(PPOTrainer):
         # The drift filter needs the reference policy, also where no KL term asks verl for it.
         self.use_reference_policy = True
         self.hazard_watch = HazardWatch()
+        self.running_ifd = RunningIFD()
         self._token_texts: TokenTexts | None = None
         self._ablated: AblatedAnswers | None = None
+        self._prompt_log_probs: list[torch.Tensor] = []
         if self.dump_config.dump_dir is not None:
             describe_run(self.dump_config, config)
         if self.trains_ispo and config.actor_rollout_ref.rollout.n < 2:
@@ -114,6 +120,7 @@ class ISPOTrainerMixin(PPOTrainer):
 
     def _compute_old_log_prob(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
         batch = super()._compute_old_log_prob(batch, metrics)
+        self._prompt_log_probs = _prompt_log_probs(batch)
         self._ablated = self._compute_ablated_answers(batch, metrics)
         return batch
 
@@ -148,15 +155,17 @@ class ISPOTrainerMixin(PPOTrainer):
             real_rows = [row for row, tag in enumerate(batch.tags) if not tag.get("is_padding", False)]
             observed = self._observe(batch, real_rows)
             metrics.update(signal_metrics(observed, self.ispo_config))
+            correct = torch.zeros(len(batch), dtype=torch.bool).index_copy(0, torch.tensor(real_rows), observed.correct)
 
         if not self.trains_ispo:
-            result = super()._compute_advantage(batch, metrics)
+            with batch_signals(_batch_signals(batch, correct, self._prompt_log_probs)):
+                result = super()._compute_advantage(batch, metrics)
         else:
             composite = torch.zeros(len(batch)).index_copy(0, torch.tensor(real_rows), observed.training_reward)
             rewards = _on_last_token(composite, response_mask)
             _store(batch, rm_scores=rewards)
             try:
-                with composite_rewards():
+                with composite_rewards(correct):
                     result = super()._compute_advantage(batch, metrics)
             finally:
                 # verl logs rm_scores as the score and token_level_rewards as the reward; both stay true.
@@ -165,7 +174,7 @@ class ISPOTrainerMixin(PPOTrainer):
                 _store(batch, token_level_rewards=rewards)
 
         advantages = _fetch(batch, ["advantages", "response_mask"])
-        per_rollout = _first_masked(advantages["advantages"], advantages["response_mask"])[real_rows]
+        per_rollout = _masked_mean(advantages["advantages"], advantages["response_mask"])[real_rows]
         metrics.update(advantage_metrics(per_rollout, observed))
         for warning in self.hazard_watch.observe(metrics):
             logger.warning(f"step {self.global_steps}: {warning}")
@@ -218,9 +227,13 @@ class ISPOTrainerMixin(PPOTrainer):
                 answer_mask=answer_mask,
                 config=self.ispo_config,
                 entropy_candidate_mask=self._outside_the_answer(response_ids, spans),
+                running_ifd=self.running_ifd,
             )
         except NonFiniteSignalError as error:
             raise RuntimeError(f"step {self.global_steps}, rollout {keys[error.row]}: {error}") from error
+        self.running_ifd = self.running_ifd.updated(
+            reward.measured_ifd, correct, reward.answer_found, self.ispo_config.ifd_running_decay
+        )
         training_reward = guarded_composite(reward, correct, groups, self.ispo_config) if self.trains_ispo else score
         return ObservedBatch(
             reward=reward,
@@ -273,15 +286,18 @@ class ISPOTrainerMixin(PPOTrainer):
         folder = Path(self.config.trainer.default_local_dir) / f"global_step_{self.global_steps}"
         folder.mkdir(parents=True, exist_ok=True)
         (folder / HAZARD_FILE).write_text(json.dumps(self.hazard_watch.first))
+        (folder / RUNNING_IFD_FILE).write_text(json.dumps(asdict(self.running_ifd)))
         super()._save_checkpoint()
 
     def _load_checkpoint(self) -> None:
         super()._load_checkpoint()
         trainer = self.config.trainer
         folder = Path(trainer.default_local_dir) / f"global_step_{self.global_steps}"
-        saved = Path(trainer.resume_from_path if trainer.resume_mode == "resume_path" else folder) / HAZARD_FILE
-        if self.global_steps and saved.exists():
-            self.hazard_watch = HazardWatch(json.loads(saved.read_text()))
+        saved = Path(trainer.resume_from_path if trainer.resume_mode == "resume_path" else folder)
+        if self.global_steps and (saved / HAZARD_FILE).exists():
+            self.hazard_watch = HazardWatch(json.loads((saved / HAZARD_FILE).read_text()))
+        if self.global_steps and (saved / RUNNING_IFD_FILE).exists():
+            self.running_ifd = RunningIFD(**json.loads((saved / RUNNING_IFD_FILE).read_text()))
 
 
 @register_trainer("ispo_sync")
@@ -349,11 +365,37 @@ def _on_last_token(rewards: torch.Tensor, response_mask: torch.Tensor) -> torch.
     return torch.nested.as_nested_tensor(rows, layout=torch.jagged)
 
 
-def _first_masked(values: torch.Tensor, response_mask: torch.Tensor) -> torch.Tensor:
-    """Each row's value at its first written token, `(batch,)`; 0 for a row without one."""
-    padded, mask = values.to_padded_tensor(0), response_mask.to_padded_tensor(0).bool()
-    first = mask.int().argmax(dim=-1, keepdim=True)
-    return torch.where(mask.any(dim=-1), padded.gather(-1, first).squeeze(-1), 0)
+def _masked_mean(values: torch.Tensor, response_mask: torch.Tensor) -> torch.Tensor:
+    """Mean of each row over the tokens that the policy wrote, `(batch,)` float32; 0 for a row without one."""
+    mask = response_mask.to_padded_tensor(0).double()
+    total = (values.to_padded_tensor(0).double() * mask).sum(dim=-1)
+    return (total / mask.sum(dim=-1).clamp(min=1)).float()
+
+
+def _prompt_log_probs(batch: KVBatchMeta) -> list[torch.Tensor]:
+    """Log-probs of each prompt's tokens but the first, out of the pass that gave the old log-probs.
+
+    To be read at once: the reference pass writes its own values over them.
+    """
+    data = _fetch(batch, ["log_probs", "prompts"])
+    # One value a token of prompt and response, each the log-prob of the token after it.
+    return [
+        row[: len(prompt) - 1].float()
+        for row, prompt in zip(data["log_probs"].unbind(), data["prompts"].unbind(), strict=True)
+    ]
+
+
+def _batch_signals(batch: KVBatchMeta, correct: torch.Tensor, prompt_log_probs: list[torch.Tensor]) -> BatchSignals:
+    """Signals of the batch, padding rows included, laid out as verl hands rewards to an estimator."""
+    data = _fetch(batch, ["old_log_probs", "entropy"])
+    prompt_masks = [torch.ones_like(row, dtype=torch.bool) for row in prompt_log_probs]
+    return BatchSignals(
+        correct=correct,
+        log_prob=data["old_log_probs"].to_padded_tensor(0).float(),
+        entropy=data["entropy"].to_padded_tensor(0).float(),
+        prompt_log_prob=torch.nn.utils.rnn.pad_sequence(prompt_log_probs, batch_first=True),
+        prompt_mask=torch.nn.utils.rnn.pad_sequence(prompt_masks, batch_first=True),
+    )
 
 
 def _reward_extra_info(extra_fields: Any) -> dict[str, Any]:
