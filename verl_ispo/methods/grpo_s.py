@@ -1,0 +1,88 @@
+"""GRPO-S (arXiv 2508.04349): GTPO's reward once a rollout, on its mean entropy, and a ratio of the whole sequence.
+
+How sure: as `verl_ispo.methods.gtpo`. That the sequence's ratio is the arithmetic mean of its token ratios comes from
+re-implementations too. The weights are GTPO's, since no others are known. No dual clip: nobody names one.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from verl_ispo.methods.gtpo import EntropyRewardConfig, entropy_rewards, normalized_rewards
+from verl_ispo.signals.checks import check_finite, check_same_shape
+from verl_ispo.signals.groups import RolloutGroups
+from verl_ispo.signals.masked import masked_row_mean
+
+
+class GRPOSConfig(EntropyRewardConfig):
+    """Keys of ``algorithm.grpo_s``, those of `EntropyRewardConfig`."""
+
+    section = "algorithm.grpo_s"
+
+
+def grpo_s_advantage(
+    entropy: torch.Tensor,
+    response_mask: torch.Tensor,
+    correct: torch.Tensor,
+    groups: RolloutGroups,
+    config: GRPOSConfig,
+    normalize_by_std: bool = True,
+) -> torch.Tensor:
+    """GRPO-S's advantage of every rollout; rows without tokens get 0 and change nothing.
+
+    Args:
+        entropy (`torch.Tensor` of shape `(batch, response_length)`): of the old policy, nats; taken as a constant.
+        response_mask (`torch.Tensor` of shape `(batch, response_length)`).
+        correct (`torch.Tensor` of shape `(batch,)`, bool).
+        groups (`RolloutGroups`): of the batch.
+        config (`GRPOSConfig`).
+        normalize_by_std (`bool`, *optional*, defaults to `True`): `False` (ours, as in Dr.GRPO) only subtracts means.
+
+    Returns:
+        `torch.Tensor` of shape `(batch,)`, float64; finite.
+
+    Raises:
+        SignalShapeError: shapes contradict each other.
+        NonFiniteSignalError: an entropy is NaN or infinite where the mask is not 0.
+    """
+    check_same_shape(tuple(response_mask.shape), entropy=entropy)
+    check_same_shape((response_mask.shape[0],), correct=correct, group_ids=groups.ids)
+    mask = response_mask.bool()
+    check_finite(mask, entropy=entropy)
+    # A rollout is one "token" of GTPO here, active if it has any token.
+    mean_entropy = masked_row_mean(entropy.detach(), mask).unsqueeze(-1)
+    active = mask.any(dim=-1, keepdim=True)
+    rewards = entropy_rewards(mean_entropy, active, correct, groups, config)
+    return normalized_rewards(rewards, active, correct, groups, config, normalize_by_std).squeeze(-1)
+
+
+def sequence_ratio(log_ratio: torch.Tensor, response_mask: torch.Tensor) -> torch.Tensor:
+    """Mean over a sequence's tokens of exp(log-ratio); 0 for a row without tokens.
+
+    Args:
+        log_ratio (`torch.Tensor` of shape `(batch, response_length)`): log p_new - log p_old of the sampled tokens.
+        response_mask (`torch.Tensor` of shape `(batch, response_length)`, bool).
+
+    Returns:
+        `torch.Tensor` of shape `(batch,)`.
+    """
+    # Masked before exp as well: there an infinity would turn the gradient into NaN.
+    ratio = torch.where(response_mask, torch.where(response_mask, log_ratio, 0.0).exp(), 0.0)
+    return ratio.sum(dim=-1) / response_mask.sum(dim=-1).clamp(min=1)
+
+
+def clipped_surrogate_loss(
+    ratio: torch.Tensor, advantage: torch.Tensor, clip_low: float, clip_high: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """-min(A s, A clip(s, 1 - low, 1 + high)), and where the clipped branch is the one taken.
+
+    Args:
+        ratio, advantage (`torch.Tensor` of one shape).
+        clip_low, clip_high (`float`).
+
+    Returns:
+        `(loss, clipped)`, of that shape; `clipped` is bool.
+    """
+    free = -advantage * ratio
+    bounded = -advantage * ratio.clamp(1 - clip_low, 1 + clip_high)
+    return torch.maximum(free, bounded), bounded > free

@@ -1,0 +1,271 @@
+"""GTPO (arXiv 2508.04349, not 2508.03772 of the same name): token rewards that policy entropy shapes.
+
+A right rollout's token gets a1 + a2 (H_t / sum of H) d_t, a wrong one's -a1 - a2 ((1/H_t) / sum of 1/H) h_t. The sums
+run over the right, or the wrong, rollouts of the group that are active at place t of the response; d_t and h_t are
+their numbers. Then right and wrong token rewards are normalised apart, each by its own mean and std in the group.
+
+How sure: the two rewards, a1 = 1, a2 = 0.1, the 1e-8 and the normalisation apart come from re-implementations that
+agree, not from the authors' code. Which std and epsilon the paper takes is not known (one re-implementation has the
+biased std); ours are those of verl's GRPO, unbiased and 1e-6. Gating groups without a right rollout is ours.
+
+What follows from normalising apart, for each group: right tokens add up to 0 and so do wrong ones, so a1 has no effect
+and the outcome is not rewarded as such; where entropies are equal, or one rollout is the only right (or wrong) one,
+nothing is left. `normalization="together"` (ours) is GRPO plus the entropy term instead.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar, TypeVar
+
+import torch
+
+from verl_ispo.signals.checks import check_finite, check_same_shape
+from verl_ispo.signals.groups import RolloutGroups
+
+NORMALIZATIONS = ("apart", "together")
+ALL_WRONG_MODES = ("off", "paper")
+
+ConfigT = TypeVar("ConfigT", bound="EntropyRewardConfig")
+
+
+@dataclass(frozen=True)
+class EntropyRewardConfig:
+    """Settings that GTPO and GRPO-S share (arXiv 2508.04349).
+
+    Args:
+        outcome_weight (`float`, *optional*, defaults to `1.0`):
+            a1, the weight of the outcome. Re-implementations. Without effect where right and wrong are normalised
+            apart.
+        entropy_weight (`float`, *optional*, defaults to `0.1`):
+            a2, the weight of the entropy term. Re-implementations. Normalised apart, it cancels but for the 1e-6 and 0.
+        normalization (`str`, *optional*, defaults to `"apart"`):
+            `"apart"` (paper, by re-implementations): right and wrong rewards each by their own mean and std.
+            `"together"` (ours): all rewards of the group by one mean and std, so that equal entropies (and, for GTPO,
+            equal lengths) give GRPO's advantage.
+        all_wrong_groups (`str`, *optional*, defaults to `"off"`):
+            What a group without any right rollout learns from: nothing (`"off"`, ours), or the differences in
+            entropy, scaled to full size (`"paper"`).
+
+    Raises:
+        ValueError: a value outside its range; the message names key, value and range.
+    """
+
+    section: ClassVar[str]
+
+    outcome_weight: float = 1.0
+    entropy_weight: float = 0.1
+    normalization: str = "apart"
+    all_wrong_groups: str = "off"
+
+    def __post_init__(self) -> None:
+        for name in ("outcome_weight", "entropy_weight"):
+            value = getattr(self, name)
+            if not (_is_number(value) and math.isfinite(value) and value >= 0):
+                raise ValueError(f"{self.section}.{name} must be a number in [0, inf), got {value!r}")
+        for name, choices in (("normalization", NORMALIZATIONS), ("all_wrong_groups", ALL_WRONG_MODES)):
+            if getattr(self, name) not in choices:
+                raise ValueError(f"{self.section}.{name} must be one of {list(choices)}, got {getattr(self, name)!r}")
+
+    @classmethod
+    def from_mapping(cls: type[ConfigT], settings: Mapping[str, Any] | None) -> ConfigT:
+        """Build from Hydra's section; `None` gives the defaults.
+
+        Raises:
+            ValueError: a key that is not listed above, naming the nearest one that is; or a value outside its range.
+        """
+        given = {str(key): value for key, value in (settings or {}).items()}
+        known = [field.name for field in fields(cls)]
+        for key, value in given.items():
+            if key not in known:
+                nearest = difflib.get_close_matches(key, known, n=1, cutoff=0.0)[0]
+                raise ValueError(
+                    f"unknown setting {cls.section}.{key}={value!r}; did you mean {nearest!r}? Known: {known}"
+                )
+        return cls(**given)
+
+
+class GTPOConfig(EntropyRewardConfig):
+    """Keys of ``algorithm.gtpo``, those of `EntropyRewardConfig`."""
+
+    section = "algorithm.gtpo"
+
+
+def gtpo_advantage(
+    entropy: torch.Tensor,
+    response_mask: torch.Tensor,
+    correct: torch.Tensor,
+    groups: RolloutGroups,
+    config: GTPOConfig,
+    normalize_by_std: bool = True,
+) -> torch.Tensor:
+    """GTPO's advantage of every token; rows without tokens get 0 and change nothing.
+
+    Args:
+        entropy (`torch.Tensor` of shape `(batch, response_length)`): of the old policy, nats; taken as a constant.
+        response_mask (`torch.Tensor` of shape `(batch, response_length)`): a rollout is active where it is not 0.
+        correct (`torch.Tensor` of shape `(batch,)`, bool).
+        groups (`RolloutGroups`): of the batch.
+        config (`GTPOConfig`).
+        normalize_by_std (`bool`, *optional*, defaults to `True`): `False` (ours, as in Dr.GRPO) only subtracts means.
+
+    Returns:
+        `torch.Tensor` of shape `(batch, response_length)`, float64; finite.
+
+    Raises:
+        SignalShapeError: shapes contradict each other.
+        NonFiniteSignalError: an entropy is NaN or infinite where the mask is not 0.
+    """
+    check_same_shape(tuple(response_mask.shape), entropy=entropy)
+    check_same_shape((response_mask.shape[0],), correct=correct, group_ids=groups.ids)
+    active = response_mask.bool()
+    check_finite(active, entropy=entropy)
+    rewards = entropy_rewards(entropy.detach(), active, correct, groups, config)
+    return normalized_rewards(rewards, active, correct, groups, config, normalize_by_std)
+
+
+def entropy_rewards(
+    entropy: torch.Tensor,
+    active: torch.Tensor,
+    correct: torch.Tensor,
+    groups: RolloutGroups,
+    config: EntropyRewardConfig,
+) -> torch.Tensor:
+    """The rewards before normalisation: `right_reward` or `wrong_reward`, 0 where not active.
+
+    Args:
+        entropy (`torch.Tensor` of shape `(batch, length)`): may hold anything where ``active`` is false. Below 0, which
+            only rounding brings about, it counts as 0.
+        active (`torch.Tensor` of shape `(batch, length)`, bool).
+        correct (`torch.Tensor` of shape `(batch,)`, bool).
+        groups (`RolloutGroups`): of the batch.
+        config (`EntropyRewardConfig`).
+
+    Returns:
+        `torch.Tensor` of shape `(batch, length)`, float64: equal entropies have to give equal rewards to well under
+        the 1e-6 that is added to the std.
+    """
+    is_right = correct.bool().unsqueeze(-1)
+    entropy = entropy.double().clamp(min=0.0)
+    right = right_reward(entropy, active & is_right, groups, config)
+    wrong = wrong_reward(entropy, active & ~is_right, groups, config)
+    return torch.where(active, torch.where(is_right, right, wrong), 0.0)
+
+
+def right_reward(
+    entropy: torch.Tensor, active: torch.Tensor, groups: RolloutGroups, config: EntropyRewardConfig
+) -> torch.Tensor:
+    """a1 R + a2 (H_t / sum of H) d_t with R = 1; ``active`` marks right rollouts alone. `(batch, length)`."""
+    return config.outcome_weight + config.entropy_weight * relative_weight(entropy, active, groups)
+
+
+def wrong_reward(
+    entropy: torch.Tensor,
+    active: torch.Tensor,
+    groups: RolloutGroups,
+    config: EntropyRewardConfig,
+    epsilon: float = 1e-8,
+) -> torch.Tensor:
+    """-a1 - a2 ((1/H_t) / sum of 1/H) h_t with 1e-8 on H; ``active`` marks wrong rollouts alone. `(batch, length)`."""
+    return -config.outcome_weight - config.entropy_weight * relative_weight(1 / (entropy + epsilon), active, groups)
+
+
+def relative_weight(weight: torch.Tensor, active: torch.Tensor, groups: RolloutGroups) -> torch.Tensor:
+    """(w_t / sum of w) n_t over the n_t active rollouts of the group at place t: 1 on average, 1 where all are equal.
+
+    Ours: 1 too where every weight is 0, the limit of equal weights.
+
+    Args:
+        weight (`torch.Tensor` of shape `(batch, length)`, float64): finite and not below 0.
+        active (`torch.Tensor` of shape `(batch, length)`, bool).
+        groups (`RolloutGroups`).
+
+    Returns:
+        `torch.Tensor` of shape `(batch, length)`, float64; 1 where not active.
+    """
+    total = _group_sum_by_place(torch.where(active, weight, 0.0), groups)
+    number = _group_sum_by_place(active.double(), groups)
+    shared = active & (total > 0)
+    return torch.where(shared, weight / total.where(shared, 1.0) * number, 1.0)
+
+
+def normalized_rewards(
+    rewards: torch.Tensor,
+    active: torch.Tensor,
+    correct: torch.Tensor,
+    groups: RolloutGroups,
+    config: EntropyRewardConfig,
+    normalize_by_std: bool,
+) -> torch.Tensor:
+    """(r - mean) / (std + 1e-6), apart or together as configured, and 0 in gated groups.
+
+    Together (ours), a rollout counts as one sample in the correction of the std, since its tokens share one outcome:
+    this is what makes equal rewards on rollouts of equal length give GRPO's advantage.
+
+    Args:
+        rewards (`torch.Tensor` of shape `(batch, length)`, float64).
+        active (`torch.Tensor` of shape `(batch, length)`, bool).
+        correct (`torch.Tensor` of shape `(batch,)`, bool).
+        groups (`RolloutGroups`).
+        config (`EntropyRewardConfig`).
+        normalize_by_std (`bool`): `False` leaves the division out.
+
+    Returns:
+        `torch.Tensor` of shape `(batch, length)`, float64; 0 where not active.
+    """
+    if config.normalization == "apart":
+        set_ids, set_count = 2 * groups.ids + correct.long(), 2 * groups.count
+        row_samples = active.sum(dim=-1)
+    else:
+        set_ids, set_count = groups.ids, groups.count
+        row_samples = active.any(dim=-1).long()
+    samples = torch.zeros(set_count, dtype=torch.int64).index_add(0, set_ids, row_samples)
+    value_sets = set_ids.unsqueeze(-1).expand(active.shape)[active]
+    advantage = torch.zeros_like(rewards)
+    advantage[active] = standardized(rewards[active], value_sets, samples, normalize_by_std)
+    if config.all_wrong_groups == "off":
+        advantage[groups.all_wrong(correct)[groups.ids]] = 0.0
+    return advantage
+
+
+def standardized(
+    values: torch.Tensor, sets: torch.Tensor, samples: torch.Tensor, by_std: bool, epsilon: float = 1e-6
+) -> torch.Tensor:
+    """(v - mean) / (std + epsilon) inside each set; exactly 0 in a set of equal values.
+
+    Args:
+        values (`torch.Tensor` of shape `(count,)`).
+        sets (`torch.Tensor` of shape `(count,)`, int64): the set of each value.
+        samples (`torch.Tensor` of shape `(sets,)`, int64): independent samples in each set; the variance is the mean
+            square times samples / (samples - 1).
+        by_std (`bool`): `False` leaves the division out.
+        epsilon (`float`, *optional*, defaults to `1e-6`): as in verl's GRPO.
+
+    Returns:
+        `torch.Tensor` of shape `(count,)`.
+    """
+
+    def reduce(of: torch.Tensor, how: str) -> torch.Tensor:
+        start = torch.zeros(samples.shape, dtype=values.dtype)
+        return start.scatter_reduce(0, sets, of, reduce=how, include_self=False)
+
+    # From the least value on, so that equal values leave no rounding to divide by epsilon.
+    values = values - reduce(values, "amin")[sets]
+    centred = values - reduce(values, "mean")[sets]
+    if not by_std:
+        return centred
+    variance = reduce(centred**2, "mean") * samples / (samples - 1).clamp(min=1)
+    return centred / (variance.sqrt() + epsilon)[sets]
+
+
+def _group_sum_by_place(values: torch.Tensor, groups: RolloutGroups) -> torch.Tensor:
+    """Each row's group sum at every place, `(batch, length)`."""
+    total = values.new_zeros(groups.count, values.shape[-1]).index_add(0, groups.ids, values)
+    return total[groups.ids]
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
