@@ -1,0 +1,171 @@
+"""ProGRPO (arXiv 2602.05281): GRPO's advantage, shifted by how sure the policy is of the prompt and of the response.
+
+How sure we are: the rule is known from detailed notes by others, which agree on the cases equation and on GRPO's
+advantage (divided by the std) inside it. The constant a is not known, and the notes differ on all-right groups.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+import torch
+
+from verl_ispo.config.ispo_config import UnknownISPOKeyError
+from verl_ispo.signals.checks import check_finite, check_same_shape
+from verl_ispo.signals.critical_tokens import entropy_filter
+from verl_ispo.signals.groups import RolloutGroups
+from verl_ispo.signals.masked import masked_row_mean
+
+ALL_RIGHT_MODES = ("keep", "skip")
+
+
+@dataclass(frozen=True)
+class ProGRPOConfig:
+    """Settings of ProGRPO, the keys of ``algorithm.progrpo``.
+
+    Args:
+        confidence_weight (`float`, *optional*, defaults to `0.1`):
+            a, the weight of c(q) - c(o). Ours: the paper's value is not known to us. Both confidences are in [0, 1],
+            and with 0/1 scores no advantage in a mixed group of G is smaller than 1 / sqrt(G) (1 / G without the std),
+            so at 0.1 the term turns no rollout's sign for G under 100 (under 10). In an all-right group the term is all
+            there is. `0` is GRPO.
+        low_probability_fraction (`float`, *optional*, defaults to `0.2`):
+            Share of a text's tokens, the least likely ones, that its confidence is taken from. In (0, 1]. From notes.
+        all_right_groups (`str`, *optional*, defaults to `"keep"`):
+            Whether groups without any wrong rollout get the term: `"keep"` (the cases equation) or `"skip"` (GRPO's
+            advantage, as in all-wrong groups).
+
+    Raises:
+        ValueError: a value outside its range; the message names key, value and range.
+    """
+
+    confidence_weight: float = 0.1
+    low_probability_fraction: float = 0.2
+    all_right_groups: str = "keep"
+
+    def __post_init__(self) -> None:
+        weight, fraction = self.confidence_weight, self.low_probability_fraction
+        if not _is_number(weight) or weight < 0:
+            raise ValueError(f"algorithm.progrpo.confidence_weight must be a number in [0, inf), got {weight!r}")
+        if not _is_number(fraction) or not 0 < fraction <= 1:
+            raise ValueError(f"algorithm.progrpo.low_probability_fraction must be a number in (0, 1], got {fraction!r}")
+        if self.all_right_groups not in ALL_RIGHT_MODES:
+            raise ValueError(
+                f"algorithm.progrpo.all_right_groups must be one of {list(ALL_RIGHT_MODES)}, "
+                f"got {self.all_right_groups!r}"
+            )
+
+    @classmethod
+    def from_mapping(cls, settings: Mapping[str, Any] | None) -> ProGRPOConfig:
+        """Build from a mapping such as Hydra's ``algorithm.progrpo``; `None` gives the defaults.
+
+        Raises:
+            UnknownISPOKeyError: a key that is not listed above; the message names the nearest one.
+            ValueError: a value outside its range.
+        """
+        given = {str(key): value for key, value in (settings or {}).items()}
+        known = [field.name for field in fields(cls)]
+        for key, value in given.items():
+            if key not in known:
+                nearest = difflib.get_close_matches(key, known, n=1, cutoff=0.0)[0]
+                raise UnknownISPOKeyError(
+                    f"unknown setting algorithm.progrpo.{key} (given {value!r}); did you mean {nearest!r}? "
+                    f"Known: {known}"
+                )
+        return cls(**given)
+
+
+def low_probability_confidence(log_prob: torch.Tensor, mask: torch.Tensor, fraction: float) -> torch.Tensor:
+    """c(x) = exp(mean log p over the least likely share of the tokens of x), in [0, 1] (arXiv 2602.05281).
+
+    The count is ceil(fraction * tokens), ties by position (both ours): deterministic, and the same under any padding.
+
+    Args:
+        log_prob (`torch.Tensor` of shape `(batch, length)`): may hold anything, NaN too, where the mask is false.
+        mask (`torch.Tensor` of shape `(batch, length)`, bool).
+        fraction (`float`): in (0, 1].
+
+    Returns:
+        `torch.Tensor` of shape `(batch,)`, float32; 1 for a row without tokens, whose confidence is not defined.
+    """
+    # The critical tokens' filter, on the surprisal in place of the entropy.
+    least_likely = entropy_filter(-log_prob, mask, fraction)
+    return masked_row_mean(log_prob, least_likely).exp()
+
+
+def confidence_gap(
+    log_prob: torch.Tensor,
+    response_mask: torch.Tensor,
+    prompt_log_prob: torch.Tensor,
+    prompt_mask: torch.Tensor,
+    fraction: float,
+) -> torch.Tensor:
+    """c(q) - c(o), in [-1, 1]: positive where the policy is surer of the prompt than of its own response.
+
+    A prompt's first token has no log-prob. Where either side has no log-prob at all (a prompt of one token, a padding
+    row) its confidence is not defined, and the gap is 0 (ours).
+
+    Args:
+        log_prob (`torch.Tensor` of shape `(batch, response_length)`): of the sampled tokens, rollout policy.
+        response_mask (`torch.Tensor` of shape `(batch, response_length)`): 1 where the policy wrote the token.
+        prompt_log_prob (`torch.Tensor` of shape `(batch, prompt_length)`): of the prompt's tokens but the first.
+        prompt_mask (`torch.Tensor` of shape `(batch, prompt_length)`): 1 where there is such a token.
+        fraction (`float`): share of the tokens, in (0, 1].
+
+    Returns:
+        `torch.Tensor` of shape `(batch,)`, float32.
+
+    Raises:
+        SignalShapeError: shapes that do not fit, listed.
+        NonFiniteSignalError: NaN or infinity where a mask is true, with field, row and position.
+    """
+    check_same_shape(tuple(response_mask.shape), log_prob=log_prob, response_mask=response_mask)
+    prompt_shape = (response_mask.shape[0], prompt_mask.shape[-1])
+    check_same_shape(prompt_shape, prompt_log_prob=prompt_log_prob, prompt_mask=prompt_mask)
+    response_mask, prompt_mask = response_mask.bool(), prompt_mask.bool()
+    check_finite(response_mask, log_prob=log_prob)
+    check_finite(prompt_mask, prompt_log_prob=prompt_log_prob)
+    of_prompt = low_probability_confidence(prompt_log_prob, prompt_mask, fraction)
+    of_response = low_probability_confidence(log_prob, response_mask, fraction)
+    defined = prompt_mask.any(dim=-1) & response_mask.any(dim=-1)
+    return torch.where(defined, of_prompt - of_response, 0.0)
+
+
+@torch.no_grad()
+def progrpo_advantage(
+    advantage: torch.Tensor,
+    response_mask: torch.Tensor,
+    gap: torch.Tensor,
+    correct: torch.Tensor,
+    groups: RolloutGroups,
+    config: ProGRPOConfig,
+) -> torch.Tensor:
+    """A' = A in all-wrong groups, else A + a (c(q) - c(o)), on right and wrong rollouts alike (arXiv 2602.05281).
+
+    "All wrong" goes by the verifier's verdict, not by the score, which may be shaped (ours). A group of one is all
+    wrong or all right; in an all-right group of one verl's GRPO keeps the score as A, and the term is added to it.
+
+    Args:
+        advantage (`torch.Tensor` of shape `(batch, response_length)`): GRPO's A.
+        response_mask (`torch.Tensor` of shape `(batch, response_length)`): where the term is added.
+        gap (`torch.Tensor` of shape `(batch,)`): of `confidence_gap`.
+        correct (`torch.Tensor` of shape `(batch,)`, bool): the verifier's verdict; false for padding rows.
+        groups (`RolloutGroups`): who shares a prompt.
+        config (`ProGRPOConfig`).
+
+    Returns:
+        `torch.Tensor` of shape `(batch, response_length)`, detached.
+    """
+    left_alone = groups.all_wrong(correct)
+    if config.all_right_groups == "skip":
+        left_alone = left_alone | groups.all_right(correct)
+    term = torch.where(left_alone[groups.ids], 0.0, config.confidence_weight * gap)
+    return advantage + term.unsqueeze(-1) * response_mask
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
