@@ -100,8 +100,11 @@ def missing_registrations() -> list[str]:
         from verl.workers.rollout.replica import RolloutReplicaRegistry
 
     expected = {
-        "advantage estimator ispo": "ispo" in ADV_ESTIMATOR_REGISTRY,
-        "policy loss ispo": "ispo" in POLICY_LOSS_REGISTRY,
+        **{
+            f"advantage estimator {name}": name in ADV_ESTIMATOR_REGISTRY
+            for name in ("ispo", "gtpo", "grpo_s", "progrpo", "prepo")
+        },
+        **{f"policy loss {name}": name in POLICY_LOSS_REGISTRY for name in ("ispo", "grpo_s")},
         "trainer mode ispo_sync": "ispo_sync" in TRAINER_REGISTRY,
         "trainer mode ispo_colocate_async": "ispo_colocate_async" in TRAINER_REGISTRY,
         "trainer mode ispo_separate_async": "ispo_separate_async" in TRAINER_REGISTRY,

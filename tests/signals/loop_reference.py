@@ -57,8 +57,9 @@ class Rollout:
 
 @dataclass(frozen=True)
 class ReferenceReward:
-    """What the method says of one rollout."""
+    """What the method says of one rollout; `ifd` is what enters the reward, `measured_ifd` what was found."""
 
+    measured_ifd: float
     ifd: float
     entropy_places: frozenset[int]
     drift_places: frozenset[int]
@@ -138,14 +139,31 @@ def token_reward(rollout: Rollout, critical: frozenset[int], config: ISPOConfig)
     )
 
 
-def reference_reward(rollout: Rollout, config: ISPOConfig) -> ReferenceReward:
+# Means of Conditional IFD over the steps before, right and wrong; None where nothing is known.
+Means = tuple[float | None, float | None]
+UNKNOWN: Means = (None, None)
+
+
+def adjusted(value: float, rollout: Rollout, config: ISPOConfig, means: Means) -> float:
+    """Centred on the mean of its outcome, or cut off at the mean of right rollouts."""
+    right, wrong = means
+    mean_of_outcome = right if rollout.correct else wrong
+    if config.ifd_reference == "running_mean" and rollout.answered and mean_of_outcome is not None:
+        return value - mean_of_outcome
+    if config.ifd_reference == "right_rollouts" and right is not None:
+        return min(value, right)
+    return value
+
+
+def reference_reward(rollout: Rollout, config: ISPOConfig, means: Means = UNKNOWN) -> ReferenceReward:
     """score + lambda1 * (2 correct - 1) * IFD + lambda2 * R_token."""
     entropy, drift = entropy_places(rollout, config), drift_places(rollout, config)
     critical = critical_places(entropy, drift, config.critical_selection)
-    sequence, token = ifd(rollout, config), token_reward(rollout, critical, config)
+    measured, token = ifd(rollout, config), token_reward(rollout, critical, config)
+    sequence = adjusted(measured, rollout, config, means)
     sign = 1 if rollout.correct else -1
     total = rollout.score + config.ifd_weight * sign * sequence + config.token_weight * token
-    return ReferenceReward(sequence, entropy, drift, critical, token, total)
+    return ReferenceReward(measured, sequence, entropy, drift, critical, token, total)
 
 
 def members(rollouts: Sequence[Rollout]) -> list[list[int]]:
@@ -156,9 +174,9 @@ def members(rollouts: Sequence[Rollout]) -> list[list[int]]:
     return list(groups.values())
 
 
-def reference_guarded(rollouts: Sequence[Rollout], config: ISPOConfig) -> list[float]:
+def reference_guarded(rollouts: Sequence[Rollout], config: ISPOConfig, means: Means = UNKNOWN) -> list[float]:
     """The composite with the guards on same-outcome groups, then the one on missing answers."""
-    rewards = [reference_reward(rollout, config) for rollout in rollouts]
+    rewards = [reference_reward(rollout, config, means) for rollout in rollouts]
     guarded = [reward.total for reward in rewards]
     for rows in members(rollouts):
         verdicts = {rollouts[row].correct for row in rows}
@@ -184,13 +202,25 @@ def reference_guarded(rollouts: Sequence[Rollout], config: ISPOConfig) -> list[f
 
 
 def reference_advantage(
-    rewards: Sequence[float], rollouts: Sequence[Rollout], normalize_by_std: bool, min_group_std: float
+    rewards: Sequence[float],
+    rollouts: Sequence[Rollout],
+    normalize_by_std: bool,
+    min_group_std: float,
+    same_outcome_std: str = "own",
 ) -> list[float]:
-    """(R - mean) / (max(std, floor) + 1e-6) in each group; a group of one keeps its reward, as in verl's GRPO."""
+    """(R - mean) / (max(std, floor) + 1e-6) in each group; a group of one keeps its reward, as in verl's GRPO.
+
+    With `one_success` the std of a group of one outcome is that of the outcomes 1, 0, 0, ... of as many rollouts.
+    """
     advantages = [0.0] * len(rewards)
     for rows in members(rollouts):
         values = [rewards[row] for row in rows]
-        centre, std = (0.0, 1.0) if len(rows) == 1 else (mean(values), max(sample_std(values), min_group_std))
+        centre, std = 0.0, 1.0
+        if len(rows) > 1:
+            centre, std = mean(values), sample_std(values)
+            if same_outcome_std == "one_success" and len({rollouts[row].correct for row in rows}) == 1:
+                std = sample_std([1.0] + [0.0] * (len(rows) - 1))
+            std = max(std, min_group_std)
         for row in rows:
             advantages[row] = rewards[row] - centre
             if normalize_by_std:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from tests.signals.loop_reference import Rollout
 from verl_ispo import ISPOConfig, ISPOReward, compute_ispo_reward
 from verl_ispo.signals.answer_span import AnswerSpans, gather_answer
+from verl_ispo.signals.running_ifd import RunningIFD
 
 # Multiples of 1/16 are exact in every float type, so that thresholds are met exactly and equal entropies are frequent.
 STEP = 1 / 16
@@ -38,6 +39,9 @@ def configs(**fixed: Any) -> st.SearchStrategy[ISPOConfig]:
         "missing_answer": st.sampled_from(["zero", "group_min"]),
         "max_abs_ifd": st.sampled_from([None, 0.25, 1.0]),
         "exclude_answer_from_critical": st.booleans(),
+        "ifd_reference": st.sampled_from(["none", "running_mean", "right_rollouts"]),
+        "ifd_running_decay": st.sampled_from([0.0, 0.5, 0.9]),
+        "same_outcome_std": st.sampled_from(["own", "one_success"]),
     }
     fields.update({name: st.just(value) for name, value in fixed.items()})
     return st.builds(ISPOConfig, **fields)
@@ -124,5 +128,11 @@ def reward_inputs(batch: Sequence[Rollout], padding: int = 0, junk: float = 0.0)
     }
 
 
-def library_reward(batch: Sequence[Rollout], config: ISPOConfig, padding: int = 0, junk: float = 0.0) -> ISPOReward:
-    return compute_ispo_reward(**reward_inputs(batch, padding, junk), config=config)
+def library_reward(
+    batch: Sequence[Rollout],
+    config: ISPOConfig,
+    padding: int = 0,
+    junk: float = 0.0,
+    running_ifd: RunningIFD | None = None,
+) -> ISPOReward:
+    return compute_ispo_reward(**reward_inputs(batch, padding, junk), config=config, running_ifd=running_ifd)

@@ -23,7 +23,8 @@ from tests.signals.loop_reference import Rollout, reference_advantage, reference
 from tests.signals.rollout_batches import batches, configs, library_reward
 from verl_ispo import ISPOConfig
 from verl_ispo.signals.critical_tokens import entropy_filter
-from verl_ispo.signals.groups import RolloutGroups, group_advantage, guarded_composite
+from verl_ispo.signals.groups import RolloutGroups, group_advantage, guarded_composite, one_success_std
+from verl_ispo.signals.running_ifd import RunningIFD
 
 TOLERANCE = 1e-5
 
@@ -42,15 +43,21 @@ def places(mask: torch.Tensor) -> list[frozenset[int]]:
     return [frozenset(row.nonzero().flatten().tolist()) for row in mask]
 
 
-@given(batches(), configs())
+running_means = st.sampled_from([None, -1.5, 0.0, 0.75])
+
+
+@given(batches(), configs(), running_means, running_means)
 @settings(max_examples=200, deadline=None)
-def test_every_part_of_the_composite_reward(batch: list[Rollout], config: ISPOConfig) -> None:
-    reward = library_reward(batch, config)
-    expected = [reference_reward(rollout, config) for rollout in batch]
+def test_every_part_of_the_composite_reward(
+    batch: list[Rollout], config: ISPOConfig, right: float | None, wrong: float | None
+) -> None:
+    reward = library_reward(batch, config, running_ifd=RunningIFD(right, wrong))
+    expected = [reference_reward(rollout, config, (right, wrong)) for rollout in batch]
 
     assert places(reward.entropy_mask) == [one.entropy_places for one in expected]
     assert places(reward.drift_mask) == [one.drift_places for one in expected]
     assert places(reward.critical_mask) == [one.critical_places for one in expected]
+    assert reward.measured_ifd.tolist() == close([one.measured_ifd for one in expected])
     assert reward.ifd.tolist() == close([one.ifd for one in expected])
     assert reward.token_reward.tolist() == close([one.token_reward for one in expected])
     assert reward.total.tolist() == close([one.total for one in expected])
@@ -71,10 +78,26 @@ def test_guards_and_group_advantage(batch: list[Rollout], config: ISPOConfig) ->
     # The advantage is compared on the library's own rewards: where a group's std is near 0 the division by
     # std + 1e-6 magnifies a rounding of the reward a millionfold, which says nothing about the advantage.
     for normalize_by_std in (True, False):
-        advantage = group_advantage(guarded.double(), groups, normalize_by_std, config.min_group_std)
-        assert advantage.tolist() == close(
-            reference_advantage(guarded.double().tolist(), batch, normalize_by_std, config.min_group_std)
+        same_outcome = groups.all_wrong(correct) | groups.all_right(correct)
+        advantage = group_advantage(
+            guarded.double(),
+            groups,
+            normalize_by_std,
+            config.min_group_std,
+            same_outcome if config.same_outcome_std == "one_success" else None,
         )
+        assert advantage.tolist() == close(
+            reference_advantage(
+                guarded.double().tolist(), batch, normalize_by_std, config.min_group_std, config.same_outcome_std
+            )
+        )
+
+
+@pytest.mark.parametrize("size", [2, 3, 8, 64])
+def test_one_success_std_is_the_std_of_one_success(size: int) -> None:
+    outcomes = torch.zeros(size, dtype=torch.float64)
+    outcomes[0] = 1
+    assert one_success_std(torch.tensor([size])).item() == pytest.approx(outcomes.std().item(), rel=1e-6)
 
 
 @given(

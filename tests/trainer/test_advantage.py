@@ -60,6 +60,10 @@ def scored_batches(draw: st.DrawFn) -> dict[str, Any]:
     }
 
 
+# Read only where same_outcome_std asks for them.
+NO_VERDICTS = torch.zeros(0, dtype=torch.bool)
+
+
 def assert_same_bits(one: tuple[torch.Tensor, ...], other: tuple[torch.Tensor, ...]) -> None:
     for left, right in zip(one, other, strict=True):
         assert left.dtype == right.dtype
@@ -81,7 +85,7 @@ def test_zero_weights_give_the_bits_of_grpo(batch: dict[str, Any], normalize_by_
 @given(scored_batches(), st.booleans())
 @settings(max_examples=50, deadline=None)
 def test_composite_rewards_are_treated_as_grpo_treats_rewards(batch: dict[str, Any], normalize_by_std: bool) -> None:
-    with composite_rewards():
+    with composite_rewards(NO_VERDICTS):
         found = compute_ispo_advantage(**batch, config=algorithm(normalize_by_std))
     assert_same_bits(found, compute_grpo_outcome_advantage(**batch, norm_adv_by_std_in_grpo=normalize_by_std))
 
@@ -89,7 +93,7 @@ def test_composite_rewards_are_treated_as_grpo_treats_rewards(batch: dict[str, A
 @given(scored_batches(), st.booleans(), st.sampled_from([1e-3, 0.1, 2.0]))
 @settings(max_examples=100, deadline=None)
 def test_a_floor_under_the_std(batch: dict[str, Any], normalize_by_std: bool, floor: float) -> None:
-    with composite_rewards():
+    with composite_rewards(NO_VERDICTS):
         advantages, returns = compute_ispo_advantage(**batch, config=algorithm(normalize_by_std, min_group_std=floor))
     assert torch.equal(advantages, returns)
     rewards = batch["token_level_rewards"].double().sum(dim=-1).tolist()
@@ -110,11 +114,25 @@ def test_the_floor_tames_a_group_of_almost_equal_rewards() -> None:
     """Rewards 1.000 and 1.002: GRPO makes full-size advantages of +-0.7 of them, a floor of 0.1 leaves +-0.01."""
     rewards = torch.tensor([[1.0], [1.002]])
     batch = {"token_level_rewards": rewards, "response_mask": torch.ones(2, 1), "index": np.array(["q", "q"])}
-    with composite_rewards():
+    with composite_rewards(NO_VERDICTS):
         paper, _ = compute_ispo_advantage(**batch, config=algorithm())
         floored, _ = compute_ispo_advantage(**batch, config=algorithm(min_group_std=0.1))
     assert paper.flatten().tolist() == pytest.approx([-0.7071, 0.7071], abs=2e-3)
     assert floored.flatten().tolist() == pytest.approx([-0.01, 0.01], abs=1e-5)
+
+
+def test_a_fixed_scale_where_outcomes_are_equal() -> None:
+    """By hand, four rollouts a group, so 1 / sqrt(4) = 0.5 where all are wrong; the mixed group keeps its own std.
+
+    All wrong, rewards 0, 0, 0, 0.1: mean 0.025, so -0.025 / 0.5 = -0.05 and 0.075 / 0.5 = 0.15 (its own
+    std of 0.05 would give -0.5 and 1.5). Mixed, rewards 1, 0, 0, 0: mean 0.25, std 0.5.
+    """
+    rewards = torch.tensor([[0.0], [0.0], [0.0], [0.1], [1.0], [0.0], [0.0], [0.0]])
+    batch = {"token_level_rewards": rewards, "response_mask": torch.ones(8, 1), "index": np.array(list("aaaabbbb"))}
+    correct = torch.tensor([False] * 4 + [True] + [False] * 3)
+    with composite_rewards(correct):
+        advantages, _ = compute_ispo_advantage(**batch, config=algorithm(same_outcome_std="one_success"))
+    assert advantages.flatten().tolist() == pytest.approx([-0.05] * 3 + [0.15] + [1.5] + [-0.5] * 3, abs=1e-5)
 
 
 BATCH = {
@@ -145,14 +163,14 @@ def test_without_signals_it_fails_and_names_the_modes(config: DictConfig | None)
 
 
 def test_the_permission_ends_with_the_block_even_after_an_error() -> None:
-    with pytest.raises(ZeroDivisionError), composite_rewards():
+    with pytest.raises(ZeroDivisionError), composite_rewards(NO_VERDICTS):
         raise ZeroDivisionError
     with pytest.raises(MissingIntrinsicSignalsError):
         compute_ispo_advantage(**BATCH, config=algorithm())
 
 
 def test_a_typo_in_the_settings_is_no_silent_default() -> None:
-    with composite_rewards(), pytest.raises(ValueError, match="did you mean 'ifd_weight'"):
+    with composite_rewards(NO_VERDICTS), pytest.raises(ValueError, match="did you mean 'ifd_weight'"):
         compute_ispo_advantage(**BATCH, config=algorithm(ifd_weigth=0.1))
 
 

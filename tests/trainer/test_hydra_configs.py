@@ -49,6 +49,7 @@ def test_every_setting_can_be_overridden_without_a_plus(name: str) -> None:
     wanted = {key: other(value) for key, value in ISPOConfig().to_dict().items()}
     wanted |= {"critical_selection": "union", "answer_format": "boxed", "missing_answer": "group_min"}
     wanted |= {"all_wrong_groups": "informative", "all_right_groups": "off"}
+    wanted |= {"ifd_reference": "running_mean", "same_outcome_std": "one_success"}
     config = composed(*(f"algorithm.ispo.{key}={value}" for key, value in wanted.items()), name=name)
     assert split_ispo_settings(config.algorithm.ispo)[0].to_dict() == wanted
 
@@ -64,14 +65,6 @@ def test_data_and_model_are_all_that_a_user_has_to_give(name: str) -> None:
 def test_a_typo_fails_to_compose() -> None:
     with pytest.raises(ConfigCompositionException, match="ifd_weigth"):
         composed("algorithm.ispo.ifd_weigth=0.1")
-
-
-@pytest.mark.parametrize("name", ["ispo_trainer", "ispo_megatron_trainer"])
-def test_the_guarded_preset(name: str) -> None:
-    config = composed("ispo@algorithm.ispo=guarded", name=name)
-    assert split_ispo_settings(config.algorithm.ispo)[0] == ISPOConfig(all_wrong_groups="off")
-    config = composed("ispo@algorithm.ispo=guarded", "algorithm.ispo.ifd_weight=0.1", name=name)
-    assert split_ispo_settings(config.algorithm.ispo)[0] == ISPOConfig(all_wrong_groups="off", ifd_weight=0.1)
 
 
 def test_the_cpu_back_end_changes_nothing_of_the_method() -> None:

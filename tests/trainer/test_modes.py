@@ -48,9 +48,11 @@ def test_the_reward_sits_on_the_last_written_token() -> None:
     assert [row.tolist() for row in rewards.unbind()] == [[0, 0, 0.5], [0, 0, -2.0, 0], [0, 0], [1.0]]
 
 
-def test_a_rollouts_advantage_is_read_at_its_first_written_token() -> None:
+def test_a_rollouts_advantage_is_the_mean_over_its_written_tokens() -> None:
     values = nested([5, 6], [0, 7], [9]).float()
-    assert modes._first_masked(values, nested([1, 1], [0, 1], [0])).tolist() == [5.0, 7.0, 0.0]
+    assert modes._masked_mean(values, nested([1, 1], [0, 1], [0])).tolist() == [5.5, 7.0, 0.0]
+    tenth = torch.nested.as_nested_tensor([torch.full((7,), 0.1)], layout=torch.jagged)
+    assert modes._masked_mean(tenth, nested([1] * 7)).tolist() == tenth.values()[:1].tolist()
 
 
 def test_a_further_output_of_a_session_is_refused() -> None:

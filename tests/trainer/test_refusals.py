@@ -63,3 +63,40 @@ def test_no_reference_policy(how: str) -> None:
             config.actor_rollout_ref.ref = None
     with pytest.raises(UnsupportedSettingError, match=r"actor_rollout_ref\.ref is missing.*ispo_trainer"):
         refuse_unsupported_settings(config)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "named"),
+    [
+        (("algorithm.adv_estimator=gpro",), ("algorithm.adv_estimator=gpro", "grpo", "rloo")),
+        (("actor_rollout_ref.actor.policy_loss.loss_mode=gsop",), ("loss_mode=gsop", "gspo")),
+        (("method=grpo_s", "actor_rollout_ref.actor.policy_loss.loss_mode=vanilla"), ("adv_estimator", "loss_mode")),
+        (("method=grpo", "actor_rollout_ref.actor.policy_loss.loss_mode=grpo_s"), ("adv_estimator", "loss_mode")),
+        (("method=gtpo", "algorithm.adv_estimator=grpo"), ("adv_estimator=grpo", "algorithm.gtpo", "method=gtpo")),
+        (("method=prepo", "algorithm.filter_groups.enable=true"), ("adv_estimator=prepo", "filter_groups.enable")),
+        (("method=prepo", "trainer.v1.trainer_mode=ispo_colocate_async"), ("trainer_mode", "ispo_sync")),
+        (("algorithm.filter_groups.enable=true",), ("filter_groups.enable", "all_wrong_groups")),
+        (
+            ("method=ispo_off", "algorithm.filter_groups.enable=true"),
+            ("filter_groups.enable", "algorithm.ispo.all_right_groups"),
+        ),
+        (("method=ispo_no_std", "algorithm.ispo.min_group_std=0.1"), ("norm_adv_by_std_in_grpo", "min_group_std")),
+        (
+            ("method=ispo_reference_std", "algorithm.norm_adv_by_std_in_grpo=false"),
+            ("norm_adv_by_std_in_grpo", "same_outcome_std"),
+        ),
+        (("method=dapo", "data.max_response_length=512"), ("overlong_buffer_cfg.len=819", "max_response_length=512")),
+    ],
+)
+def test_unknown_names_and_contradictions_name_the_keys(overrides: tuple[str, ...], named: tuple[str, ...]) -> None:
+    with pytest.raises(UnsupportedSettingError) as caught:
+        refuse_unsupported_settings(composed(*overrides))
+    for part in named:
+        assert part in str(caught.value)
+
+
+def test_a_filter_that_agrees_with_ispo_passes() -> None:
+    """Where ISPO is told to learn nothing from groups of one outcome, dropping them is no contradiction."""
+    refuse_unsupported_settings(
+        composed("method=ispo_off", "algorithm.ispo.all_right_groups=off", "algorithm.filter_groups.enable=true")
+    )

@@ -23,7 +23,7 @@ from omegaconf import DictConfig
 from tensordict import TensorDict
 from transfer_queue import KVBatchMeta
 from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer
-from verl.trainer.ppo.v1.trainer_base import PPOTrainer, register_trainer
+from verl.trainer.ppo.v1.trainer_base import register_trainer
 from verl.trainer.ppo.v1.trainer_colocate_async import PPOTrainerColocateAsync
 from verl.trainer.ppo.v1.trainer_separate_async import PPOTrainerSeparateAsync
 from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
@@ -41,7 +41,8 @@ from verl_ispo.trainer.advantage import composite_rewards
 from verl_ispo.trainer.batch_signals import BatchSignals, batch_signals
 from verl_ispo.trainer.hazard_watch import HazardWatch
 from verl_ispo.trainer.outcome import correctness
-from verl_ispo.trainer.refusals import UnsupportedSettingError, refuse_unsupported_settings
+from verl_ispo.trainer.prompt_selection import PromptSelectionMixin
+from verl_ispo.trainer.refusals import SIGNAL_ESTIMATORS, UnsupportedSettingError, refuse_unsupported_settings
 from verl_ispo.trainer.rollout_dump import StepToDump, describe_run, dump_step
 
 logger = logging.getLogger(__name__)
@@ -67,11 +68,12 @@ class AblatedAnswers:
     log_prob: torch.Tensor
 
 
-class ISPOTrainerMixin(PPOTrainer):
+class ISPOTrainerMixin(PromptSelectionMixin):
     """ISPO on verl's V1 trainer: a second forward over the answers, and composite rewards where verl reads rewards.
 
-    With ``algorithm.adv_estimator`` other than ``ispo`` the signals are computed and logged and the rewards are left
-    alone, so that a GRPO run shows the same metrics.
+    With ``algorithm.adv_estimator`` other than ``ispo`` the rewards are left alone. The signals are computed and logged
+    all the same, so that a GRPO run shows the same metrics, unless ``trainer.v1.ispo.watch_signals=false`` saves their
+    cost.
     """
 
     verl_mode: str
@@ -83,23 +85,39 @@ class ISPOTrainerMixin(PPOTrainer):
         with _setting(config.trainer.v1, "trainer_mode", self.verl_mode):
             super().__init__(config)
         # The drift filter needs the reference policy, also where no KL term asks verl for it.
-        self.use_reference_policy = True
+        self.use_reference_policy = self.use_reference_policy or self.observes_signals
         self.hazard_watch = HazardWatch()
         self.running_ifd = RunningIFD()
         self._token_texts: TokenTexts | None = None
         self._ablated: AblatedAnswers | None = None
         self._prompt_log_probs: list[torch.Tensor] = []
-        if self.dump_config.dump_dir is not None:
+        if self.dumps_rollouts:
             describe_run(self.dump_config, config)
         if self.trains_ispo and config.actor_rollout_ref.rollout.n < 2:
             logger.warning("actor_rollout_ref.rollout.n=1: a group of one has no group-relative advantage")
         if not self.trains_ispo:
-            logger.info(f"adv_estimator={config.algorithm.adv_estimator}: ISPO's signals are logged, not trained on")
+            what = "logged, not trained on" if self.observes_signals else "neither computed nor trained on"
+            logger.info(f"adv_estimator={config.algorithm.adv_estimator}: ISPO's signals are {what}")
 
     @property
     def trains_ispo(self) -> bool:
         """Whether the composite reward is trained on, or only logged."""
         return self.config.algorithm.adv_estimator == "ispo"
+
+    @property
+    def observes_signals(self) -> bool:
+        """Whether the signals are computed at all."""
+        return self.trains_ispo or bool(self.config.trainer.v1.get("ispo", {}).get("watch_signals", True))
+
+    @property
+    def _hands_over_signals(self) -> bool:
+        """Whether the estimator asks for `BatchSignals`."""
+        return self.config.algorithm.adv_estimator in SIGNAL_ESTIMATORS
+
+    @property
+    def dumps_rollouts(self) -> bool:
+        """Whether rollouts with their signals are written down."""
+        return self.dump_config.dump_dir is not None and self.observes_signals
 
     def _build_replay_buffer(self) -> ReplayBuffer:
         replay_buffer = super()._build_replay_buffer()
@@ -110,7 +128,8 @@ class ISPOTrainerMixin(PPOTrainer):
 
     def _init_resource_pool_mgr(self) -> None:
         # verl starts the reference policy where actor.use_kl_loss is set; the loss itself must not see that.
-        with _setting(self.config.actor_rollout_ref.actor, "use_kl_loss", True):
+        actor = self.config.actor_rollout_ref.actor
+        with _setting(actor, "use_kl_loss", actor.use_kl_loss or self.observes_signals):
             super()._init_resource_pool_mgr()
 
     def _balance_batch(self, batch: KVBatchMeta, metrics: dict, *args: Any, **kwargs: Any) -> KVBatchMeta:
@@ -120,8 +139,10 @@ class ISPOTrainerMixin(PPOTrainer):
 
     def _compute_old_log_prob(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
         batch = super()._compute_old_log_prob(batch, metrics)
-        self._prompt_log_probs = _prompt_log_probs(batch)
-        self._ablated = self._compute_ablated_answers(batch, metrics)
+        if self._hands_over_signals:
+            self._prompt_log_probs = _prompt_log_probs(batch)
+        if self.observes_signals:
+            self._ablated = self._compute_ablated_answers(batch, metrics)
         return batch
 
     def _compute_ablated_answers(self, batch: KVBatchMeta, metrics: dict) -> AblatedAnswers:
@@ -149,39 +170,52 @@ class ISPOTrainerMixin(PPOTrainer):
         return AblatedAnswers(keys=tuple(batch.keys), spans=spans, log_prob=log_prob)
 
     def _compute_advantage(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
+        if not self.observes_signals:
+            return self._advantage_of_another_method(batch, metrics)
         with marked_timer("ispo_reward", self.timing_raw):
-            data = _fetch(batch, ["rm_scores", "response_mask"])
-            outcome, response_mask = data["rm_scores"], data["response_mask"]
-            real_rows = [row for row, tag in enumerate(batch.tags) if not tag.get("is_padding", False)]
+            real_rows = _real_rows(batch)
             observed = self._observe(batch, real_rows)
             metrics.update(signal_metrics(observed, self.ispo_config))
-            correct = torch.zeros(len(batch), dtype=torch.bool).index_copy(0, torch.tensor(real_rows), observed.correct)
-
-        if not self.trains_ispo:
-            with batch_signals(_batch_signals(batch, correct, self._prompt_log_probs)):
-                result = super()._compute_advantage(batch, metrics)
+        if self.trains_ispo:
+            result = self._advantage_of_composite(batch, metrics, real_rows, observed)
         else:
-            composite = torch.zeros(len(batch)).index_copy(0, torch.tensor(real_rows), observed.training_reward)
-            rewards = _on_last_token(composite, response_mask)
-            _store(batch, rm_scores=rewards)
-            try:
-                with composite_rewards(correct):
-                    result = super()._compute_advantage(batch, metrics)
-            finally:
-                # verl logs rm_scores as the score and token_level_rewards as the reward; both stay true.
-                _store(batch, rm_scores=outcome)
-            if not self.config.algorithm.use_kl_in_reward:
-                _store(batch, token_level_rewards=rewards)
+            result = self._advantage_of_another_method(batch, metrics)
 
         advantages = _fetch(batch, ["advantages", "response_mask"])
         per_rollout = _masked_mean(advantages["advantages"], advantages["response_mask"])[real_rows]
         metrics.update(advantage_metrics(per_rollout, observed))
         for warning in self.hazard_watch.observe(metrics):
             logger.warning(f"step {self.global_steps}: {warning}")
-        if self.dump_config.dump_dir is not None:
+        if self.dumps_rollouts:
             with marked_timer("ispo_dump", self.timing_raw):
                 self._dump_rollouts(batch, real_rows, observed, per_rollout)
         return result
+
+    def _advantage_of_composite(
+        self, batch: KVBatchMeta, metrics: dict, real_rows: Sequence[int], observed: ObservedBatch
+    ) -> KVBatchMeta:
+        """verl's advantage with the composite where verl reads rewards."""
+        data = _fetch(batch, ["rm_scores", "response_mask"])
+        rewards = _on_last_token(_all_rows(batch, real_rows, observed.training_reward), data["response_mask"])
+        _store(batch, rm_scores=rewards)
+        try:
+            with composite_rewards(_all_rows(batch, real_rows, observed.correct)):
+                result = super()._compute_advantage(batch, metrics)
+        finally:
+            # verl logs rm_scores as the score and token_level_rewards as the reward; both stay true.
+            _store(batch, rm_scores=data["rm_scores"])
+        if not self.config.algorithm.use_kl_in_reward:
+            _store(batch, token_level_rewards=rewards)
+        return result
+
+    def _advantage_of_another_method(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
+        """verl's advantage on verl's rewards, with the signals at hand where the estimator asks for them."""
+        if not self._hands_over_signals:
+            return super()._compute_advantage(batch, metrics)
+        real_rows = _real_rows(batch)
+        correct = _all_rows(batch, real_rows, _verdicts(batch, real_rows))
+        with batch_signals(_batch_signals(batch, correct, self._prompt_log_probs)):
+            return super()._compute_advantage(batch, metrics)
 
     def _observe(self, batch: KVBatchMeta, real_rows: Sequence[int]) -> ObservedBatch:
         """Signals, composite reward and all that the metrics need, for the rows that are no padding."""
@@ -189,9 +223,8 @@ class ISPOTrainerMixin(PPOTrainer):
         if ablated is None or ablated.keys != tuple(batch.keys):
             raise RuntimeError("the ablated forward ran on another batch than the advantage: verl's step has changed")
         keys = [batch.keys[row] for row in real_rows]
-        _refuse_multi_output_sessions(keys)
         fields = ["uid", "rm_scores", "old_log_probs", "ref_log_prob", "entropy", "response_mask", "responses"]
-        data = _fetch(batch, [*fields, "extra_fields"])
+        data = _fetch(batch, fields)
         if "ref_log_prob" not in data.keys():  # noqa: SIM118 - a TensorDict iterates over rows
             raise UnsupportedSettingError("no reference log-probs: ISPO's drift filter needs the reference policy")
 
@@ -209,9 +242,7 @@ class ISPOTrainerMixin(PPOTrainer):
         response_mask = padded("response_mask").bool()
         answer_log_prob, answer_mask = gather_answer(log_prob, spans)
         ablated_log_prob = ablated.log_prob[real_rows][:, : answer_mask.shape[1]]
-        score = padded("rm_scores").sum(dim=-1)
-        extra_fields = list(data["extra_fields"])
-        correct = correctness(score, [_reward_extra_info(extra_fields[row]) for row in real_rows])
+        score, correct = padded("rm_scores").sum(dim=-1), _verdicts(batch, real_rows)
         uids = list(data["uid"])
         groups = RolloutGroups.from_labels([str(uids[row]) for row in real_rows])
         try:
@@ -370,6 +401,25 @@ def _masked_mean(values: torch.Tensor, response_mask: torch.Tensor) -> torch.Ten
     mask = response_mask.to_padded_tensor(0).double()
     total = (values.to_padded_tensor(0).double() * mask).sum(dim=-1)
     return (total / mask.sum(dim=-1).clamp(min=1)).float()
+
+
+def _real_rows(batch: KVBatchMeta) -> list[int]:
+    """The rows that are no padding of verl's."""
+    return [row for row, tag in enumerate(batch.tags) if not tag.get("is_padding", False)]
+
+
+def _all_rows(batch: KVBatchMeta, real_rows: Sequence[int], values: torch.Tensor) -> torch.Tensor:
+    """Values of the real rows laid out over the whole batch; padding rows get 0."""
+    return torch.zeros(len(batch), dtype=values.dtype).index_copy(0, torch.tensor(real_rows), values)
+
+
+def _verdicts(batch: KVBatchMeta, real_rows: Sequence[int]) -> torch.Tensor:
+    """Who of the real rows is right, bool."""
+    _refuse_multi_output_sessions([batch.keys[row] for row in real_rows])
+    data = _fetch(batch, ["rm_scores", "extra_fields"])
+    score = data["rm_scores"].to_padded_tensor(0)[real_rows].sum(dim=-1)
+    extra_fields = list(data["extra_fields"])
+    return correctness(score, [_reward_extra_info(extra_fields[row]) for row in real_rows])
 
 
 def _prompt_log_probs(batch: KVBatchMeta) -> list[torch.Tensor]:
