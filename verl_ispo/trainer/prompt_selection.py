@@ -63,6 +63,7 @@ class PromptSelectionMixin(PPOTrainer):
         super().__init__(config)
         chooses = config.algorithm.adv_estimator == "prepo"
         self.prepo_config = PREPOConfig.from_mapping(config.algorithm.get("prepo")) if chooses else None
+        self._selection_metrics: dict[str, float] = {}
 
     def _init_tokenizer(self) -> None:
         super()._init_tokenizer()
@@ -84,6 +85,9 @@ class PromptSelectionMixin(PPOTrainer):
                 "data.train_batch_size, raise algorithm.prepo.keep_fraction, or give more data."
             )
 
+    def prepare_step(self) -> dict:
+        return {**super().prepare_step(), **self._selection_metrics}
+
     def _kept_prompts(self) -> int:
         return int(self.config.data.train_batch_size)
 
@@ -104,6 +108,10 @@ class PromptSelectionMixin(PPOTrainer):
             torch.nn.utils.rnn.pad_sequence(mask, batch_first=True),
         )
         chosen = select_prompts(perplexity, kept, progress=self.global_steps / self.total_training_steps)
+        self._selection_metrics = {
+            "prepo/perplexity/candidates": float(perplexity.mean()),
+            "prepo/perplexity/kept": float(perplexity[chosen].mean()),
+        }
         # In the data loader's order, so that the choice is all that PREPO changes.
         return tu.index_select_tensor_dict(candidates, sorted(chosen.tolist()))
 
