@@ -217,7 +217,7 @@ def test_bad_input_is_refused() -> None:
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"entropy_wieght": 0.1}, ["algorithm.gtpo.entropy_wieght", "0.1", "entropy_weight"]),
+        ({"entropy_wieght": 0.1}, ["'entropy_wieght' (under algorithm.gtpo)", "'entropy_weight'"]),
         ({"entropy_weight": -0.1}, ["algorithm.gtpo.entropy_weight", "-0.1", "[0, inf)"]),
         ({"outcome_weight": math.nan}, ["algorithm.gtpo.outcome_weight", "nan"]),
         ({"outcome_weight": True}, ["algorithm.gtpo.outcome_weight", "True"]),
@@ -263,7 +263,7 @@ def test_estimator() -> None:
         section = OmegaConf.create({"gtpo": chosen, "norm_adv_by_std_in_grpo": False})
         configured, _ = estimator(**arguments, config=section)
         missing_section, _ = estimator(**arguments, config=OmegaConf.create({"norm_adv_by_std_in_grpo": True}))
-        with pytest.raises(ValueError, match=r"algorithm\.gtpo\.alpha"):
+        with pytest.raises(ValueError, match=r"'alpha' \(under algorithm\.gtpo\)"):
             estimator(**arguments, config=OmegaConf.create({"gtpo": {"alpha": 1}}))
     assert plain.dtype == torch.float32
     assert torch.equal(plain, returns)

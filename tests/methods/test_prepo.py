@@ -355,7 +355,7 @@ def test_without_signals_it_names_the_modes() -> None:
         compute_prepo_advantage(**batch)
     with pytest.raises(SignalShapeError, match="entropy"):
         advantages_of(batch, torch.ones(2, 1))
-    with pytest.raises(UnknownISPOKeyError, match=r"algorithm\.prepo\.keep.*keep_fraction"):
+    with pytest.raises(UnknownISPOKeyError, match=r"'keep' \(under algorithm\.prepo\).*keep_fraction"):
         advantages_of(batch, torch.ones(1, 1), OmegaConf.create({"prepo": {"keep": 0.2}}))
 
 
@@ -535,7 +535,7 @@ def test_the_preset_says_the_defaults_and_explains_each_key() -> None:
 @pytest.mark.parametrize("name", ["ispo_trainer", "ispo_megatron_trainer"])
 def test_the_preset_composes_onto_the_shared_base(name: str) -> None:
     with initialize_config_module("verl.trainer.config", version_base=None):
-        config = compose(name, overrides=["+method=prepo", "algorithm.prepo.keep_fraction=0.5"])
+        config = compose(name, overrides=["method=prepo", "algorithm.prepo.keep_fraction=0.5"])
     assert config.algorithm.adv_estimator == "prepo"
     assert PREPOConfig.from_mapping(config.algorithm.prepo) == PREPOConfig(keep_fraction=0.5)
     actor_config = config.actor_rollout_ref.actor

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
-import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
+
+from verl_ispo.config.section import check_choice, check_number, from_section, refuse_unknown_keys
 
 CRITICAL_SELECTIONS = ("intersection", "union", "entropy", "drift")
 ANSWER_FORMATS = ("auto", "boxed", "answer_line")
@@ -17,8 +17,7 @@ IFD_REFERENCES = ("none", "running_mean", "right_rollouts")
 SAME_OUTCOME_STDS = ("own", "one_success")
 
 
-class UnknownISPOKeyError(TypeError, ValueError):
-    """A key that ISPO does not know. A TypeError as for any unknown keyword, a ValueError as for any bad setting."""
+SECTION = "algorithm.ispo"
 
 
 @dataclass(frozen=True)
@@ -102,66 +101,33 @@ class ISPOConfig:
 
     def __new__(cls, *args: Any, **kwargs: Any) -> ISPOConfig:
         # Before the generated __init__, whose own TypeError could not name the nearest key.
-        refuse_unknown_keys(kwargs, [field.name for field in fields(cls)])
+        refuse_unknown_keys(kwargs, [field.name for field in fields(cls)], SECTION)
         return super().__new__(cls)
 
     def __post_init__(self) -> None:
         for name in ("ifd_weight", "token_weight", "entropy_floor", "entropy_bonus", "hinge_weight", "min_group_std"):
-            check_number(name, getattr(self, name), low=0.0)
-        check_number("drift_threshold", self.drift_threshold)
-        check_number("top_entropy_fraction", self.top_entropy_fraction, low=0.0, high=1.0, low_open=True)
-        check_number("ifd_running_decay", self.ifd_running_decay, low=0.0, high=1.0, high_open=True)
+            check_number(f"{SECTION}.{name}", getattr(self, name), low=0.0)
+        check_number(f"{SECTION}.drift_threshold", self.drift_threshold)
+        check_number(f"{SECTION}.top_entropy_fraction", self.top_entropy_fraction, low=0.0, high=1.0, low_open=True)
+        check_number(f"{SECTION}.ifd_running_decay", self.ifd_running_decay, low=0.0, high=1.0, high_open=True)
         if self.max_abs_ifd is not None:
-            check_number("max_abs_ifd", self.max_abs_ifd, low=0.0, low_open=True)
+            check_number(f"{SECTION}.max_abs_ifd", self.max_abs_ifd, low=0.0, low_open=True)
         for name in ("symmetric_token_reward", "exclude_answer_from_critical"):
             if not isinstance(getattr(self, name), bool):
-                raise ValueError(f"algorithm.ispo.{name} must be true or false, got {getattr(self, name)!r}")
-        _check_choice("critical_selection", self.critical_selection, CRITICAL_SELECTIONS)
-        _check_choice("answer_format", self.answer_format, ANSWER_FORMATS)
-        _check_choice("all_wrong_groups", self.all_wrong_groups, ALL_WRONG_MODES)
-        _check_choice("all_right_groups", self.all_right_groups, ALL_RIGHT_MODES)
-        _check_choice("missing_answer", self.missing_answer, MISSING_ANSWER_MODES)
-        _check_choice("ifd_reference", self.ifd_reference, IFD_REFERENCES)
-        _check_choice("same_outcome_std", self.same_outcome_std, SAME_OUTCOME_STDS)
+                raise ValueError(f"{SECTION}.{name} must be true or false, got {getattr(self, name)!r}")
+        check_choice(f"{SECTION}.critical_selection", self.critical_selection, CRITICAL_SELECTIONS)
+        check_choice(f"{SECTION}.answer_format", self.answer_format, ANSWER_FORMATS)
+        check_choice(f"{SECTION}.all_wrong_groups", self.all_wrong_groups, ALL_WRONG_MODES)
+        check_choice(f"{SECTION}.all_right_groups", self.all_right_groups, ALL_RIGHT_MODES)
+        check_choice(f"{SECTION}.missing_answer", self.missing_answer, MISSING_ANSWER_MODES)
+        check_choice(f"{SECTION}.ifd_reference", self.ifd_reference, IFD_REFERENCES)
+        check_choice(f"{SECTION}.same_outcome_std", self.same_outcome_std, SAME_OUTCOME_STDS)
 
     @classmethod
     def from_mapping(cls, settings: Mapping[str, Any] | None) -> ISPOConfig:
         """Build from a mapping such as Hydra's ``algorithm.ispo``; `None` gives the defaults."""
-        return cls(**{str(key): value for key, value in (settings or {}).items()})
+        return from_section(cls, SECTION, settings)
 
     def to_dict(self) -> dict[str, Any]:
         """The settings as a plain dict, for logs."""
         return asdict(self)
-
-
-def refuse_unknown_keys(settings: Iterable[str], known: Sequence[str]) -> None:
-    """Raise `UnknownISPOKeyError` for the first key that is not known, naming the nearest one that is."""
-    for key in settings:
-        if key not in known:
-            nearest = difflib.get_close_matches(key, known, n=1, cutoff=0.0)[0]
-            raise UnknownISPOKeyError(
-                f"unknown ISPO setting {key!r} (under algorithm.ispo); did you mean {nearest!r}? Known: {list(known)}"
-            )
-
-
-def check_number(
-    name: str,
-    value: Any,
-    low: float = -math.inf,
-    high: float = math.inf,
-    low_open: bool = False,
-    high_open: bool = False,
-) -> None:
-    """Raise `ValueError`, naming key, value and range, unless the value is a finite number within it."""
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    in_range = is_number and math.isfinite(value) and low <= value <= high
-    at_open_end = in_range and ((low_open and value == low) or (high_open and value == high))
-    if not in_range or at_open_end:
-        bracket = "(" if low_open or low == -math.inf else "["
-        closing = ")" if high_open or high == math.inf else "]"
-        raise ValueError(f"algorithm.ispo.{name} must be a number in {bracket}{low}, {high}{closing}, got {value!r}")
-
-
-def _check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise ValueError(f"algorithm.ispo.{name} must be one of {list(choices)}, got {value!r}")

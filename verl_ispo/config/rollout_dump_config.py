@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from verl_ispo.config.ispo_config import ISPOConfig, refuse_unknown_keys
+from verl_ispo.config.ispo_config import SECTION, ISPOConfig
+from verl_ispo.config.section import refuse_unknown_keys
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,6 @@ def split_ispo_settings(settings: Mapping[str, Any] | None) -> tuple[ISPOConfig,
     """
     given = {str(key): value for key, value in (settings or {}).items()}
     dump_keys = [field.name for field in fields(RolloutDumpConfig)]
-    refuse_unknown_keys(given, [field.name for field in fields(ISPOConfig)] + dump_keys)
+    refuse_unknown_keys(given, [field.name for field in fields(ISPOConfig)] + dump_keys, SECTION)
     dump_settings = {key: given.pop(key) for key in dump_keys if key in given}
     return ISPOConfig.from_mapping(given), RolloutDumpConfig(**dump_settings)

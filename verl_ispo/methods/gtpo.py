@@ -15,14 +15,13 @@ nothing is left. `normalization="together"` (ours) is GRPO plus the entropy term
 
 from __future__ import annotations
 
-import difflib
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar
 
 import torch
 
+from verl_ispo.config.section import check_choice, check_number, from_section
 from verl_ispo.signals.checks import check_finite, check_same_shape
 from verl_ispo.signals.groups import RolloutGroups
 
@@ -63,29 +62,14 @@ class EntropyRewardConfig:
 
     def __post_init__(self) -> None:
         for name in ("outcome_weight", "entropy_weight"):
-            value = getattr(self, name)
-            if not (_is_number(value) and math.isfinite(value) and value >= 0):
-                raise ValueError(f"{self.section}.{name} must be a number in [0, inf), got {value!r}")
-        for name, choices in (("normalization", NORMALIZATIONS), ("all_wrong_groups", ALL_WRONG_MODES)):
-            if getattr(self, name) not in choices:
-                raise ValueError(f"{self.section}.{name} must be one of {list(choices)}, got {getattr(self, name)!r}")
+            check_number(f"{self.section}.{name}", getattr(self, name), low=0)
+        check_choice(f"{self.section}.normalization", self.normalization, NORMALIZATIONS)
+        check_choice(f"{self.section}.all_wrong_groups", self.all_wrong_groups, ALL_WRONG_MODES)
 
     @classmethod
     def from_mapping(cls: type[ConfigT], settings: Mapping[str, Any] | None) -> ConfigT:
-        """Build from Hydra's section; `None` gives the defaults.
-
-        Raises:
-            ValueError: a key that is not listed above, naming the nearest one that is; or a value outside its range.
-        """
-        given = {str(key): value for key, value in (settings or {}).items()}
-        known = [field.name for field in fields(cls)]
-        for key, value in given.items():
-            if key not in known:
-                nearest = difflib.get_close_matches(key, known, n=1, cutoff=0.0)[0]
-                raise ValueError(
-                    f"unknown setting {cls.section}.{key}={value!r}; did you mean {nearest!r}? Known: {known}"
-                )
-        return cls(**given)
+        """Build from Hydra's section; `None` gives the defaults, an unknown key is an error."""
+        return from_section(cls, cls.section, settings)
 
 
 class GTPOConfig(EntropyRewardConfig):
@@ -265,7 +249,3 @@ def _group_sum_by_place(values: torch.Tensor, groups: RolloutGroups) -> torch.Te
     """Each row's group sum at every place, `(batch, length)`."""
     total = values.new_zeros(groups.count, values.shape[-1]).index_add(0, groups.ids, values)
     return total[groups.ids]
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)

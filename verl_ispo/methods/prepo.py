@@ -7,17 +7,18 @@ summary too; the window's formula and the share of 20 % are from the notes alone
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from verl_ispo.config.ispo_config import UnknownISPOKeyError
+from verl_ispo.config.section import check_number, from_section
 from verl_ispo.signals.checks import check_finite, check_same_shape
 from verl_ispo.signals.masked import masked_row_mean
+
+SECTION = "algorithm.prepo"
 
 
 @dataclass(frozen=True)
@@ -36,28 +37,12 @@ class PREPOConfig:
     keep_fraction: float = 0.2
 
     def __post_init__(self) -> None:
-        value = self.keep_fraction
-        # NaN fails the comparison too.
-        if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 < value <= 1:
-            raise ValueError(f"algorithm.prepo.keep_fraction must be a number in (0, 1], got {value!r}")
+        check_number(f"{SECTION}.keep_fraction", self.keep_fraction, low=0, high=1, low_open=True)
 
     @classmethod
     def from_mapping(cls, settings: Mapping[str, Any] | None) -> PREPOConfig:
-        """Build from a mapping such as Hydra's ``algorithm.prepo``; `None` gives the defaults.
-
-        Raises:
-            UnknownISPOKeyError: a key that is not listed above; the message names the nearest one.
-            ValueError: a value outside its range.
-        """
-        given = {str(key): value for key, value in (settings or {}).items()}
-        known = [field.name for field in fields(cls)]
-        for key, value in given.items():
-            if key not in known:
-                nearest = difflib.get_close_matches(key, known, n=1, cutoff=0.0)[0]
-                raise UnknownISPOKeyError(
-                    f"unknown setting algorithm.prepo.{key} (given {value!r}); did you mean {nearest!r}? Known: {known}"
-                )
-        return cls(**given)
+        """Build from Hydra's ``algorithm.prepo``; `None` gives the defaults, an unknown key is an error."""
+        return from_section(cls, SECTION, settings)
 
 
 def prompt_perplexity(prompt_log_prob: torch.Tensor, prompt_mask: torch.Tensor) -> torch.Tensor:

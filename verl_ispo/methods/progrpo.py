@@ -6,20 +6,19 @@ advantage (divided by the std) inside it. The constant a is not known, and the n
 
 from __future__ import annotations
 
-import difflib
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from verl_ispo.config.ispo_config import UnknownISPOKeyError
+from verl_ispo.config.section import check_choice, check_number, from_section
 from verl_ispo.signals.checks import check_finite, check_same_shape
 from verl_ispo.signals.critical_tokens import entropy_filter
 from verl_ispo.signals.groups import RolloutGroups
 from verl_ispo.signals.masked import masked_row_mean
 
+SECTION = "algorithm.progrpo"
 ALL_RIGHT_MODES = ("keep", "skip")
 
 
@@ -48,35 +47,14 @@ class ProGRPOConfig:
     all_right_groups: str = "keep"
 
     def __post_init__(self) -> None:
-        weight, fraction = self.confidence_weight, self.low_probability_fraction
-        if not _is_number(weight) or weight < 0:
-            raise ValueError(f"algorithm.progrpo.confidence_weight must be a number in [0, inf), got {weight!r}")
-        if not _is_number(fraction) or not 0 < fraction <= 1:
-            raise ValueError(f"algorithm.progrpo.low_probability_fraction must be a number in (0, 1], got {fraction!r}")
-        if self.all_right_groups not in ALL_RIGHT_MODES:
-            raise ValueError(
-                f"algorithm.progrpo.all_right_groups must be one of {list(ALL_RIGHT_MODES)}, "
-                f"got {self.all_right_groups!r}"
-            )
+        check_number(f"{SECTION}.confidence_weight", self.confidence_weight, low=0)
+        check_number(f"{SECTION}.low_probability_fraction", self.low_probability_fraction, low=0, high=1, low_open=True)
+        check_choice(f"{SECTION}.all_right_groups", self.all_right_groups, ALL_RIGHT_MODES)
 
     @classmethod
     def from_mapping(cls, settings: Mapping[str, Any] | None) -> ProGRPOConfig:
-        """Build from a mapping such as Hydra's ``algorithm.progrpo``; `None` gives the defaults.
-
-        Raises:
-            UnknownISPOKeyError: a key that is not listed above; the message names the nearest one.
-            ValueError: a value outside its range.
-        """
-        given = {str(key): value for key, value in (settings or {}).items()}
-        known = [field.name for field in fields(cls)]
-        for key, value in given.items():
-            if key not in known:
-                nearest = difflib.get_close_matches(key, known, n=1, cutoff=0.0)[0]
-                raise UnknownISPOKeyError(
-                    f"unknown setting algorithm.progrpo.{key} (given {value!r}); did you mean {nearest!r}? "
-                    f"Known: {known}"
-                )
-        return cls(**given)
+        """Build from Hydra's ``algorithm.progrpo``; `None` gives the defaults, an unknown key is an error."""
+        return from_section(cls, SECTION, settings)
 
 
 def low_probability_confidence(log_prob: torch.Tensor, mask: torch.Tensor, fraction: float) -> torch.Tensor:
@@ -165,7 +143,3 @@ def progrpo_advantage(
         left_alone = left_alone | groups.all_right(correct)
     term = torch.where(left_alone[groups.ids], 0.0, config.confidence_weight * gap)
     return advantage + term.unsqueeze(-1) * response_mask
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
