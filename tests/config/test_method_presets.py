@@ -20,6 +20,7 @@ import pytest
 from hydra import compose, initialize_config_module
 from hydra.errors import MissingConfigException
 from omegaconf import OmegaConf
+from verl.trainer.ppo.core_algos import get_adv_estimator_fn, get_policy_loss_fn
 
 from verl_ispo.config import split_ispo_settings
 from verl_ispo.method_presets import PRESET_FOLDER, UnknownMethodError, describe, method_names, read_preset
@@ -130,6 +131,18 @@ def test_a_preset_says_what_it_is_and_every_key_has_a_comment_above_it(method: s
 )
 def test_values_repeated_by_hand(method: str, key: str, value: object) -> None:
     assert composed(method, "ispo_trainer")[key] == value
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_what_is_verls_is_verls_own_function(method: str) -> None:
+    """So that verl's methods give verl's numbers, whatever this package registers beside them."""
+    ours = {"ispo", "gtpo", "grpo_s", "progrpo", "prepo"}
+    config = composed(method, "ispo_trainer")
+    estimator = config["algorithm.adv_estimator"]
+    loss_mode = config["actor_rollout_ref.actor.policy_loss.loss_mode"]
+    for name, function in ((estimator, get_adv_estimator_fn(estimator)), (loss_mode, get_policy_loss_fn(loss_mode))):
+        package = "verl_ispo.trainer" if name in ours else "verl.trainer.ppo.core_algos"
+        assert function.__module__.startswith(package), name
 
 
 def test_ispo_with_another_method_is_both_presets_together() -> None:

@@ -224,7 +224,7 @@ HAZARD = (
     "A first lesson about the method. ISPO pays a wrong rollout for an answer that does not depend on its trace. In a "
     "tiny, warm-started model that dependence is strong from the start, so in a group that is all wrong the term can "
     "teach the model to stop reasoning, or to stop answering. The literal method runs as published to show this; the "
-    "guarded one gives all-wrong groups no advantage."
+    "guarded one has the guard that docs/tiny_study.md chose."
 )
 CAVEAT = (
     "One run of each method, and a model of 0.7 M parameters: this shows that the machinery works and where to look. "
