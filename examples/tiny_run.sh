@@ -36,8 +36,7 @@ fi
 settings=("method=$METHOD")
 # DAPO's length penalty starts a fifth before the end, as in its paper; its preset has the figure for 4096 tokens
 case "$METHOD" in *dapo) settings+=(reward.reward_kwargs.overlong_buffer_cfg.len=19) ;; esac
-read -r -a more <<<"$OVERRIDES"
-settings+=("${more[@]}")
+read -r -a overrides <<<"$OVERRIDES"
 
 if [ ! -e "$RUN/done" ]; then
     # verl starts its log file anew, so each attempt gets a file of its own
@@ -60,7 +59,7 @@ if [ ! -e "$RUN/done" ]; then
         algorithm.ispo.dump_dir="$(realpath "$RUN")/dump" hydra.run.dir="$RUN" \
         trainer.project_name=tiny_task trainer.experiment_name="$METHOD-seed$SEED" \
         trainer.default_local_dir="$(realpath "$RUN")/checkpoints" \
-        'trainer.logger=[console,file]' >"$RUN/train.$attempt.log" 2>&1 &
+        'trainer.logger=[console,file]' "${overrides[@]}" >"$RUN/train.$attempt.log" 2>&1 &
     training=$!
     trap 'kill -TERM $training 2>/dev/null || true' EXIT
     python -m verl_ispo.tiny_task.progress --metrics "$VERL_FILE_LOGGER_PATH" --pid "$training" --steps "$STEPS" \
