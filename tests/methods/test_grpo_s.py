@@ -118,7 +118,7 @@ def test_estimator() -> None:
         plain, returns = estimator(**arguments)
         section = OmegaConf.create({"grpo_s": chosen, "norm_adv_by_std_in_grpo": False})
         configured, _ = estimator(**arguments, config=section)
-        with pytest.raises(ValueError, match=r"algorithm\.grpo_s\.alpha"):
+        with pytest.raises(ValueError, match=r"'alpha' \(under algorithm\.grpo_s\)"):
             estimator(**arguments, config=OmegaConf.create({"grpo_s": {"alpha": 1}}))
     mask = arguments["response_mask"]
     assert plain.dtype == torch.float32
