@@ -84,3 +84,11 @@ paper_name() {
         *) echo "$1" ;;
     esac
 }
+
+# check_installed PYTHON: that verl would find this package on this node
+check_installed() {
+    if ! "$1" -c 'import importlib.metadata as m; m.version("verl_ispo"), m.version("ray")' 2>/dev/null; then
+        echo "$(hostname): verl_ispo or ray is not installed for $1; pip install . there, or set PYTHON" >&2
+        exit 2
+    fi
+}

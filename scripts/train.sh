@@ -114,6 +114,8 @@ if [ -n "$DATA" ]; then
         fi
     fi
 fi
+for place in "${!train_files[@]}"; do train_files[place]="$(realpath -m "${train_files[place]}")"; done
+for place in "${!val_files[@]}"; do val_files[place]="$(realpath -m "${val_files[place]}")"; done
 if [ "${#train_files[@]}" = 0 ] || [ "${#val_files[@]}" = 0 ]; then
     echo "no data: set DATA to a folder of data_prep (python -m data_prep.dapo_math --local_save_dir FOLDER, and the" \
         "benchmarks), or TRAIN_FILES and VAL_FILES" >&2
@@ -134,11 +136,13 @@ if [ "$ENGINE" = megatron ]; then config_name=ispo_megatron_trainer; fi
 settings=("method=$METHOD")
 if is_model_preset "$MODEL"; then
     settings+=("base_model=$MODEL")
+    if [ -d "$MODEL_PATH" ]; then MODEL_PATH="$(realpath "$MODEL_PATH")"; fi
     if [ -n "$MODEL_PATH" ]; then settings+=("actor_rollout_ref.model.path=$(hydra_quoted "$MODEL_PATH")"); fi
 elif [ -n "$MODEL_PATH" ]; then
     echo "MODEL_PATH=$MODEL_PATH goes with a preset (MODEL one of: $(preset_names base_model)); here set MODEL alone" >&2
     exit 2
 else
+    if [ -d "$MODEL" ]; then MODEL="$(realpath "$MODEL")"; fi
     settings+=("actor_rollout_ref.model.path=$(hydra_quoted "$MODEL")")
 fi
 settings+=(
