@@ -1,6 +1,6 @@
 """Values of the config that a launcher is about to train with, one a line, without importing verl.
 
-python scripts/composed_settings.py --config-name ispo_trainer data.max_response_length -- method=dapo data.train_batch_size=64
+python scripts/composed_settings.py --config-name ispo_trainer data.max_response_length -- method=dapo data.seed=2
 
 A key that is not there, or null, is an empty line. Exit status 2: the config does not compose (one sentence says why).
 """

@@ -43,7 +43,9 @@ def extended_config(config: dict[str, Any], max_position_embeddings: int, rope_t
     scaling = config.get("rope_scaling") or parameters or {}
     kind = scaling.get("rope_type", scaling.get("type", "default"))
     if kind != "default":
-        raise ContextError(f"the model has rope scaling of type {kind!r}; leave --rope-theta out, or use its base model")
+        raise ContextError(
+            f"the model has rope scaling of type {kind!r}; leave --rope-theta out, or use its base model"
+        )
     if "rope_theta" in config or parameters is None:
         extended["rope_theta"] = rope_theta
     if parameters is not None:  # how transformers 5 writes it

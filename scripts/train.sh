@@ -22,6 +22,7 @@
 #   ROLLOUT=vllm          vllm, sglang, cpu (the back end for trying; with small models)
 #   NNODES=1              nodes
 #   GPUS_PER_NODE=8       GPUs of each (CPU workers with ROLLOUT=cpu; default 1 there)
+#   OMP_NUM_THREADS=1     with ROLLOUT=cpu, of each process
 #   ROLLOUT_TP=           GPUs of one rollout engine (default: the preset's)
 #   TRAIN_TP=2            tensor parallel size of ENGINE=megatron (ours; both the actor's and the reference's)
 #   SEED=1                of data order and rollouts
