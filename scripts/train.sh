@@ -30,7 +30,7 @@
 #   SAVE_FREQ=50          steps between checkpoints
 #   KEEP=1                checkpoints that are kept
 #   TEST_FREQ=50          steps between validations; -1: none
-#   LOGGERS=console,file  verl's loggers, such as console,file,wandb
+#   LOGGERS=console,file   verl's loggers, such as console,file,wandb
 #   OUT=                  folder of this run (default: runs/train/<model>/<method>-seed<seed>): logs, metrics a start,
 #                         checkpoints, rollout dump; on a cluster on a disk that all nodes see
 #   RAY_ADDRESS=          host:port of a running Ray cluster to join (default: a Ray of its own, on this node)
