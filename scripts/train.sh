@@ -3,6 +3,9 @@
 #
 #   MODEL=qwen2_5_math_1_5b METHOD=ispo DATA=~/data/math bash scripts/train.sh
 #   MODEL=qwen2_5_math_7b METHOD=dapo SEED=2 DATA=~/data/math bash scripts/train.sh data.train_batch_size=256
+#   MODEL=runs/quickstart/base DATA=runs/quickstart/data-levels1-6 REWARD=pkg://verl_ispo.tiny_task.reward \
+#       ROLLOUT=cpu STEPS=3 bash scripts/train.sh data.train_batch_size=16 data.max_prompt_length=32 \
+#       data.max_response_length=96 actor_rollout_ref.actor.ppo_mini_batch_size=8     # after examples/quickstart.sh
 #   DRY_RUN=1 MODEL=qwen2_5_7b ENGINE=megatron ROLLOUT=sglang DATA=~/data/math bash scripts/train.sh
 #
 # The same command goes on from the last checkpoint; when its steps are done it says so and returns. All arguments are
@@ -28,7 +31,8 @@
 #   SEED=1                of data order and rollouts
 #   STEPS=1000            training steps (ours: the paper states none, its figures reach 1000)
 #   SAVE_FREQ=50          steps between checkpoints
-#   KEEP=1                checkpoints that are kept
+#   KEEP=2                checkpoints that are kept (of 7B some 90 GB each, 12 bytes a parameter). With 1, a kill while one
+#                         is saved can leave none: verl removes the old one before it notes the new one
 #   TEST_FREQ=50          steps between validations; -1: none
 #   LOGGERS=console,file   verl's loggers, such as console,file,wandb
 #   OUT=                  folder of this run (default: runs/train/<model>/<method>-seed<seed>): logs, metrics a start,
@@ -65,7 +69,7 @@ if [ "$ROLLOUT" = cpu ]; then
     GPUS_PER_NODE="${GPUS_PER_NODE:-1}"
 fi
 GPUS_PER_NODE="${GPUS_PER_NODE:-8}" ROLLOUT_TP="${ROLLOUT_TP:-}" TRAIN_TP="${TRAIN_TP:-2}"
-SEED="${SEED:-1}" STEPS="${STEPS:-1000}" SAVE_FREQ="${SAVE_FREQ:-50}" KEEP="${KEEP:-1}" TEST_FREQ="${TEST_FREQ:-50}"
+SEED="${SEED:-1}" STEPS="${STEPS:-1000}" SAVE_FREQ="${SAVE_FREQ:-50}" KEEP="${KEEP:-2}" TEST_FREQ="${TEST_FREQ:-50}"
 REWARD="${REWARD:-pkg://verl_ispo.grading.reward_function}" LOGGERS="${LOGGERS:-console,file}"
 DATA="${DATA:-}" TRAIN_FILES="${TRAIN_FILES:-}" VAL_FILES="${VAL_FILES:-}" MODEL_PATH="${MODEL_PATH:-}"
 RAY_ADDRESS="${RAY_ADDRESS:-}" RAY_ENV="${RAY_ENV:-}" PYTHON="${PYTHON:-python}"
@@ -215,6 +219,12 @@ if [ "$starts" = 1 ]; then
         echo "another process works in $OUT; wait for it or end it, or set another OUT" >&2
         exit 1
     fi
+    identity="$(printf '%s\n' "MODEL=$MODEL" "METHOD=$METHOD" "SEED=$SEED")"
+    if [ -e "$OUT/run.txt" ] && [ "$(head -n 3 "$OUT/run.txt")" != "$identity" ]; then
+        echo "$OUT holds another run ($(head -n 3 "$OUT/run.txt" | paste -s -d ' ')), which this one would go on from;" \
+            "set another OUT" >&2
+        exit 2
+    fi
     if [ -e "$OUT/done" ] && [ "$(cat "$OUT/done")" -ge "$STEPS" ]; then
         echo "$OUT: its $(cat "$OUT/done") steps are done; for more set STEPS, for another run OUT"
         exit 0
@@ -252,8 +262,7 @@ if [ "$DRY_RUN" = 1 ]; then
     exec "$PYTHON" -m verl_ispo.cli doctor --no-ray --dry-run --config-name "$config_name" "${settings[@]}" "$@"
 fi
 
-printf '%s\n' "MODEL=$MODEL" "METHOD=$METHOD" "SEED=$SEED" "RESPONSE_LENGTH=$response_length" "STEPS=$STEPS" \
-    >"$OUT/run.txt"
+printf '%s\n' "$identity" "RESPONSE_LENGTH=$response_length" "STEPS=$STEPS" >"$OUT/run.txt"
 printf '%q ' "${command[@]}" >"$OUT/command.$attempt.txt"
 echo "$model_name $METHOD seed $SEED: start $attempt, log $OUT/train.$attempt.log"
 "${command[@]}" > >(tee "$OUT/train.$attempt.log") 2>&1 &

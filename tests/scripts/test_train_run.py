@@ -64,7 +64,8 @@ def test_two_do_not_write_one_folder(stand_in: StandIn, data: Path) -> None:
 
 
 def test_a_signal_ends_the_training_with_the_launcher(stand_in: StandIn, data: Path) -> None:
-    variables = {"MODEL": "qwen2_5_7b", "DATA": str(data), "OUT": "run", "HANG": "*main_ppo*", **stand_in.variables}
+    variables = {"MODEL": "qwen2_5_7b", "METHOD": "grpo", "DATA": str(data), "OUT": "run", "STEPS": "5"}
+    variables |= {"HANG": "*main_ppo*", **stand_in.variables}
     process = subprocess.Popen(["bash", str(SCRIPTS / "train.sh")], cwd=data.parent, env=clean_environment(**variables))
     try:
         for _ in range(600):
@@ -78,7 +79,16 @@ def test_a_signal_ends_the_training_with_the_launcher(stand_in: StandIn, data: P
         process.kill()
     assert stand_in.calls("ended: ")
     assert not (data.parent / "run/done").exists()
-    assert train(stand_in, data, METHOD="ispo").returncode == 0, "the folder is free again"
+    assert train(stand_in, data).returncode == 0, "the folder is free again"
+
+
+def test_a_folder_of_another_run_is_not_gone_on_from(stand_in: StandIn, data: Path) -> None:
+    assert train(stand_in, data).returncode == 0
+    for other in ({"METHOD": "ispo"}, {"SEED": "2"}, {"MODEL": "qwen2_5_math_7b"}):
+        refused = train(stand_in, data, STEPS="9", **other)
+        assert refused.returncode == 2
+        assert "holds another run (MODEL=qwen2_5_7b METHOD=grpo SEED=1)" in refused.stderr
+    assert len(stand_in.calls("main_ppo")) == 1
 
 
 def test_a_preset_with_a_longer_context_trains_from_the_copy(stand_in: StandIn, data: Path) -> None:
