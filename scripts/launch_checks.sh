@@ -6,7 +6,7 @@ _launch_config="$_launch_root/verl_ispo/config"
 
 # print_help SCRIPT: the comment at its top
 print_help() {
-    sed -n '2,/^[^#]/{s/^# \{0,1\}//;/^SBATCH/d;/^set /d;p}' "$1"
+    sed -n '2,/^[^#]/{s/^# \{0,1\}//;/^set /d;p}' "$1"
 }
 
 # one_of NAME VALUE KNOWN...: refuses a value that is not known

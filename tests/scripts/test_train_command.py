@@ -113,7 +113,10 @@ def test_a_cpu_trains_through_the_same_launcher(data: Path, tmp_path: Path) -> N
     model = tmp_path / "it's a model"
     model.mkdir()
     variables = {"MODEL": str(model), "ROLLOUT": "cpu", "RAY_ADDRESS": "head:6379", "DATA": str(data)}
-    config = composed(*printed(tmp_path, **variables))
+    # as in its help
+    sizes = ("data.train_batch_size=16", "data.max_prompt_length=32", "data.max_response_length=96")
+    config = composed(*printed(tmp_path, *sizes, "actor_rollout_ref.actor.ppo_mini_batch_size=8", **variables))
+    validate_config(config, use_reference_policy=need_reference_policy(config), use_critic=need_critic(config))
     assert config.trainer.device == "cpu"
     assert config.actor_rollout_ref.rollout.name == "cpu"
     assert config.actor_rollout_ref.model.path == str(model)
