@@ -42,7 +42,8 @@
 #                         SGLANG_, VERL_, HF_HUB_OFFLINE, HF_HOME, OMP_NUM_THREADS and PYTHONPATH are passed on by
 #                         themselves
 #   PYTHON=python         interpreter of the environment
-#   DRY_RUN=0             1: `verl-ispo doctor --no-ray --dry-run` on exactly these settings; nothing is started
+#   DRY_RUN=0             1: `verl-ispo doctor --no-ray --dry-run` on exactly these settings; nothing is started or
+#                         downloaded (a preset with a longer context gets its copy, if its weights are here)
 #   PRINT_ONLY=0          1: print the command; nothing is started
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/launch_checks.sh"
@@ -210,6 +211,15 @@ if [ "$overlong" = True ]; then
     settings+=("reward.reward_kwargs.overlong_buffer_cfg.len=$((response_length / 5))")
 fi
 derived=()
+# The copy's config.json holds the context, so that verl's overrides, which reach only some readers, are taken out.
+use_longer_context() {
+    local copy override=actor_rollout_ref.model.override_config
+    if [ -z "$positions" ]; then return; fi
+    copy="$("$PYTHON" "$scripts/extend_context.py" --model "$model_path" --max-position-embeddings "$positions" \
+        ${theta:+--rope-theta "$theta"} --out "$MODEL_COPIES/$(basename "$model_path")-$positions")" || return 2
+    derived+=("actor_rollout_ref.model.path=$(hydra_quoted "$copy")" "~$override.max_position_embeddings")
+    if [ -n "$theta" ]; then derived+=("~$override.rope_theta"); fi
+}
 
 if [ "$starts" = 1 ]; then
     mkdir -p "$OUT"
@@ -229,11 +239,7 @@ if [ "$starts" = 1 ]; then
         echo "$OUT: its $(cat "$OUT/done") steps are done; for more set STEPS, for another run OUT"
         exit 0
     fi
-    if [ -n "$positions" ]; then
-        model_path="$("$PYTHON" "$scripts/extend_context.py" --model "$model_path" --max-position-embeddings "$positions" \
-            ${theta:+--rope-theta "$theta"} --out "$MODEL_COPIES/$(basename "$model_path")-$positions")"
-        derived+=("actor_rollout_ref.model.path=$(hydra_quoted "$model_path")")
-    fi
+    use_longer_context
     attempt=1
     # verl starts its log file anew, so each start gets a file of its own
     while [ -e "$OUT/metrics.$attempt.jsonl" ] || [ -e "$OUT/train.$attempt.log" ]; do attempt=$((attempt + 1)); done
@@ -259,7 +265,12 @@ if [ "$PRINT_ONLY" = 1 ]; then
     exit 0
 fi
 if [ "$DRY_RUN" = 1 ]; then
-    exec "$PYTHON" -m verl_ispo.cli doctor --no-ray --dry-run --config-name "$config_name" "${settings[@]}" "$@"
+    if ! HF_HUB_OFFLINE=1 use_longer_context; then
+        echo "note: $model_path is not here, so its own context is checked; what the preflight says of" \
+            "max_position_embeddings and rope_theta is met at the start, by a copy of the model with another config.json" >&2
+    fi
+    exec "$PYTHON" -m verl_ispo.cli doctor --no-ray --dry-run --config-name "$config_name" "${settings[@]}" "$@" \
+        "${derived[@]}"
 fi
 
 printf '%s\n' "$identity" "RESPONSE_LENGTH=$response_length" "STEPS=$STEPS" >"$OUT/run.txt"

@@ -101,4 +101,13 @@ def test_a_preset_with_a_longer_context_trains_from_the_copy(stand_in: StandIn, 
     options = "--model some/model --max-position-embeddings 6144 --rope-theta 15000.0"
     assert made.endswith(f"{options} --out {data.parent}/runs/models/model-6144")
     (call,) = stand_in.calls("main_ppo")
-    assert call.endswith("actor_rollout_ref.model.path='/the/copy'")
+    override = "actor_rollout_ref.model.override_config"
+    assert call.endswith(f"model.path='/the/copy' ~{override}.max_position_embeddings ~{override}.rope_theta")
+    # the preflight sees the same
+    assert train(stand_in, data, DRY_RUN="1").returncode == 0
+    assert stand_in.calls("doctor")[0].split()[-3:] == call.split()[-3:]
+    # and without the weights goes on, with a note
+    dry = train(stand_in, data, DRY_RUN="1", FAIL="*extend_context*")
+    assert dry.returncode == 0
+    assert "note: some/model is not here" in dry.stderr
+    assert train(stand_in, data, STEPS="9", FAIL="*extend_context*").returncode == 2, "a start does not"
