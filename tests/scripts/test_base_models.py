@@ -104,6 +104,15 @@ def test_theta_grows_with_the_positions(model: str) -> None:
     assert override.rope_theta / MATH["rope_theta"] == 6144 / MATH["max_position_embeddings"]
 
 
+def test_the_overrides_can_be_taken_out_where_a_copy_holds_them() -> None:
+    """As scripts/train.sh does."""
+    place = "actor_rollout_ref.model.override_config"
+    out = (f"~{place}.max_position_embeddings", f"~{place}.rope_theta")
+    config = composed("ispo_trainer", "base_model=qwen2_5_math_7b", "actor_rollout_ref.model.path='/copy'", *out)
+    assert config.actor_rollout_ref.model.override_config == {}
+    assert config.actor_rollout_ref.model.path == "/copy"
+
+
 def inverse_frequencies(config: Qwen2Config) -> torch.Tensor:
     return Qwen2RotaryEmbedding(config).inv_freq
 
