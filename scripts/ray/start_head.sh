@@ -1,0 +1,39 @@
+#!/usr/bin/env bash
+# The head of a Ray cluster without Slurm: on the first node. Then start_worker.sh on each other node, and train.sh.
+#
+#   bash scripts/ray/start_head.sh                                                  # node 1; prints host:port
+#   RAY_ADDRESS=node1:6379 bash scripts/ray/start_worker.sh                         # nodes 2, 3, 4
+#   python scripts/ray/wait_for_nodes.py --address node1:6379 --nodes 4 --gpus 32   # node 1
+#   RAY_ADDRESS=node1:6379 NNODES=4 MODEL=qwen2_5_math_7b DATA=/shared/math OUT=/shared/runs/ispo bash scripts/train.sh
+#   ray stop                                                                        # each node, at the end
+#
+# Every node needs the same environment (verl_ispo installed; `verl-ispo doctor` says so) and the same view of data,
+# models and OUT. Export NCCL_SOCKET_IFNAME and the like before: processes have the environment of their ray start.
+#
+#   PORT=6379             of the head
+#   NODE_IP=              address that the other nodes reach this one by (default: Ray's choice)
+#   NUM_GPUS=             GPUs to offer (default: all that Ray sees; with VERL_PLATFORM=cpu logical ones, 8)
+#   NUM_CPUS=             cores to offer (default: all; with VERL_PLATFORM=cpu logical ones, 32)
+#   BLOCK=0               1: stay in the foreground until Ray ends
+#   VERL_PLATFORM=        cpu: for the CPU back end
+#   PYTHON=python         interpreter of the environment
+set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/../launch_checks.sh"
+case "${1:-}" in
+    -h | --help) print_help "$0"; exit 0 ;;
+    "") ;;
+    *) echo "no arguments; settings are environment variables, see --help" >&2; exit 2 ;;
+esac
+PORT="${PORT:-6379}" NODE_IP="${NODE_IP:-}" NUM_GPUS="${NUM_GPUS:-}" NUM_CPUS="${NUM_CPUS:-}" BLOCK="${BLOCK:-0}"
+PYTHON="${PYTHON:-python}"
+whole_number PORT "$PORT"
+one_of BLOCK "$BLOCK" 0 1
+check_installed "$PYTHON"
+if [ "${VERL_PLATFORM:-}" = cpu ]; then NUM_GPUS="${NUM_GPUS:-8}" NUM_CPUS="${NUM_CPUS:-32}"; fi
+unset RAY_ADDRESS
+arguments=(start --head "--port=$PORT" --disable-usage-stats)
+if [ -n "$NODE_IP" ]; then arguments+=("--node-ip-address=$NODE_IP"); fi
+if [ -n "$NUM_GPUS" ]; then arguments+=("--num-gpus=$NUM_GPUS"); fi
+if [ -n "$NUM_CPUS" ]; then arguments+=("--num-cpus=$NUM_CPUS"); fi
+if [ "$BLOCK" = 1 ]; then arguments+=(--block); fi
+exec "$PYTHON" -m ray.scripts.scripts "${arguments[@]}"
