@@ -22,7 +22,8 @@ def build_parser() -> argparse.ArgumentParser:
         help="check a job before it is submitted: installation, data, scorer, sizes, memory, disk",
         description=(
             "Checks versions, that verl has loaded ISPO on this process and inside a Ray worker, devices, and the "
-            "composed config: data, scorer, context, batch and parallel sizes, token budgets, an estimate of memory and "
+            "composed config: data, scorer, context, batch and parallel sizes, token budgets, an estimate of "
+            "memory and "
             "disk, and what differs from the paper. Nothing is trained and no weights are loaded. Prints what is wrong "
             "and what to set instead; exits with 1 if something would stop a training or change its meaning."
         ),

@@ -66,7 +66,8 @@ def run(
         config = compose_config(config_name, overrides)
         preset = compose_config(config_name, preset_overrides(overrides))
     except Exception as error:  # Hydra has its own errors, those of the grammar and those of OmegaConf
-        report([("config", lambda: iter([_does_not_compose(config_name, error)]))])
+        fault = Finding(PROBLEM, "config", f"{config_name} does not compose: {str(error).strip()}")
+        report([("config", lambda: iter([fault]))])
     else:
         report([("config", lambda: iter([Finding(OK, "config", f"{config_name} composes")]))])
         report(config_checks(config, preset, gpu_memory_gib))
@@ -144,18 +145,17 @@ def config_checks_of_this_machine(config: DictConfig) -> list[Check]:
 def check_model_path(config: DictConfig) -> Iterator[Finding]:
     """That the model is there, or is a name for the hub."""
     path = str(setting(config, MODEL_PATH))
-    if Path(path).expanduser().exists():
+    folder = Path(path).expanduser()
+    if (folder / "config.json").is_file():
         yield Finding(OK, MODEL_PATH, path)
+    elif folder.exists():
+        yield Finding(PROBLEM, MODEL_PATH, f"{path} has no config.json; give the folder of a Hugging Face model")
     elif path == VERL_DEFAULT_MODEL:
         yield Finding(NOTE, MODEL_PATH, f"not given; verl's default is {path}")
     elif is_hub_id(path):
         yield Finding(NOTE, MODEL_PATH, f"{path} is not a folder here; verl will ask the model hub for it")
     else:
         yield Finding(PROBLEM, MODEL_PATH, f"{path} does not exist; give a folder, or organisation/name of the hub")
-
-
-def _does_not_compose(config_name: str, error: Exception) -> Finding:
-    return Finding(PROBLEM, "config", f"{config_name} does not compose: {str(error).strip()}")
 
 
 def check_devices() -> Iterator[Finding]:

@@ -69,7 +69,8 @@ def _check_heads(config: DictConfig, parallelism: Parallelism, shape: ModelShape
             yield Finding(
                 PROBLEM,
                 key,
-                f"is {size}, which does not divide the model's {heads} attention heads; set {nearest_divisor(heads, size)}",
+                f"is {size}, which does not divide the model's {heads} attention heads; set "
+                f"{nearest_divisor(heads, size)}",
             )
         elif kv_heads % size and size % kv_heads:
             yield Finding(
@@ -82,7 +83,8 @@ def _check_heads(config: DictConfig, parallelism: Parallelism, shape: ModelShape
         yield Finding(
             NOTE,
             f"{ACTOR}.megatron.pipeline_model_parallel_size",
-            f"is {parallelism.pipeline}, which does not divide the model's {shape.num_hidden_layers} layers; Megatron needs "
+            f"is {parallelism.pipeline}, which does not divide the model's {shape.num_hidden_layers} layers; "
+            "Megatron needs "
             "an uneven split for that (override_transformer_config)",
         )
 
@@ -101,7 +103,8 @@ def check_batch_sizes(config: DictConfig, parallelism: Parallelism) -> Iterator[
         yield Finding(
             NOTE,
             MINI,
-            f"is {mini} and {TRAIN} is {train}, no multiple of it: verl fills every step up to {rows} prompts with empty "
+            f"is {mini} and {TRAIN} is {train}, no multiple of it: verl fills every step up to {rows} prompts "
+            "with empty "
             f"rows, which take part in the forwards; set {MINI}={nearest_divisor(train, mini)}",
         )
     rows, data = mini * samples, parallelism.data
@@ -117,7 +120,8 @@ def check_batch_sizes(config: DictConfig, parallelism: Parallelism) -> Iterator[
     yield Finding(
         OK,
         "batch",
-        f"{train} prompts x {samples} rollouts a step, {math.ceil(train / mini)} update(s) of {rows} rows on {data} ranks",
+        f"{train} prompts x {samples} rollouts a step, {math.ceil(train / mini)} update(s) of {rows} rows on "
+        f"{data} ranks",
     )
     yield from _check_micro_batches(config, rows // data, _rows_a_step(train, mini, samples, data) // data)
 
@@ -138,14 +142,16 @@ def _check_sync_step(config: DictConfig, train: int, mini: int) -> Iterator[Find
         yield Finding(
             PROBLEM,
             step_key,
-            f"is {step} and {MINI} is {mini}, and with trainer_mode={SEPARATE} their product must be {TRAIN}={train}; {remedy}",
+            f"is {step} and {MINI} is {mini}, and with trainer_mode={SEPARATE} their product must be "
+            f"{TRAIN}={train}; {remedy}",
         )
     for key, wanted in (("nnodes", "1"), ("n_gpus_per_node", "8")):
         if setting(config, f"{ROLLOUT}.{key}", 0) <= 0:
             yield Finding(
                 PROBLEM,
                 f"{ROLLOUT}.{key}",
-                f"is {setting(config, f'{ROLLOUT}.{key}', 0)}, and trainer_mode={SEPARATE} samples on GPUs of its own; set "
+                f"is {setting(config, f'{ROLLOUT}.{key}', 0)}, and trainer_mode={SEPARATE} samples on GPUs of "
+                "its own; set "
                 f"{ROLLOUT}.{key}={wanted}, for example",
             )
     backend = f"{ROLLOUT}.checkpoint_engine.backend"
@@ -167,7 +173,8 @@ def _check_gen_batch_size(config: DictConfig, train: int) -> Iterator[Finding]:
         yield Finding(
             PROBLEM,
             "data.gen_batch_size",
-            f"is {generated}, which does not divide {TRAIN}={train}; set data.gen_batch_size={nearest_divisor(train, generated)} "
+            f"is {generated}, which does not divide {TRAIN}={train}; set "
+            f"data.gen_batch_size={nearest_divisor(train, generated)} "
             "or null",
         )
 
@@ -185,7 +192,8 @@ def _check_micro_batches(config: DictConfig, mini_rows: int, step_rows: int) -> 
         yield Finding(
             PROBLEM,
             f"{ROLLOUT}.log_prob_use_dynamic_bsz",
-            f"is {log_prob_by_tokens} and {ACTOR}.use_dynamic_bsz is {by_tokens}, which verl's workers refuse; set both alike "
+            f"is {log_prob_by_tokens} and {ACTOR}.use_dynamic_bsz is {by_tokens}, which verl's workers refuse; "
+            "set both alike "
             f"(left out, {ROLLOUT}.log_prob_use_dynamic_bsz follows)",
         )
     keys = []
@@ -208,5 +216,6 @@ def _check_micro_batches(config: DictConfig, mini_rows: int, step_rows: int) -> 
             yield Finding(
                 PROBLEM,
                 key,
-                f"is {micro}, but a rank has {rows} rows of {whose}, which it does not divide; set {key}={nearest_divisor(rows, micro)}",
+                f"is {micro}, but a rank has {rows} rows of {whose}, which it does not divide; set "
+                f"{key}={nearest_divisor(rows, micro)}",
             )

@@ -109,14 +109,16 @@ def check_disk(config: DictConfig, shape: ModelShape | None, parallelism: Parall
     number = checkpoints_on_disk(config, steps)
     existing = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
     free = shutil.disk_usage(existing).free
-    one = f"a checkpoint is about {size / GIB:.1f} GiB ({', '.join(setting(config, f'{ACTOR}.checkpoint.save_contents'))})"
+    contents = ", ".join(setting(config, f"{ACTOR}.checkpoint.save_contents"))
+    one = f"a checkpoint is about {size / GIB:.1f} GiB ({contents})"
     how_many = "an unknown number of them" if number is None else f"up to {number} of them"
     text = f"{folder}: {one}, {how_many} at a time, and {free / GIB:.1f} GiB are free in {existing}"
     if free < size * (number or 1):
         yield Finding(
             PROBLEM,
             "trainer.default_local_dir",
-            f"{text}. Set trainer.max_actor_ckpt_to_keep, a larger trainer.save_freq, another folder, or leave optimizer "
+            f"{text}. Set trainer.max_actor_ckpt_to_keep, a larger trainer.save_freq, another folder, or leave "
+            "optimizer "
             f"out of {ACTOR}.checkpoint.save_contents (such a run cannot be resumed)",
         )
     else:

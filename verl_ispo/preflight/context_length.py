@@ -1,8 +1,8 @@
 """Context: the longest prompt and the longest response fit into the model together, in the trainer and in the rollout.
 
 Qwen2.5-Math has a context of 4096, so the paper's 4096 new tokens do not fit behind any prompt. Published recipes raise
-``max_position_embeddings`` (DAPO's 7B run on verl: 32768; LUFFY: 16384 with ``rope_theta`` 40000) or shorten the response
-(SimpleRL: 3072).
+``max_position_embeddings`` (DAPO's 7B run on verl: 32768; LUFFY: 16384 with ``rope_theta`` 40000) or shorten the
+response (SimpleRL: 3072).
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ def check_context(config: DictConfig, shape: ModelShape | None, published: Model
         yield Finding(
             NOTE,
             f"{MODEL}.path",
-            f"{setting(config, f'{MODEL}.path')}: shape unknown on this machine, so context, head counts and memory are "
+            f"{setting(config, f'{MODEL}.path')}: shape unknown on this machine, so context, head counts and "
+            "memory are "
             "not checked; give a local folder with its config.json",
         )
         return
@@ -49,7 +50,8 @@ def check_context(config: DictConfig, shape: ModelShape | None, published: Model
         yield Finding(
             PROBLEM,
             f"{ROLLOUT}.max_model_len",
-            f"is {limit}, more than the model's {available} positions, which verl refuses; set it to {available} or null",
+            f"is {limit}, more than the model's {available} positions, which verl refuses; set it to "
+            f"{available} or null",
         )
     elif needed > available:
         yield Finding(PROBLEM, "data.max_response_length", f"{lengths}; {_remedies(config, needed, available, prompt)}")
@@ -57,7 +59,8 @@ def check_context(config: DictConfig, shape: ModelShape | None, published: Model
         yield Finding(
             PROBLEM,
             f"{ROLLOUT}.max_model_len",
-            f"is {limit}, but {lengths}, so long responses would be cut short without a word; set it to {needed} or null",
+            f"is {limit}, but {lengths}, so long responses would be cut short without a word; set it to "
+            f"{needed} or null",
         )
     else:
         yield Finding(OK, "context", f"{lengths}, of {min(limit, available)}")
@@ -101,7 +104,8 @@ def _check_rope_overrides(config: DictConfig) -> Iterator[Finding]:
             yield Finding(
                 PROBLEM,
                 f"{MODEL}.override_config.{key}",
-                f"{effect}. Leave it out, and change {key} in the config.json of a copy of the model, which the trainer, "
+                f"{effect}. Leave it out, and change {key} in the config.json of a copy of the model, which "
+                "the trainer, "
                 "the rollout and the evaluation then share",
             )
 
@@ -122,13 +126,15 @@ def _check_engine_context(config: DictConfig, model_length: int, published: Mode
                 PROBLEM,
                 VLLM_OVERRIDE,
                 f"vLLM gets max_model_len={model_length} and reads {engine} positions in the model's own config.json, "
-                f"where {OVERRIDE} does not reach it, and refuses to start. Add +{VLLM_OVERRIDE}={model_length}, or change "
+                f"where {OVERRIDE} does not reach it, and refuses to start. Add "
+                f"+{VLLM_OVERRIDE}={model_length}, or change "
                 "max_position_embeddings in the config.json of a copy of the model",
             )
     else:
         yield Finding(
             NOTE,
             OVERRIDE,
-            f"raises {own} to {model_length} in the trainer; whether rollout.name={name} follows is not checked. Changing "
+            f"raises {own} to {model_length} in the trainer; whether rollout.name={name} follows is not "
+            "checked. Changing "
             "max_position_embeddings in the config.json of a copy of the model reaches both",
         )

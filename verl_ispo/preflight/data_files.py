@@ -210,7 +210,8 @@ def _check_long_prompts(config: DictConfig) -> Iterator[Finding]:
     yield Finding(
         NOTE,
         "data.filter_overlong_prompts",
-        f"is false: a prompt over data.max_prompt_length={limit} tokens loses its beginning, with a line in the log and "
+        f"is false: a prompt over data.max_prompt_length={limit} tokens loses its beginning, with a line in "
+        "the log and "
         f"no error. data.truncation={truncation} does not change that in verl's V1 trainer, which does not read it. "
         "Set data.filter_overlong_prompts=true to leave such prompts out",
     )

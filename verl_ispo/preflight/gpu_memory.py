@@ -10,8 +10,8 @@ What is counted, for a model of P parameters:
 - Logits: two float32 tensors of a micro-batch's tokens times the vocabulary (logits and their gradient, or logits and
   their softmax); one with chunked entropy; none with fused kernels.
 - The reference policy: in host memory under FSDP, which moves forward-only models there.
-- The rollout engine: ``gpu_memory_utilization`` of the whole GPU, of which weights and the engine's own buffers come off
-  before the KV cache.
+- The rollout engine: ``gpu_memory_utilization`` of the whole GPU, of which weights and the engine's own buffers come
+  off before the KV cache.
 """
 
 from __future__ import annotations
@@ -265,8 +265,10 @@ def check_memory(
         gpu_memory_gib,
         f"weights {_gib(memory.weights)}, gradients {_gib(memory.gradients)}, AdamW {_gib(memory.moments)}, gathered "
         f"{_gib(memory.gathered)}, reference {_gib(memory.reference)}, activations {_gib(memory.activations)}, logits "
-        f"{_gib(memory.update_logits)} ({update_tokens(config, parallelism):.0f} tokens x {shape.vocab_size} x 4 bytes x 2)",
-        f"lower {ACTOR}.ppo_max_token_len_per_gpu (or ppo_micro_batch_size_per_gpu), set {MODEL}.use_fused_kernels=true, "
+        f"{_gib(memory.update_logits)} ({update_tokens(config, parallelism):.0f} tokens x {shape.vocab_size} x "
+        "4 bytes x 2)",
+        f"lower {ACTOR}.ppo_max_token_len_per_gpu (or ppo_micro_batch_size_per_gpu), set "
+        f"{MODEL}.use_fused_kernels=true, "
         "or take more GPUs",
     )
     yield _phase(

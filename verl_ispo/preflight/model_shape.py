@@ -1,7 +1,7 @@
 """The model's shape out of its config.json, and how many parameters that makes; no weights are read.
 
-Looked for in this order: a local folder, the hub's cache on this machine, the files shipped under ``model_shapes/`` (facts
-of the public config.json of the paper's three models). Nothing is downloaded.
+Looked for in this order: a local folder, the hub's cache on this machine, the files shipped under ``model_shapes/``
+(facts of the public config.json of the paper's three models). Nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def is_hub_id(path: str) -> bool:
 
 
 def shape_of(config_json: dict[str, Any], source: str) -> ModelShape | None:
-    """The shape in a parsed config.json, its gaps filled by transformers' defaults; `None` for an unknown model type."""
+    """The shape in a parsed config.json, gaps filled by transformers' defaults; `None` for an unknown model type."""
     from transformers import CONFIG_MAPPING
 
     model_type = config_json.get("model_type")

@@ -22,7 +22,8 @@ def check_reference_policy(config: DictConfig) -> Iterator[Finding]:
         yield Finding(
             PROBLEM,
             REF,
-            "is missing: ISPO's drift filter compares the policy with the frozen base model. Compose from ispo_trainer or "
+            "is missing: ISPO's drift filter compares the policy with the frozen base model. Compose from "
+            "ispo_trainer or "
             "ispo_megatron_trainer, which bring it",
         )
         return

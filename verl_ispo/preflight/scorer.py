@@ -1,4 +1,4 @@
-r"""Scorer: it knows the data, its file and function are there, and prompts, scorer and ISPO agree on where the answer is."""
+"""Scorer: it knows the data, its function is there, and prompts, scorer and ISPO agree on where the answer is."""
 
 from __future__ import annotations
 
@@ -101,7 +101,8 @@ def _check_default_scorer(config: DictConfig, key: str, source: str, asked: list
         yield Finding(
             PROBLEM,
             key,
-            f"wrong scorer: the prompts of data_source {source!r} ask for {_listed(strangers[0])}, and verl's scorer for "
+            f"wrong scorer: the prompts of data_source {source!r} ask for {_listed(strangers[0])}, and verl's "
+            "scorer for "
             f"it looks for {_listed(reads)}, so every answer would be wrong. {OUR_GRADER}",
         )
     else:

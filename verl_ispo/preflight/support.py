@@ -84,7 +84,8 @@ def _check_fused_kernels(config: DictConfig, strategy: str) -> Iterator[Finding]
         yield Finding(
             PROBLEM,
             key,
-            f"is true with {ACTOR}.calculate_sum_pi_squared=true, for which fused kernels have no logits; set one of them "
+            f"is true with {ACTOR}.calculate_sum_pi_squared=true, for which fused kernels have no logits; set "
+            "one of them "
             "to false",
         )
     elif strategy == "megatron" and not setting(config, f"{MODEL}.use_remove_padding", False):
@@ -98,7 +99,8 @@ def _check_data_kinds(config: DictConfig, shape: ModelShape | None) -> Iterator[
         yield Finding(
             PROBLEM,
             f"{MODEL}.path",
-            f"{shape.model_type} has a vision or audio tower: ISPO's ablated prompts are text, and its multi-dimensional "
+            f"{shape.model_type} has a vision or audio tower: ISPO's ablated prompts are text, and its "
+            "multi-dimensional "
             "position ids are refused at the first step. Take a text model",
         )
     key = f"{ROLLOUT}.multi_turn.enable"

@@ -31,7 +31,8 @@ def check_token_budgets(config: DictConfig, parallelism: Parallelism) -> Iterato
             yield Finding(
                 PROBLEM,
                 key,
-                f"is {together} tokens, less than the longest prompt and response together ({longest}), so the first long "
+                f"is {together} tokens, less than the longest prompt and response together ({longest}), so the "
+                "first long "
                 f"response stops the run; set {key}={-(-longest // ranks)} or more",
             )
         else:
