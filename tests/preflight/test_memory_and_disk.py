@@ -55,6 +55,15 @@ def test_megatron_by_hand():
     assert memory.reference == 2 * PARAMETERS / 2
     assert memory.gathered == 0
     assert memory.update_logits == 16384 * 152064 / 2 * 4 * 2
+    # Megatron keeps what is inside of the layers, unless it is told to compute it anew
+    assert memory.activations == 28 * 16384 * (8 * 3584 + 3 * 18944) * 2 / 2
+    megatron = f"{ACTOR}.megatron"
+    anew = estimate(
+        f"{megatron}.tensor_model_parallel_size=2",
+        f"{megatron}.override_transformer_config.recompute_granularity=full",
+        name="ispo_megatron_trainer",
+    )
+    assert anew.activations == 16384 * 3584 * 2 * 28 / 2 + 16384 * (8 * 3584 + 3 * 18944) * 2 / 2
 
 
 def test_what_moves_the_estimate():

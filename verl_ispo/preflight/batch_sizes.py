@@ -59,7 +59,7 @@ def _model_parallel_keys(parallelism: Parallelism) -> list[tuple[str, int]]:
 
 
 def _check_heads(config: DictConfig, parallelism: Parallelism, shape: ModelShape) -> Iterator[Finding]:
-    heads, kv_heads = shape.num_attention_heads, shape.num_key_value_heads
+    heads, kv_heads, gpus = shape.num_attention_heads, shape.num_key_value_heads, parallelism.gpus
     for key, size in (
         (f"{ACTOR}.ulysses_sequence_parallel_size", parallelism.ulysses),
         (f"{ACTOR}.megatron.tensor_model_parallel_size", parallelism.tensor),
@@ -70,14 +70,14 @@ def _check_heads(config: DictConfig, parallelism: Parallelism, shape: ModelShape
                 PROBLEM,
                 key,
                 f"is {size}, which does not divide the model's {heads} attention heads; set "
-                f"{nearest_divisor(heads, size)}",
+                f"{nearest_divisor(math.gcd(heads, gpus), size)}",
             )
         elif kv_heads % size and size % kv_heads:
             yield Finding(
                 PROBLEM,
                 key,
                 f"is {size}, and neither it nor the model's {kv_heads} key-value heads divides the other; set "
-                f"{nearest_divisor(kv_heads, size)}",
+                f"{nearest_divisor(math.gcd(kv_heads, gpus), size)}",
             )
     if shape.num_hidden_layers % parallelism.pipeline:
         yield Finding(

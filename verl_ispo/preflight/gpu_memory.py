@@ -6,7 +6,7 @@ What is counted, for a model of P parameters:
   default), over the GPUs of a shard; the parameters outside of the layers and two layers gathered in 2 bytes.
 - Megatron: weights in 2 bytes and gradients in 4, over tensor and pipeline ranks; master weights and moments, 12 bytes,
   also over the data-parallel ranks with the distributed optimizer.
-- Activations: with gradient checkpointing the input of each layer and the inside of one; else the inside of all.
+- Activations: where layers are recomputed, the input of each and the inside of one; else the inside of all.
 - Logits: two float32 tensors of a micro-batch's tokens times the vocabulary (logits and their gradient, or logits and
   their softmax); one with chunked entropy; none with fused kernels.
 - The reference policy: in host memory under FSDP, which moves forward-only models there.
@@ -38,6 +38,7 @@ OVERHEAD_BYTES = 3 * GIB
 ENGINE_BUFFER_BYTES = 2 * GIB
 DTYPE_BYTES = {"fp32": 4, "float32": 4, "bf16": 2, "bfloat16": 2, "fp16": 2, "float16": 2, "float64": 8}
 ACTOR, ROLLOUT, MODEL = "actor_rollout_ref.actor", "actor_rollout_ref.rollout", "actor_rollout_ref.model"
+RECOMPUTE_KEY = f"{ACTOR}.megatron.override_transformer_config.recompute_granularity"
 
 
 @dataclass(frozen=True)
@@ -225,11 +226,18 @@ def logit_bytes(config: DictConfig, shape: ModelShape, parallelism: Parallelism,
 def activation_bytes(config: DictConfig, shape: ModelShape, parallelism: Parallelism) -> float:
     """Activations of a micro-batch in 2 bytes: layer inputs, and about 8 hidden and 3 inner vectors inside a layer."""
     tokens = update_tokens(config, parallelism)
-    layers = shape.num_hidden_layers / parallelism.pipeline
+    # Not over the pipeline's ranks: the first one holds the activations of as many micro-batches as there are ranks.
+    layers = shape.num_hidden_layers
+    inputs = tokens * shape.hidden_size * 2.0 / parallelism.tensor
     inside = tokens * (8 * shape.hidden_size + 3 * shape.intermediate_size) * 2.0 / parallelism.tensor
-    if setting(config, f"{MODEL}.enable_gradient_checkpointing", True) and not parallelism.is_megatron:
-        return tokens * shape.hidden_size * 2.0 * layers + inside
-    return inside * layers
+    return inputs * layers + inside if recomputes_layers(config, parallelism) else inside * layers
+
+
+def recomputes_layers(config: DictConfig, parallelism: Parallelism) -> bool:
+    """Whether the backward pass computes each layer anew; for Megatron that is another key than for FSDP."""
+    if parallelism.is_megatron:
+        return setting(config, RECOMPUTE_KEY) == "full"
+    return bool(setting(config, f"{MODEL}.enable_gradient_checkpointing", True))
 
 
 def kv_bytes_a_token(config: DictConfig, shape: ModelShape) -> float:
@@ -267,9 +275,8 @@ def check_memory(
         f"{_gib(memory.gathered)}, reference {_gib(memory.reference)}, activations {_gib(memory.activations)}, logits "
         f"{_gib(memory.update_logits)} ({update_tokens(config, parallelism):.0f} tokens x {shape.vocab_size} x "
         "4 bytes x 2)",
-        f"lower {ACTOR}.ppo_max_token_len_per_gpu (or ppo_micro_batch_size_per_gpu), set "
-        f"{MODEL}.use_fused_kernels=true, "
-        "or take more GPUs",
+        f"lower {ACTOR}.ppo_max_token_len_per_gpu (or ppo_micro_batch_size_per_gpu), set {_recompute_setting(parallelism)} "
+        f"or {MODEL}.use_fused_kernels=true, or take more GPUs",
     )
     yield _phase(
         "memory, log-probs",
@@ -289,6 +296,13 @@ def check_memory(
         f"({ACTOR}.fsdp_config.param_offload=true, optimizer_offload=true)",
     )
     yield _kv_cache(config, memory)
+
+
+def _recompute_setting(parallelism: Parallelism) -> str:
+    if not parallelism.is_megatron:
+        return f"{MODEL}.enable_gradient_checkpointing=true"
+    section = RECOMPUTE_KEY.rsplit(".", 1)[0]
+    return f"{RECOMPUTE_KEY}=full ({section}.recompute_method=uniform, recompute_num_layers=1)"
 
 
 def _phase(subject: str, total: float, gpu_memory_gib: float, parts: str, remedy: str) -> Finding:

@@ -49,15 +49,19 @@ class ModelShape:
 
 def read_model_shape(config: DictConfig) -> ModelShape | None:
     """The shape of ``actor_rollout_ref.model``, ``override_config`` laid over its context; `None` if it is not here."""
-    shape = read_published_shape(config)
+    model = "actor_rollout_ref.model"
+    shape = _read_shape(str(setting(config, f"{model}.hf_config_path") or setting(config, f"{model}.path")))
     length = override_config(config).get("max_position_embeddings")
     return shape if shape is None or length is None else replace(shape, max_position_embeddings=int(length))
 
 
 def read_published_shape(config: DictConfig) -> ModelShape | None:
     """The same without ``override_config``: what vLLM and SGLang read, since verl does not hand the override on."""
-    model = "actor_rollout_ref.model"
-    found = _config_json(str(setting(config, f"{model}.hf_config_path") or setting(config, f"{model}.path")))
+    return _read_shape(str(setting(config, "actor_rollout_ref.model.path")))
+
+
+def _read_shape(path: str) -> ModelShape | None:
+    found = _config_json(path)
     return None if found is None else shape_of(json.loads(found.read_text(encoding="utf-8")), source=str(found))
 
 
