@@ -275,8 +275,8 @@ def check_memory(
         f"{_gib(memory.gathered)}, reference {_gib(memory.reference)}, activations {_gib(memory.activations)}, logits "
         f"{_gib(memory.update_logits)} ({update_tokens(config, parallelism):.0f} tokens x {shape.vocab_size} x "
         "4 bytes x 2)",
-        f"lower {ACTOR}.ppo_max_token_len_per_gpu (or ppo_micro_batch_size_per_gpu), set {_recompute_setting(parallelism)} "
-        f"or {MODEL}.use_fused_kernels=true, or take more GPUs",
+        f"lower {ACTOR}.ppo_max_token_len_per_gpu (or ppo_micro_batch_size_per_gpu), set "
+        f"{_recompute_setting(parallelism)} or {MODEL}.use_fused_kernels=true, or take more GPUs",
     )
     yield _phase(
         "memory, log-probs",
