@@ -51,8 +51,7 @@ class Parallelism:
         strategy: fsdp, fsdp2, megatron, ...
         ulysses: sequence parallel size of FSDP.
         tensor, pipeline, context: of Megatron; 1 under FSDP.
-        fsdp_shards: GPUs that one copy of the weights is spread over; the data-parallel ranks of Megatron's
-            distributed optimizer.
+        fsdp_shards: GPUs that FSDP spreads one copy of the weights over.
         replica: GPUs of one rollout engine.
     """
 
