@@ -58,6 +58,22 @@ def test_the_papers_set_ups_on_8_gpus_of_80_gb_have_no_problem(name, presets, se
     assert not changed  # 8192 new tokens are the paper's own for Qwen2.5-7B
 
 
+def test_the_quickstarts_settings_on_a_cpu_have_no_problem(tmp_path):
+    """As examples/tiny_run.sh gives them."""
+    preset = composed("ispo_trainer", "backend=cpu")
+    settings = (
+        f"{MODEL}.path={write_model(tmp_path / 'model')}",
+        "data.train_batch_size=16",
+        "data.max_prompt_length=32",
+        "data.max_response_length=96",
+        f"{ACTOR}.ppo_mini_batch_size=8",
+        f"{ACTOR}.ppo_micro_batch_size_per_gpu=64",
+        f"{ROLLOUT}.log_prob_micro_batch_size_per_gpu=128",
+        "reward.custom_reward_function.path=pkg://verl_ispo.tiny_task.reward",
+    )
+    assert problems(all_findings(with_settings((*data_settings(tmp_path), *settings), preset), preset)) == {}
+
+
 # trap: settings, the key that is blamed, what the text has to name, settings that mend it
 TRAPS = {
     "context of Qwen2.5-Math": (
