@@ -68,6 +68,7 @@ setup(
             "config/**/*.yaml",
             "config/*.yaml",
             "evaluation/paper_results.csv",
+            "preflight/model_shapes/*.json",
             "report/templates/*",
         ]
     },

@@ -19,15 +19,32 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     doctor = commands.add_parser(
         "doctor",
-        help="check that this installation can train: versions, registrations, devices, config",
+        help="check a job before it is submitted: installation, data, scorer, sizes, memory, disk",
         description=(
             "Checks versions, that verl has loaded ISPO on this process and inside a Ray worker, devices, and the "
-            "composed config. Prints what is missing and what to do; exits with 1 if something would stop a training."
+            "composed config: data, scorer, context, batch and parallel sizes, token budgets, an estimate of "
+            "memory and "
+            "disk, and what differs from the paper. Nothing is trained and no weights are loaded. Prints what is wrong "
+            "and what to set instead; exits with 1 if something would stop a training or change its meaning."
         ),
-        epilog="example: verl-ispo doctor data.train_files=train.parquet actor_rollout_ref.model.path=/models/base",
+        epilog="example: verl-ispo doctor --dry-run data.train_files=train.parquet data.val_files=test.parquet "
+        "actor_rollout_ref.model.path=Qwen/Qwen2.5-7B",
     )
     doctor.add_argument("--config-name", default="ispo_trainer", help="config to compose (default: %(default)s)")
     doctor.add_argument("--no-ray", action="store_true", help="leave out the check inside a Ray worker")
+    doctor.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="the job will run on another machine: no Ray, what is wrong with this machine is a note, and the training "
+        "command is printed at the end",
+    )
+    doctor.add_argument(
+        "--gpu-memory-gib",
+        type=float,
+        default=80.0,
+        metavar="GIB",
+        help="memory of one GPU, for the estimates (default: %(default)g)",
+    )
     doctor.add_argument(
         "overrides", nargs="*", metavar="KEY=VALUE", help="Hydra overrides, as for python -m verl.trainer.main_ppo"
     )
@@ -51,7 +68,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return run_report(options)
     from verl_ispo import doctor
 
-    return doctor.run(options.config_name, options.overrides, check_ray=not options.no_ray)
+    return doctor.run(
+        options.config_name,
+        options.overrides,
+        check_ray=not options.no_ray,
+        dry_run=options.dry_run,
+        gpu_memory_gib=options.gpu_memory_gib,
+    )
 
 
 if __name__ == "__main__":

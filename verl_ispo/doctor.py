@@ -1,74 +1,161 @@
-"""``verl-ispo doctor``: says in plain words whether this installation can train ISPO, and what is missing."""
+"""``verl-ispo doctor``: says in plain words whether a training can start here and will train what is meant.
+
+The checks of the config are in `verl_ispo.preflight`; those of this machine's processes and devices are here.
+"""
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
-import platform
+import shlex
 import warnings
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from packaging.requirements import Requirement
+from omegaconf import DictConfig
 
-OK, NOTE, PROBLEM = "ok", "note", "PROBLEM"
+from verl_ispo.preflight.batch_sizes import check_batch_sizes, check_parallel_sizes
+from verl_ispo.preflight.checkpoints import check_checkpoints, check_disk
+from verl_ispo.preflight.composition import Parallelism, compose_config, preset_overrides, read_parallelism, setting
+from verl_ispo.preflight.context_length import check_context
+from verl_ispo.preflight.data_files import check_data
+from verl_ispo.preflight.finding import NOTE, OK, PROBLEM, Finding, as_notes, survived
+from verl_ispo.preflight.gpu_memory import check_memory
+from verl_ispo.preflight.model_shape import ModelShape, is_hub_id, read_model_shape, read_published_shape
+from verl_ispo.preflight.packages import check_engine_packages, check_gpu_count, check_versions
+from verl_ispo.preflight.paper_settings import check_paper_settings
+from verl_ispo.preflight.reference_policy import check_reference_policy
+from verl_ispo.preflight.scorer import check_scorer
+from verl_ispo.preflight.support import check_refusals, check_support
+from verl_ispo.preflight.token_budgets import check_token_budgets
+from verl_ispo.preflight.verl_validation import check_with_verl
 
-# Beside the package's own requirements: what a GPU run uses, and what for.
-OPTIONAL_PACKAGES = {
-    "vllm": "rollouts on GPUs (pip install 'verl_ispo[gpu]')",
-    "sglang": "rollouts on GPUs, instead of vllm (pip install 'verl_ispo[sglang]')",
-    "flash-attn": "packed sequences on GPUs; without it set attn_implementation=sdpa",
-    "megatron-core": "Megatron training (pip install 'verl_ispo[megatron]')",
-}
+MODEL_PATH = "actor_rollout_ref.model.path"
+VERL_DEFAULT_MODEL = "~/models/deepseek-llm-7b-chat"
+
+Check = tuple[str, Callable[[], Iterator[Finding]]]
 
 
-@dataclass(frozen=True)
-class Finding:
-    """One line of the report: how bad it is, what it is about, and what to do."""
+def run(
+    config_name: str,
+    overrides: Sequence[str],
+    check_ray: bool = True,
+    dry_run: bool = False,
+    gpu_memory_gib: float = 80.0,
+) -> int:
+    """Run every check, print the findings, and return 1 if one of them would stop a training or change its meaning.
 
-    level: str
-    subject: str
-    text: str
-
-
-def run(config_name: str, overrides: Sequence[str], check_ray: bool = True) -> int:
-    """Run every check, print the findings, and return 1 if one of them would stop a training."""
+    Args:
+        config_name (`str`): as in ``--config-name``.
+        overrides (`Sequence[str]`): Hydra overrides, as for ``python -m verl.trainer.main_ppo``.
+        check_ray (`bool`, *optional*, defaults to `True`): whether to look into a Ray worker, which starts Ray.
+        dry_run (`bool`, *optional*, defaults to `False`): the job will run elsewhere: Ray is left alone, what is wrong
+            with this machine is a note, and the command to start the job is printed at the end.
+        gpu_memory_gib (`float`, *optional*, defaults to `80.0`): memory of one GPU.
+    """
     findings: list[Finding] = []
 
-    def report(checks: Iterator[Finding]) -> None:
-        for finding in checks:
-            print(f"{finding.level:>8}  {finding.subject}: {finding.text}", flush=True)
-            findings.append(finding)
+    def report(checks: Sequence[Check], of_this_machine: bool = False) -> None:
+        for name, check in checks:
+            found = survived(name, check)
+            for finding in as_notes(found) if dry_run and of_this_machine else found:
+                print(f"{finding.level:>8}  {finding.subject}: {finding.text}", flush=True)
+                findings.append(finding)
 
-    report(check_versions())
-    report(check_devices())
-    report(check_registrations())
-    if check_ray:
-        report(check_ray_worker())
-    report(check_config(config_name, overrides))
+    report(machine_checks(check_ray and not dry_run), of_this_machine=True)
+    try:
+        config = compose_config(config_name, overrides)
+        preset = compose_config(config_name, preset_overrides(overrides))
+    except Exception as error:  # Hydra has its own errors, those of the grammar and those of OmegaConf
+        fault = Finding(PROBLEM, "config", f"{config_name} does not compose: {str(error).strip()}")
+        report([("config", lambda: iter([fault]))])
+    else:
+        report([("config", lambda: iter([Finding(OK, "config", f"{config_name} composes")]))])
+        report(config_checks(config, preset, gpu_memory_gib))
+        report(config_checks_of_this_machine(config), of_this_machine=True)
     problems = sum(finding.level == PROBLEM for finding in findings)
     print(f"\n{problems} problem(s)" if problems else "\nNothing stands in the way of a training.")
+    if dry_run:
+        print(f"\n{training_command(config_name, overrides)}")
     return 1 if problems else 0
 
 
-def check_versions() -> Iterator[Finding]:
-    """Installed versions against the ranges of this package, and the optional packages."""
-    yield Finding(OK, "python", platform.python_version())
-    for line in importlib.metadata.requires("verl_ispo") or []:
-        requirement = Requirement(line)
-        if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
-            continue
-        version = _installed(requirement.name)
-        if version is None:
-            yield Finding(PROBLEM, requirement.name, f"not installed; pip install '{requirement}'")
-        elif version not in requirement.specifier:
-            yield Finding(PROBLEM, requirement.name, f"{version}, but {requirement} is needed")
-        else:
-            yield Finding(OK, requirement.name, version)
-    for name, use in OPTIONAL_PACKAGES.items():
-        version = _installed(name)
-        yield Finding(OK, name, version) if version else Finding(NOTE, name, f"not installed; needed for {use}")
+def training_command(config_name: str, overrides: Sequence[str]) -> str:
+    """The command that starts the training, quoted for a shell."""
+    return shlex.join(["python", "-m", "verl.trainer.main_ppo", f"--config-name={config_name}", *overrides])
+
+
+def machine_checks(check_ray: bool) -> list[Check]:
+    """Checks that no config is needed for."""
+    checks: list[Check] = [
+        ("versions", check_versions),
+        ("devices", check_devices),
+        ("registrations here", check_registrations),
+    ]
+    return [*checks, ("Ray worker", check_ray_worker)] if check_ray else checks
+
+
+def config_checks(config: DictConfig, preset: DictConfig, gpu_memory_gib: float) -> list[Check]:
+    """Checks of what a run is told to do, wherever it will run.
+
+    Args:
+        config (`DictConfig`): the composed config.
+        preset (`DictConfig`): composed with the same preset and nothing else.
+        gpu_memory_gib (`float`): memory of one GPU.
+    """
+
+    def shapes() -> tuple[ModelShape | None, ModelShape | None]:
+        return read_model_shape(config), read_published_shape(config)
+
+    def parallelism() -> Parallelism:
+        return read_parallelism(config)
+
+    return [
+        ("refusals", lambda: check_refusals(config)),
+        ("reference policy", lambda: check_reference_policy(config)),
+        ("paper's settings", lambda: check_paper_settings(config, preset)),
+        ("data", lambda: check_data(config)),
+        ("scorer", lambda: check_scorer(config)),
+        (MODEL_PATH, lambda: check_model_path(config)),
+        ("context", lambda: check_context(config, *shapes())),
+        ("parallel sizes", lambda: check_parallel_sizes(config, parallelism(), shapes()[0])),
+        ("batch sizes", lambda: check_batch_sizes(config, parallelism())),
+        ("token budgets", lambda: check_token_budgets(config, parallelism())),
+        ("memory", lambda: check_memory(config, shapes()[0], parallelism(), gpu_memory_gib)),
+        ("checkpoints", lambda: check_checkpoints(config)),
+        ("support", lambda: check_support(config, shapes()[0])),
+        ("verl's own checks", lambda: check_with_verl(config)),
+    ]
+
+
+def config_checks_of_this_machine(config: DictConfig) -> list[Check]:
+    """Checks of the config against this machine's packages, devices and disk."""
+
+    def gpus() -> Iterator[Finding]:
+        import torch
+
+        return check_gpu_count(config, torch.cuda.device_count() if torch.cuda.is_available() else 0)
+
+    return [
+        ("engine packages", lambda: check_engine_packages(config)),
+        ("GPUs", gpus if setting(config, "trainer.nnodes") == 1 else lambda: iter(())),
+        ("disk", lambda: check_disk(config, read_model_shape(config), read_parallelism(config))),
+    ]
+
+
+def check_model_path(config: DictConfig) -> Iterator[Finding]:
+    """That the model is there, or is a name for the hub."""
+    path = str(setting(config, MODEL_PATH))
+    folder = Path(path).expanduser()
+    if (folder / "config.json").is_file():
+        yield Finding(OK, MODEL_PATH, path)
+    elif folder.exists():
+        yield Finding(PROBLEM, MODEL_PATH, f"{path} has no config.json; give the folder of a Hugging Face model")
+    elif path == VERL_DEFAULT_MODEL:
+        yield Finding(NOTE, MODEL_PATH, f"not given; verl's default is {path}")
+    elif is_hub_id(path):
+        yield Finding(NOTE, MODEL_PATH, f"{path} is not a folder here; verl will ask the model hub for it")
+    else:
+        yield Finding(PROBLEM, MODEL_PATH, f"{path} does not exist; give a folder, or organisation/name of the hub")
 
 
 def check_devices() -> Iterator[Finding]:
@@ -137,60 +224,6 @@ def check_ray_worker() -> Iterator[Finding]:
             ray.shutdown()
 
 
-def check_config(config_name: str, overrides: Sequence[str]) -> Iterator[Finding]:
-    """That the config composes, that its ISPO settings are valid, and that its files are there."""
-    from hydra import compose, initialize_config_module
-    from hydra.errors import HydraException
-    from omegaconf import OmegaConf
-
-    from verl_ispo.config.ispo_config import ISPOConfig
-    from verl_ispo.config.rollout_dump_config import split_ispo_settings
-    from verl_ispo.trainer.advantage import ISPO_TRAINER_MODES
-    from verl_ispo.trainer.refusals import UnsupportedSettingError, refuse_unsupported_settings
-
-    try:
-        with initialize_config_module("verl.trainer.config", version_base=None):
-            config = compose(config_name, overrides=list(overrides))
-    except HydraException as error:
-        yield Finding(PROBLEM, "config", f"{config_name} does not compose: {str(error).strip()}")
-        return
-    yield Finding(OK, "config", f"{config_name} composes")
-    try:
-        settings, _ = split_ispo_settings(config.algorithm.get("ispo"))
-        refuse_unsupported_settings(config)
-    except (ValueError, UnsupportedSettingError) as error:
-        yield Finding(PROBLEM, "config", str(error))
-        return
-    changed = {
-        key: value for key, value in settings.to_dict().items() if value != getattr(ISPOConfig(), key)
-    } or "as in the paper"
-    yield Finding(OK, "algorithm.ispo", str(changed))
-    mode = config.trainer.v1.trainer_mode
-    if config.algorithm.adv_estimator == "ispo" and (mode not in ISPO_TRAINER_MODES or not config.trainer.use_v1):
-        yield Finding(
-            PROBLEM,
-            "trainer.v1.trainer_mode",
-            f"is {mode} (use_v1={config.trainer.use_v1}), which computes no signals; set one of "
-            f"{', '.join(ISPO_TRAINER_MODES)} and use_v1=true",
-        )
-    given = {override.lstrip("+").split("=", 1)[0] for override in overrides}
-    for key in ("data.train_files", "data.val_files", "actor_rollout_ref.model.path"):
-        value = OmegaConf.select(config, key)
-        if key not in given:
-            yield Finding(NOTE, key, f"not given; verl's default is {value}")
-            continue
-        for name in [value] if isinstance(value, str) else list(value):
-            yield _path_finding(key, str(name))
-
-
-def _path_finding(key: str, name: str) -> Finding:
-    if Path(name).expanduser().exists():
-        return Finding(OK, key, name)
-    if key == "actor_rollout_ref.model.path" and name.count("/") == 1 and not name.startswith((".", "/", "~")):
-        return Finding(NOTE, key, f"{name} is not a folder here; verl will ask the model hub for it")
-    return Finding(PROBLEM, key, f"{name} does not exist")
-
-
 def _registration_finding(subject: str, missing: list[str]) -> Finding:
     if not missing:
         return Finding(OK, subject, "all there")
@@ -201,10 +234,3 @@ def _registration_finding(subject: str, missing: list[str]) -> Finding:
         "VERL_USE_EXTERNAL_PLUGINS unset or auto, and see the reason with: "
         "python -c 'import verl_ispo.plugin'",
     )
-
-
-def _installed(name: str) -> str | None:
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return None

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.preflight.set_ups import math_row, write_model, write_rows
+
 pytestmark = pytest.mark.trainer
 
 
@@ -26,13 +28,19 @@ def doctor(*arguments: str, **environment: str) -> subprocess.CompletedProcess[s
 
 
 def test_a_sound_setup_passes_here_and_in_a_ray_worker(tmp_path: Path):
-    for name in ("train.parquet", "val.parquet", "model"):
-        (tmp_path / name).touch()
+    file = write_rows(tmp_path / "rows.parquet", [math_row()] * 16)
     run = doctor(
         "backend=cpu",
-        f"data.train_files={tmp_path}/train.parquet",
-        f"data.val_files={tmp_path}/val.parquet",
-        f"actor_rollout_ref.model.path={tmp_path}/model",
+        f"data.train_files={file}",
+        f"data.val_files={file}",
+        "data.train_batch_size=16",
+        "data.max_prompt_length=32",
+        "data.max_response_length=96",
+        f"actor_rollout_ref.model.path={write_model(tmp_path / 'model')}",
+        "actor_rollout_ref.actor.ppo_mini_batch_size=8",
+        "actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu=64",
+        "actor_rollout_ref.rollout.log_prob_micro_batch_size_per_gpu=128",
+        "reward.custom_reward_function.path=pkg://verl_ispo.grading.reward_function",
     )
     assert run.returncode == 0, run.stdout
     assert "registrations here: all there" in run.stdout

@@ -1,0 +1,111 @@
+"""Composing the config as verl's main would, reading keys out of it, and how its GPUs are shared out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hydra import compose, initialize_config_module
+from omegaconf import DictConfig, OmegaConf
+
+# Choices of whole files; everything else on the command line is a key.
+CONFIG_GROUPS = ("method", "backend")
+
+
+def compose_config(config_name: str, overrides: Sequence[str]) -> DictConfig:
+    """The config that ``python -m verl.trainer.main_ppo --config-name=... overrides`` gets."""
+    with initialize_config_module("verl.trainer.config", version_base=None):
+        return compose(config_name, overrides=list(overrides))
+
+
+def preset_overrides(overrides: Sequence[str]) -> list[str]:
+    """Those that choose a preset, so that a config can be held against the preset's own values."""
+    return [override for override in overrides if override_key(override) in CONFIG_GROUPS]
+
+
+def override_key(override: str) -> str:
+    """The key of ``+key=value`` and the like."""
+    return override.lstrip("+~").split("=", 1)[0]
+
+
+def setting(config: DictConfig, key: str, default: Any = None) -> Any:
+    """The value of a dotted key, or `default` if it is not there or null."""
+    value = OmegaConf.select(config, key, default=None)
+    return default if value is None else value
+
+
+def observes_signals(config: DictConfig) -> bool:
+    """Whether ISPO's extra forwards run: to train on them, or to log them under another method."""
+    in_ispo_trainer = str(setting(config, "trainer.v1.trainer_mode", "")).startswith("ispo_")
+    trains_ispo = setting(config, "algorithm.adv_estimator") == "ispo"
+    return trains_ispo or (in_ispo_trainer and bool(setting(config, "trainer.v1.ispo.watch_signals", True)))
+
+
+@dataclass(frozen=True)
+class Parallelism:
+    """How the training GPUs are shared out.
+
+    Attributes:
+        gpus: trainer.nnodes times trainer.n_gpus_per_node.
+        strategy: fsdp, fsdp2, megatron, ...
+        ulysses: sequence parallel size of FSDP.
+        tensor, pipeline, context: of Megatron; 1 under FSDP.
+        fsdp_shards: GPUs that FSDP spreads one copy of the weights over.
+        replica: GPUs of one rollout engine.
+    """
+
+    gpus: int
+    strategy: str
+    ulysses: int
+    tensor: int
+    pipeline: int
+    context: int
+    fsdp_shards: int
+    replica: int
+
+    @property
+    def is_megatron(self) -> bool:
+        """Whether the actor trains with Megatron."""
+        return self.strategy == "megatron"
+
+    @property
+    def model_parallel(self) -> int:
+        """GPUs that work on the same rows."""
+        return self.ulysses * self.tensor * self.pipeline * self.context
+
+    @property
+    def data(self) -> int:
+        """Data-parallel size: FSDP's is gpus / ulysses, Megatron's gpus / (tensor pipeline context)."""
+        return self.gpus // self.model_parallel
+
+
+def read_parallelism(config: DictConfig) -> Parallelism:
+    """The sizes in which the config shares out its GPUs, as verl's engines read them."""
+    gpus = setting(config, "trainer.nnodes") * setting(config, "trainer.n_gpus_per_node")
+    actor = "actor_rollout_ref.actor"
+    strategy = str(setting(config, f"{actor}.strategy"))
+    megatron = f"{actor}.megatron" if strategy == "megatron" else "none"
+    # The deprecated key wins where it is set (FSDPActorConfig.__post_init__).
+    ulysses = setting(config, f"{actor}.ulysses_sequence_parallel_size", 1)
+    if ulysses == 1:
+        ulysses = setting(config, f"{actor}.fsdp_config.ulysses_sequence_parallel_size", 1)
+    fsdp_size = setting(config, f"{actor}.fsdp_config.fsdp_size", -1)
+    rollout = "actor_rollout_ref.rollout"
+    return Parallelism(
+        gpus=gpus,
+        strategy=strategy,
+        ulysses=1 if strategy == "megatron" else ulysses,
+        tensor=setting(config, f"{megatron}.tensor_model_parallel_size", 1),
+        pipeline=setting(config, f"{megatron}.pipeline_model_parallel_size", 1),
+        context=setting(config, f"{megatron}.context_parallel_size", 1),
+        fsdp_shards=fsdp_size if 0 < fsdp_size < gpus else gpus,
+        replica=setting(config, f"{rollout}.tensor_model_parallel_size", 1)
+        * setting(config, f"{rollout}.data_parallel_size", 1)
+        * setting(config, f"{rollout}.pipeline_model_parallel_size", 1),
+    )
+
+
+def longest_sequence(config: DictConfig) -> int:
+    """Tokens of the longest prompt and the longest response together."""
+    return setting(config, "data.max_prompt_length") + setting(config, "data.max_response_length")

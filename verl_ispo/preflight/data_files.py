@@ -1,0 +1,217 @@
+"""Data: the files are there, verl can read them, and their rows have what its data set and reward manager look for.
+
+Only the schema and the first rows are read.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from verl_ispo.preflight.composition import setting
+from verl_ispo.preflight.finding import NOTE, OK, PROBLEM, Finding
+
+FILE_KEYS = ("data.train_files", "data.val_files")
+# verl's own defaults, which stand for "not given".
+VERL_DEFAULT_FILES = ("~/data/rlhf/gsm8k/train.parquet", "~/data/rlhf/gsm8k/test.parquet")
+SAMPLED_ROWS = 8
+
+
+@dataclass(frozen=True)
+class Sample:
+    """The beginning of a data file.
+
+    Attributes:
+        columns: names of all columns.
+        rows: the first rows, as Python values.
+        total: rows of the file, `None` where only reading all of it would tell.
+    """
+
+    columns: tuple[str, ...]
+    rows: tuple[Mapping[str, Any], ...]
+    total: int | None
+
+
+def given_files(config: DictConfig, key: str) -> list[str]:
+    """The files under a key, which takes one or a list."""
+    value = setting(config, key, [])
+    return [value] if isinstance(value, str) else [str(name) for name in value]
+
+
+def read_sample(path: Path) -> Sample:
+    """The schema and the first rows of a parquet or jsonl file.
+
+    Raises:
+        ValueError: for a file of another kind, or a broken one.
+    """
+    if path.suffix == ".parquet":
+        return _read_parquet(path)
+    if path.suffix != ".jsonl":
+        raise ValueError("verl reads .parquet, .json and .jsonl, and only parquet and jsonl are looked into here")
+    with path.open(encoding="utf-8") as file:
+        rows = tuple(json.loads(line) for line in itertools.islice(file, SAMPLED_ROWS))
+    return Sample(tuple(rows[0]) if rows else (), rows, None)
+
+
+def _read_parquet(path: Path) -> Sample:
+    import pyarrow.parquet
+
+    file = pyarrow.parquet.ParquetFile(path)
+    first = next(file.iter_batches(batch_size=SAMPLED_ROWS), None)
+    rows = () if first is None else tuple(first.to_pylist())
+    return Sample(tuple(file.schema_arrow.names), rows, file.metadata.num_rows)
+
+
+def readable_samples(config: DictConfig, key: str) -> list[Sample]:
+    """Samples of those files under a key that can be read; what is wrong with the others is `check_data`'s to say."""
+    samples = []
+    for name in given_files(config, key):
+        path = Path(name).expanduser()
+        if not _is_remote(name) and path.is_file():
+            try:
+                samples.append(read_sample(path))
+            except (ValueError, OSError):
+                continue
+    return samples
+
+
+def training_rows(config: DictConfig) -> int | None:
+    """Rows that a pass over the training data has, `None` if a file does not tell."""
+    samples = readable_samples(config, "data.train_files")
+    totals = [sample.total for sample in samples]
+    if not samples or len(samples) < len(given_files(config, "data.train_files")) or None in totals:
+        return None
+    limit = setting(config, "data.train_max_samples", -1)
+    rows = sum(total for total in totals if total is not None)
+    return min(rows, limit) if limit > 0 else rows
+
+
+def check_data(config: DictConfig) -> Iterator[Finding]:
+    """Every file of training and validation, and whether a step's prompts can be drawn from them."""
+    for key in FILE_KEYS:
+        names = given_files(config, key)
+        if not names:
+            yield Finding(PROBLEM, key, f"is empty; set {key}=FILE.parquet")
+        for name in names:
+            yield from _check_file(config, key, name)
+    yield from _check_rows_for_a_step(config)
+    yield from _check_long_prompts(config)
+
+
+def _is_remote(name: str) -> bool:
+    return "://" in name
+
+
+def _check_file(config: DictConfig, key: str, name: str) -> Iterator[Finding]:
+    path = Path(name).expanduser()
+    if name in VERL_DEFAULT_FILES and not path.exists():
+        yield Finding(NOTE, key, f"not given; verl's default is {name}, which is not here")
+    elif _is_remote(name):
+        yield Finding(NOTE, key, f"{name} is not on this machine; neither its being there nor its rows are checked")
+    elif any(sign in name for sign in "*?["):
+        yield Finding(NOTE, key, f"{name} is a pattern; its rows are not checked. verl takes a list: {key}=[A,B]")
+    elif not path.exists():
+        yield Finding(PROBLEM, key, f"{name} does not exist; write it with python -m data_prep.*, or correct the path")
+    elif path.is_dir():
+        yield Finding(PROBLEM, key, f"{name} is a folder; verl reads files: {key}=[{name}/a.parquet,...]")
+    elif path.suffix == ".json":
+        yield Finding(
+            NOTE, key, f"{name} is json; its rows are not checked (python -m data_prep.generic writes parquet)"
+        )
+    elif path.suffix not in (".parquet", ".jsonl"):
+        yield Finding(PROBLEM, key, f"{name} has a name that verl does not read; it takes .parquet, .json and .jsonl")
+    else:
+        yield from _check_readable_file(config, key, name, path)
+
+
+def _check_readable_file(config: DictConfig, key: str, name: str, path: Path) -> Iterator[Finding]:
+    try:
+        sample = read_sample(path)
+    except (ValueError, OSError) as error:
+        yield Finding(PROBLEM, key, f"{name} is not readable as {path.suffix[1:]}: {str(error).strip()}")
+        return
+    if not sample.rows:
+        yield Finding(PROBLEM, key, f"{name} has no rows")
+        return
+    if setting(config, "data.custom_cls.path"):
+        yield Finding(NOTE, key, f"{name}: rows not checked, since data.custom_cls reads them")
+        return
+    faults = list(row_faults(sample, str(setting(config, "data.prompt_key", "prompt"))))
+    for fault in faults:
+        yield Finding(PROBLEM, key, f"{name}: {fault}")
+    if not faults:
+        yield Finding(OK, key, f"{name}, {'rows not counted' if sample.total is None else f'{sample.total} rows'}")
+
+
+def row_faults(sample: Sample, prompt_key: str) -> Iterator[str]:
+    """What verl's data set and reward manager would miss in the rows, each fault once.
+
+    Args:
+        sample (`Sample`): the beginning of the file.
+        prompt_key (`str`): ``data.prompt_key``, the column with the chat messages.
+    """
+    wanted = {prompt_key: "data.prompt_key names it", "data_source": "the scorer is chosen by it", "reward_model": ""}
+    missing = [name for name in wanted if name not in sample.columns]
+    if missing:
+        yield (
+            f"no column {', '.join(missing)}; it has {', '.join(sample.columns)}. python -m data_prep.generic writes "
+            "what verl reads"
+        )
+    if prompt_key in sample.columns:
+        for place, row in enumerate(sample.rows):
+            fault = _prompt_fault(row[prompt_key])
+            if fault:
+                yield (
+                    f"row {place}: {prompt_key} {fault}; verl wants a list of messages, each with role and content "
+                    '([{"role": "user", "content": "..."}])'
+                )
+                break
+    if "reward_model" in sample.columns:
+        for place, row in enumerate(sample.rows):
+            if not isinstance(row["reward_model"], Mapping) or row["reward_model"].get("ground_truth") is None:
+                yield f"row {place}: reward_model has no ground_truth; the scorer gets reward_model.ground_truth"
+                break
+
+
+def _prompt_fault(prompt: Any) -> str | None:
+    if not isinstance(prompt, list):
+        return f"is {type(prompt).__name__}"
+    if not prompt:
+        return "is empty"
+    for message in prompt:
+        if not isinstance(message, Mapping) or not {"role", "content"} <= set(message):
+            return "has an entry without role and content"
+    return None
+
+
+def _check_rows_for_a_step(config: DictConfig) -> Iterator[Finding]:
+    rows, batch = training_rows(config), setting(config, "data.train_batch_size")
+    if rows is not None and rows < batch:
+        yield Finding(
+            PROBLEM,
+            "data.train_batch_size",
+            f"is {batch}, but the training data has {rows} rows (after data.train_max_samples), so an epoch has no "
+            f"step; set data.train_batch_size={rows} or less",
+        )
+
+
+def _check_long_prompts(config: DictConfig) -> Iterator[Finding]:
+    """verl 0.9's V1 agent loop cuts prompts that are too long; ``data.truncation`` is stored and never read there."""
+    limit, truncation = setting(config, "data.max_prompt_length"), setting(config, "data.truncation", "error")
+    if setting(config, "data.filter_overlong_prompts"):
+        yield Finding(OK, "data.filter_overlong_prompts", f"prompts over {limit} tokens are left out")
+        return
+    yield Finding(
+        NOTE,
+        "data.filter_overlong_prompts",
+        f"is false: a prompt over data.max_prompt_length={limit} tokens loses its beginning, with a line in "
+        "the log and "
+        f"no error. data.truncation={truncation} does not change that in verl's V1 trainer, which does not read it. "
+        "Set data.filter_overlong_prompts=true to leave such prompts out",
+    )

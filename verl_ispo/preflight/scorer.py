@@ -1,0 +1,195 @@
+"""Scorer: it knows the data, its function is there, and prompts, scorer and ISPO agree on where the answer is."""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import importlib.util
+import io
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from verl_ispo.preflight.composition import observes_signals, setting
+from verl_ispo.preflight.data_files import FILE_KEYS, readable_samples
+from verl_ispo.preflight.finding import NOTE, OK, PROBLEM, Finding
+
+BOXED, ANSWER_LINE, HASHES = r"\boxed{}", "an Answer: line", "#### and a number"
+_ASKED = {
+    BOXED: re.compile(r"\\boxed|\\fbox"),
+    ANSWER_LINE: re.compile(r"\banswer\s*:", re.IGNORECASE),
+    HASHES: re.compile("####"),
+}
+FUNCTION_KEY = "reward.custom_reward_function"
+OUR_GRADER = (
+    f"{FUNCTION_KEY}.path=pkg://verl_ispo.grading.reward_function {FUNCTION_KEY}.name=compute_score grades every "
+    "math set that python -m data_prep.* writes"
+)
+
+
+def asked_formats(messages: Any) -> set[str]:
+    """Which ways to give the answer a prompt mentions: `BOXED`, `ANSWER_LINE`, `HASHES`, or none of them."""
+    if not isinstance(messages, list):
+        return set()
+    text = "\n".join(str(message.get("content", "")) for message in messages if isinstance(message, Mapping))
+    return {name for name, pattern in _ASKED.items() if pattern.search(text)}
+
+
+def default_scorer_knows(data_source: str) -> bool:
+    """Whether verl's `default_compute_score` has a scorer for a data source, asked with an empty response."""
+    from verl.utils.reward_score import default_compute_score
+
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            default_compute_score(data_source, "", "0")
+    except NotImplementedError:
+        return False
+    except Exception:  # it has one, which does not like the empty response or lacks a package
+        return True
+    return True
+
+
+def default_scorer_formats(data_source: str) -> set[str] | None:
+    """What verl's default scorers for math look for (verl.utils.reward_score); `None` for others."""
+    if data_source == "openai/gsm8k":
+        return {HASHES}
+    if data_source in ("lighteval/MATH", "DigitalLearningGmbH/MATH-lighteval", "HuggingFaceH4/MATH-500"):
+        return {BOXED}
+    if data_source in ("math_dapo", "math", "math_dapo_reasoning") or data_source.startswith("aime"):
+        return {ANSWER_LINE, BOXED}
+    return None
+
+
+def check_scorer(config: DictConfig) -> Iterator[Finding]:
+    """The reward function, the data sources, and the format that the sampled prompts ask for."""
+    path = setting(config, f"{FUNCTION_KEY}.path")
+    if path:
+        yield from check_custom_function(str(path), setting(config, f"{FUNCTION_KEY}.name"))
+    prompt_key = setting(config, "data.prompt_key", "prompt")
+    for key in FILE_KEYS:
+        rows = [row for sample in readable_samples(config, key) for row in sample.rows]
+        asked = [asked_formats(row.get(prompt_key)) for row in rows]
+        sources = sorted({str(row["data_source"]) for row in rows if row.get("data_source") is not None})
+        if not path:
+            for source in sources:
+                formats = [
+                    found for found, row in zip(asked, rows, strict=True) if str(row.get("data_source")) == source
+                ]
+                yield from _check_default_scorer(config, key, source, formats)
+        if rows and observes_signals(config):
+            yield from _check_answer_format(config, key, asked)
+
+
+def _check_default_scorer(config: DictConfig, key: str, source: str, asked: list[set[str]]) -> Iterator[Finding]:
+    if setting(config, "reward.reward_model.enable"):
+        yield Finding(NOTE, key, f"data_source {source!r} is scored by reward.reward_model, which is not checked")
+        return
+    if not default_scorer_knows(source):
+        yield Finding(
+            PROBLEM,
+            key,
+            f"wrong scorer: verl's default one does not know data_source {source!r} and would stop the first step. "
+            f"Set {FUNCTION_KEY}.path and .name; {OUR_GRADER}",
+        )
+        return
+    reads = default_scorer_formats(source)
+    strangers = [formats for formats in asked if reads and formats and not formats & reads]
+    if strangers and reads:
+        yield Finding(
+            PROBLEM,
+            key,
+            f"wrong scorer: the prompts of data_source {source!r} ask for {_listed(strangers[0])}, and verl's "
+            "scorer for "
+            f"it looks for {_listed(reads)}, so every answer would be wrong. {OUR_GRADER}",
+        )
+    else:
+        yield Finding(OK, key, f"data_source {source!r} has a scorer in verl")
+
+
+def _check_answer_format(config: DictConfig, key: str, asked: list[set[str]]) -> Iterator[Finding]:
+    """ISPO looks for the answer where ``algorithm.ispo.answer_format`` says, whatever the scorer does."""
+    chosen = str(setting(config, "algorithm.ispo.answer_format", "auto"))
+    looked_for = {"boxed": {BOXED}, "answer_line": {ANSWER_LINE}}.get(chosen, {BOXED, ANSWER_LINE})
+    strangers = [formats for formats in asked if formats and not formats & looked_for]
+    subject = "algorithm.ispo.answer_format"
+    if strangers:
+        yield Finding(
+            PROBLEM,
+            subject,
+            f"is {chosen}, but prompts in {key} ask for {_listed(strangers[0])}: ISPO would find no answer, and IFD "
+            f"would be 0 throughout. Set {subject}=auto, and prompts that ask for {BOXED} or {ANSWER_LINE}",
+        )
+    elif not any(asked):
+        yield Finding(
+            NOTE,
+            subject,
+            f"the first {len(asked)} prompts in {key} do not say how to give the answer; ISPO looks for "
+            f"{_listed(looked_for)} (python -m data_prep.* --template)",
+        )
+    else:
+        yield Finding(OK, subject, f"{chosen}, and the prompts in {key} ask for {_listed(set().union(*asked))}")
+
+
+def _listed(formats: set[str]) -> str:
+    return " or ".join(sorted(formats))
+
+
+def check_custom_function(path: str, name: object) -> Iterator[Finding]:
+    """That the module is there and defines the function; its source is read, not run."""
+    if not name:
+        yield Finding(
+            PROBLEM, f"{FUNCTION_KEY}.name", "is not set; name the function in that file, often compute_score"
+        )
+        return
+    file, fault = _module_file(path)
+    if file is None:
+        yield Finding(PROBLEM, f"{FUNCTION_KEY}.path", f"{path} {fault}")
+        return
+    try:
+        module = ast.parse(file.read_text(encoding="utf-8"))
+    except (SyntaxError, UnicodeDecodeError) as error:
+        yield Finding(PROBLEM, f"{FUNCTION_KEY}.path", f"{file} is not Python: {error}")
+        return
+    names, star = _top_level_names(module)
+    if str(name) in names:
+        yield Finding(OK, FUNCTION_KEY, f"{path}, function {name}")
+    elif star:
+        yield Finding(NOTE, f"{FUNCTION_KEY}.name", f"{file} imports *; whether that brings {name} is not checked")
+    else:
+        known = ", ".join(sorted(known for known in names if not known.startswith("_"))) or "nothing"
+        yield Finding(PROBLEM, f"{FUNCTION_KEY}.name", f"{file} has no {name}; it defines {known}")
+
+
+def _module_file(path: str) -> tuple[Path | None, str]:
+    """The file that verl would load (verl.utils.import_utils.load_module), or `None` and why not."""
+    if not path.startswith("pkg://"):
+        file = Path(path.removeprefix("file://"))
+        return (file, "") if file.is_file() else (None, f"does not exist (from {Path.cwd()}); give an absolute path")
+    module = path.removeprefix("pkg://").replace("/", ".")
+    try:
+        spec = importlib.util.find_spec(module)
+    except (ImportError, ValueError) as error:
+        return None, f"cannot be imported: {error}; install its package, or give a file"
+    if spec is None or spec.origin is None:
+        return None, "cannot be imported; install its package into this environment, or give a file"
+    return Path(spec.origin), ""
+
+
+def _top_level_names(module: ast.Module) -> tuple[set[str], bool]:
+    """Names that a module binds, also under if, try and with, and whether it imports ``*``."""
+    names: set[str] = set()
+    waiting: list[ast.AST] = list(module.body)
+    while waiting:
+        statement = waiting.pop()
+        if isinstance(statement, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+            names.add(statement.name)
+        elif isinstance(statement, (ast.Import, ast.ImportFrom)):
+            names |= {alias.asname or alias.name for alias in statement.names}
+        elif isinstance(statement, ast.Assign):
+            names |= {target.id for target in statement.targets if isinstance(target, ast.Name)}
+        else:
+            waiting += ast.iter_child_nodes(statement)
+    return names - {"*"}, "*" in names
