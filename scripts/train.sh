@@ -215,10 +215,11 @@ derived=()
 use_longer_context() {
     local copy override=actor_rollout_ref.model.override_config
     if [ -z "$positions" ]; then return; fi
+    derived+=("~$override.max_position_embeddings")
+    if [ -n "$theta" ]; then derived+=("~$override.rope_theta"); fi
     copy="$("$PYTHON" "$scripts/extend_context.py" --model "$model_path" --max-position-embeddings "$positions" \
         ${theta:+--rope-theta "$theta"} --out "$MODEL_COPIES/$(basename "$model_path")-$positions")" || return 2
-    derived+=("actor_rollout_ref.model.path=$(hydra_quoted "$copy")" "~$override.max_position_embeddings")
-    if [ -n "$theta" ]; then derived+=("~$override.rope_theta"); fi
+    derived+=("actor_rollout_ref.model.path=$(hydra_quoted "$copy")")
 }
 
 if [ "$starts" = 1 ]; then
@@ -265,12 +266,11 @@ if [ "$PRINT_ONLY" = 1 ]; then
     exit 0
 fi
 if [ "$DRY_RUN" = 1 ]; then
-    if ! HF_HUB_OFFLINE=1 use_longer_context; then
-        echo "note: $model_path is not here, so its own context is checked; what the preflight says of" \
-            "max_position_embeddings and rope_theta is met at the start, by a copy of the model with another config.json" >&2
-    fi
-    exec "$PYTHON" -m verl_ispo.cli doctor --no-ray --dry-run --config-name "$config_name" "${settings[@]}" "$@" \
-        "${derived[@]}"
+    of_the_copy=()
+    # a model that is not on this machine is copied at the start, where it runs
+    if ! HF_HUB_OFFLINE=1 use_longer_context 2>/dev/null; then of_the_copy=(--context-positions "$positions"); fi
+    exec "$PYTHON" -m verl_ispo.cli doctor --no-ray --dry-run --config-name "$config_name" "${of_the_copy[@]}" \
+        "${settings[@]}" "$@" "${derived[@]}"
 fi
 
 printf '%s\n' "$identity" "RESPONSE_LENGTH=$response_length" "STEPS=$STEPS" >"$OUT/run.txt"

@@ -46,6 +46,12 @@ def build_parser() -> argparse.ArgumentParser:
         help="memory of one GPU, for the estimates (default: %(default)g)",
     )
     doctor.add_argument(
+        "--context-positions",
+        type=int,
+        metavar="N",
+        help="positions of the copy of the model that scripts/train.sh will make (default: the model's own)",
+    )
+    doctor.add_argument(
         "overrides", nargs="*", metavar="KEY=VALUE", help="Hydra overrides, as for python -m verl.trainer.main_ppo"
     )
     add_methods_parser(commands)
@@ -74,6 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         check_ray=not options.no_ray,
         dry_run=options.dry_run,
         gpu_memory_gib=options.gpu_memory_gib,
+        context_positions=options.context_positions,
     )
 
 

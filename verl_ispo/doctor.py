@@ -9,6 +9,7 @@ import os
 import shlex
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -41,6 +42,7 @@ def run(
     check_ray: bool = True,
     dry_run: bool = False,
     gpu_memory_gib: float = 80.0,
+    context_positions: int | None = None,
 ) -> int:
     """Run every check, print the findings, and return 1 if one of them would stop a training or change its meaning.
 
@@ -51,6 +53,8 @@ def run(
         dry_run (`bool`, *optional*, defaults to `False`): the job will run elsewhere: Ray is left alone, what is wrong
             with this machine is a note, and the command to start the job is printed at the end.
         gpu_memory_gib (`float`, *optional*, defaults to `80.0`): memory of one GPU.
+        context_positions (`int`, *optional*): positions of the copy of the model that the launcher will make, instead
+            of the model's own.
     """
     findings: list[Finding] = []
 
@@ -70,7 +74,7 @@ def run(
         report([("config", lambda: iter([fault]))])
     else:
         report([("config", lambda: iter([Finding(OK, "config", f"{config_name} composes")]))])
-        report(config_checks(config, preset, gpu_memory_gib))
+        report(config_checks(config, preset, gpu_memory_gib, context_positions))
         report(config_checks_of_this_machine(config), of_this_machine=True)
     problems = sum(finding.level == PROBLEM for finding in findings)
     print(f"\n{problems} problem(s)" if problems else "\nNothing stands in the way of a training.")
@@ -94,17 +98,23 @@ def machine_checks(check_ray: bool) -> list[Check]:
     return [*checks, ("Ray worker", check_ray_worker)] if check_ray else checks
 
 
-def config_checks(config: DictConfig, preset: DictConfig, gpu_memory_gib: float) -> list[Check]:
+def config_checks(
+    config: DictConfig, preset: DictConfig, gpu_memory_gib: float, context_positions: int | None = None
+) -> list[Check]:
     """Checks of what a run is told to do, wherever it will run.
 
     Args:
         config (`DictConfig`): the composed config.
         preset (`DictConfig`): composed with the same preset and nothing else.
         gpu_memory_gib (`float`): memory of one GPU.
+        context_positions (`int`, *optional*): as for `run`.
     """
 
     def shapes() -> tuple[ModelShape | None, ModelShape | None]:
-        return read_model_shape(config), read_published_shape(config)
+        found = read_model_shape(config), read_published_shape(config)
+        if context_positions is None:
+            return found
+        return tuple(shape and replace(shape, max_position_embeddings=context_positions) for shape in found)
 
     def parallelism() -> Parallelism:
         return read_parallelism(config)

@@ -101,13 +101,14 @@ def test_a_preset_with_a_longer_context_trains_from_the_copy(stand_in: StandIn, 
     options = "--model some/model --max-position-embeddings 6144 --rope-theta 15000.0"
     assert made.endswith(f"{options} --out {data.parent}/runs/models/model-6144")
     (call,) = stand_in.calls("main_ppo")
-    override = "actor_rollout_ref.model.override_config"
-    assert call.endswith(f"model.path='/the/copy' ~{override}.max_position_embeddings ~{override}.rope_theta")
+    path, override = "actor_rollout_ref.model.path", "actor_rollout_ref.model.override_config"
+    assert call.endswith(f"~{override}.max_position_embeddings ~{override}.rope_theta {path}='/the/copy'")
     # the preflight sees the same
     assert train(stand_in, data, DRY_RUN="1").returncode == 0
     assert stand_in.calls("doctor")[0].split()[-3:] == call.split()[-3:]
-    # and without the weights goes on, with a note
-    dry = train(stand_in, data, DRY_RUN="1", FAIL="*extend_context*")
-    assert dry.returncode == 0
-    assert "note: some/model is not here" in dry.stderr
+    # and is told of the copy where the weights are not on this machine
+    assert train(stand_in, data, DRY_RUN="1", FAIL="*extend_context*").returncode == 0
+    without = stand_in.calls("doctor")[1]
+    assert "--context-positions 6144" in without
+    assert without.split()[-2:] == [f"~{override}.max_position_embeddings", f"~{override}.rope_theta"]
     assert train(stand_in, data, STEPS="9", FAIL="*extend_context*").returncode == 2, "a start does not"
