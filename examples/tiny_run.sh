@@ -54,7 +54,7 @@ if [ ! -e "$RUN/done" ]; then
         actor_rollout_ref.rollout.seed="$SEED" \
         reward.custom_reward_function.path=pkg://verl_ispo.tiny_task.reward \
         trainer.total_training_steps="$STEPS" trainer.test_freq=10 trainer.val_before_train=true \
-        trainer.save_freq=10 trainer.max_actor_ckpt_to_keep=1 \
+        trainer.save_freq=10 trainer.max_actor_ckpt_to_keep=2 \
         'actor_rollout_ref.actor.checkpoint.save_contents=[model,optimizer,extra,hf_model]' \
         algorithm.ispo.dump_dir="$(realpath "$RUN")/dump" hydra.run.dir="$RUN" \
         trainer.project_name=tiny_task trainer.experiment_name="$METHOD-seed$SEED" \
