@@ -21,7 +21,8 @@ from verl.utils import tensordict_utils as tu
 from verl.utils.torch_functional import logprobs_from_logits
 
 from verl_ispo.signals.answer_span import AnswerSpans, find_answer_spans
-from verl_ispo.trainer.ablated_forward import ablated_answer_log_probs, ablated_rows, with_forward_settings
+from verl_ispo.trainer.ablated_forward import ablated_answer_log_probs, ablated_rows
+from verl_ispo.trainer.forward_rows import with_forward_settings
 
 TEXTS = [
     "",

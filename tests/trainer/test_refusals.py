@@ -100,3 +100,12 @@ def test_a_filter_that_agrees_with_ispo_passes() -> None:
     refuse_unsupported_settings(
         composed("method=ispo_off", "algorithm.ispo.all_right_groups=off", "algorithm.filter_groups.enable=true")
     )
+
+
+def test_what_the_signals_need_is_no_concern_of_a_run_without_them() -> None:
+    """GRPO without ISPO's signals may take old log-probs from the rollout engine; an estimator on entropy may not."""
+    without = ("trainer.v1.ispo.watch_signals=false", "algorithm.rollout_correction.bypass_mode=true")
+    refuse_unsupported_settings(composed("method=grpo", *without))
+    for method in ("ispo", "gtpo"):
+        with pytest.raises(UnsupportedSettingError, match="entropy"):
+            refuse_unsupported_settings(composed(f"method={method}", *without))

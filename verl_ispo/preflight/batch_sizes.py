@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 from omegaconf import DictConfig
 
-from verl_ispo.preflight.composition import Parallelism, observes_signals, setting
+from verl_ispo.preflight.composition import Parallelism, runs_extra_forwards, setting
 from verl_ispo.preflight.finding import NOTE, OK, PROBLEM, Finding
 from verl_ispo.preflight.model_shape import ModelShape
 
@@ -201,7 +201,7 @@ def _check_micro_batches(config: DictConfig, mini_rows: int, step_rows: int) -> 
         keys.append((f"{ACTOR}.ppo_micro_batch_size_per_gpu", mini_rows, "a mini-batch"))
     if not log_prob_by_tokens:
         keys.append((f"{ROLLOUT}.log_prob_micro_batch_size_per_gpu", step_rows, "a step"))
-    if observes_signals(config) and not setting(config, f"{REF}.log_prob_use_dynamic_bsz", False):
+    if runs_extra_forwards(config) and not setting(config, f"{REF}.log_prob_use_dynamic_bsz", False):
         keys.append((f"{REF}.log_prob_micro_batch_size_per_gpu", step_rows, "a step"))
     for key, rows, whose in keys:
         micro = setting(config, key)

@@ -9,6 +9,8 @@ from typing import Any
 from hydra import compose, initialize_config_module
 from omegaconf import DictConfig, OmegaConf
 
+from verl_ispo.config.signal_use import observes_signals, trains_on_signals
+
 # Choices of whole files; everything else on the command line is a key.
 CONFIG_GROUPS = ("method", "backend")
 
@@ -35,11 +37,10 @@ def setting(config: DictConfig, key: str, default: Any = None) -> Any:
     return default if value is None else value
 
 
-def observes_signals(config: DictConfig) -> bool:
+def runs_extra_forwards(config: DictConfig) -> bool:
     """Whether ISPO's extra forwards run: to train on them, or to log them under another method."""
     in_ispo_trainer = str(setting(config, "trainer.v1.trainer_mode", "")).startswith("ispo_")
-    trains_ispo = setting(config, "algorithm.adv_estimator") == "ispo"
-    return trains_ispo or (in_ispo_trainer and bool(setting(config, "trainer.v1.ispo.watch_signals", True)))
+    return trains_on_signals(config) or (in_ispo_trainer and observes_signals(config))
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from omegaconf import DictConfig
 
-from verl_ispo.preflight.composition import observes_signals, setting
+from verl_ispo.preflight.composition import runs_extra_forwards, setting
 from verl_ispo.preflight.finding import NOTE, OK, PROBLEM, Finding
 from verl_ispo.preflight.gpu_memory import lora_rank
 
@@ -15,7 +15,7 @@ REF = "actor_rollout_ref.ref"
 
 def check_reference_policy(config: DictConfig) -> Iterator[Finding]:
     """Whether verl will start one, and which model it is."""
-    if not observes_signals(config):
+    if not runs_extra_forwards(config):
         yield Finding(OK, REF, "not needed: ISPO's signals are off")
         return
     if setting(config, REF) is None:

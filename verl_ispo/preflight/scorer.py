@@ -13,7 +13,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from verl_ispo.preflight.composition import observes_signals, setting
+from verl_ispo.preflight.composition import runs_extra_forwards, setting
 from verl_ispo.preflight.data_files import FILE_KEYS, readable_samples
 from verl_ispo.preflight.finding import NOTE, OK, PROBLEM, Finding
 
@@ -79,7 +79,7 @@ def check_scorer(config: DictConfig) -> Iterator[Finding]:
                     found for found, row in zip(asked, rows, strict=True) if str(row.get("data_source")) == source
                 ]
                 yield from _check_default_scorer(config, key, source, formats)
-        if rows and observes_signals(config):
+        if rows and runs_extra_forwards(config):
             yield from _check_answer_format(config, key, asked)
 
 

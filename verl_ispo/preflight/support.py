@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from omegaconf import DictConfig
 
-from verl_ispo.preflight.composition import observes_signals, setting
+from verl_ispo.preflight.composition import runs_extra_forwards, setting
 from verl_ispo.preflight.finding import NOTE, OK, PROBLEM, Finding
 from verl_ispo.preflight.gpu_memory import lora_rank
 from verl_ispo.preflight.model_shape import ModelShape
@@ -54,7 +54,7 @@ def check_support(config: DictConfig, shape: ModelShape | None) -> Iterator[Find
             OK, f"{MODEL}.lora", f"rank {lora_rank(config)}: supported (read), with the adapter off as reference"
         )
     yield from _check_data_kinds(config, shape)
-    if observes_signals(config):
+    if runs_extra_forwards(config):
         yield from _check_extra_rows(config)
 
 
@@ -95,7 +95,7 @@ def _check_fused_kernels(config: DictConfig, strategy: str) -> Iterator[Finding]
 
 
 def _check_data_kinds(config: DictConfig, shape: ModelShape | None) -> Iterator[Finding]:
-    if shape is not None and shape.is_multimodal and observes_signals(config):
+    if shape is not None and shape.is_multimodal and runs_extra_forwards(config):
         yield Finding(
             PROBLEM,
             f"{MODEL}.path",
@@ -104,7 +104,7 @@ def _check_data_kinds(config: DictConfig, shape: ModelShape | None) -> Iterator[
             "position ids are refused at the first step. Take a text model",
         )
     key = f"{ROLLOUT}.multi_turn.enable"
-    if setting(config, key, False) and observes_signals(config):
+    if setting(config, key, False) and runs_extra_forwards(config):
         yield Finding(NOTE, key, "agent loops with several outputs a session are refused at the first step")
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from omegaconf import DictConfig
 
-from verl_ispo.preflight.composition import Parallelism, longest_sequence, observes_signals, setting
+from verl_ispo.preflight.composition import Parallelism, longest_sequence, runs_extra_forwards, setting
 from verl_ispo.preflight.finding import NOTE, OK, PROBLEM, Finding
 
 ACTOR, ROLLOUT, REF = "actor_rollout_ref.actor", "actor_rollout_ref.rollout", "actor_rollout_ref.ref"
@@ -20,7 +20,7 @@ def check_token_budgets(config: DictConfig, parallelism: Parallelism) -> Iterato
         (f"{ACTOR}.ppo_max_token_len_per_gpu", f"{ACTOR}.use_dynamic_bsz"),
         (f"{ROLLOUT}.log_prob_max_token_len_per_gpu", f"{ROLLOUT}.log_prob_use_dynamic_bsz"),
     ]
-    if observes_signals(config):
+    if runs_extra_forwards(config):
         budgets.append((f"{REF}.log_prob_max_token_len_per_gpu", f"{REF}.log_prob_use_dynamic_bsz"))
     for key, switch in budgets:
         if not setting(config, switch, False):

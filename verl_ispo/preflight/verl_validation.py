@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from omegaconf import DictConfig
 
-from verl_ispo.preflight.composition import observes_signals, setting
+from verl_ispo.preflight.composition import runs_extra_forwards, setting
 from verl_ispo.preflight.finding import NOTE, OK, PROBLEM, Finding
 
 
@@ -29,7 +29,7 @@ def check_with_verl(config: DictConfig) -> Iterator[Finding]:
                 "verl's validate_config",
                 lambda: validate_config(
                     own,
-                    use_reference_policy=has_reference and (need_reference_policy(own) or observes_signals(own)),
+                    use_reference_policy=has_reference and (need_reference_policy(own) or runs_extra_forwards(own)),
                     use_critic=need_critic(own),
                 ),
             ),

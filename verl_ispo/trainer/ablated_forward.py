@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import torch
 from tensordict import TensorDict
-from verl.utils import tensordict_utils as tu
 from verl.workers.utils.padding import response_from_nested
 
 from verl_ispo.signals.answer_span import AnswerSpans
+from verl_ispo.trainer.forward_rows import forward_rows
 
 
 def ablated_rows(prompts: Sequence[torch.Tensor], responses: Sequence[torch.Tensor], spans: AnswerSpans) -> TensorDict:
@@ -32,25 +32,7 @@ def ablated_rows(prompts: Sequence[torch.Tensor], responses: Sequence[torch.Tens
             responses, spans.lead_in_start.tolist(), spans.end.tolist(), strict=True
         )
     ]
-    sequences = [torch.cat([prompt, tail]) for prompt, tail in zip(prompts, tails, strict=True)]
-    masks = [torch.ones_like(tail) for tail in tails]
-    return TensorDict(
-        {
-            "prompts": _nested(prompts),
-            "responses": _nested(tails),
-            "input_ids": _nested(sequences),
-            "position_ids": _nested([torch.arange(len(sequence)) for sequence in sequences]),
-            "response_mask": _nested(masks),
-            "loss_mask": _nested(masks),
-        },
-        batch_size=len(sequences),
-    )
-
-
-def with_forward_settings(rows: TensorDict, temperature: float) -> TensorDict:
-    """Mark the rows as a plain forward: no loss, no entropy, the rollout's temperature."""
-    tu.assign_non_tensor(rows, temperature=temperature, compute_loss=False, calculate_entropy=False)
-    return rows
+    return forward_rows(prompts, tails)
 
 
 def ablated_answer_log_probs(log_probs: torch.Tensor, rows: TensorDict, spans: AnswerSpans) -> torch.Tensor:
@@ -72,7 +54,3 @@ def ablated_answer_log_probs(log_probs: torch.Tensor, rows: TensorDict, spans: A
     ]
     padded = torch.nn.utils.rnn.pad_sequence(answers, batch_first=True)
     return padded if padded.shape[1] else padded.new_zeros(len(answers), 1)
-
-
-def _nested(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
-    return torch.nested.as_nested_tensor(list(tensors), layout=torch.jagged)

@@ -30,15 +30,17 @@ from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 from verl.utils.debug import marked_timer
 
 from verl_ispo.config.rollout_dump_config import split_ispo_settings
+from verl_ispo.config.signal_use import observes_signals, trains_on_signals
 from verl_ispo.signals.answer_span import AnswerSpans, TokenTexts, find_answer_spans, gather_answer
 from verl_ispo.signals.checks import NonFiniteSignalError
 from verl_ispo.signals.composite import compute_ispo_reward
 from verl_ispo.signals.diagnostics import ObservedBatch, advantage_metrics, signal_metrics
 from verl_ispo.signals.groups import RolloutGroups, guarded_composite
 from verl_ispo.signals.running_ifd import RunningIFD
-from verl_ispo.trainer.ablated_forward import ablated_answer_log_probs, ablated_rows, with_forward_settings
+from verl_ispo.trainer.ablated_forward import ablated_answer_log_probs, ablated_rows
 from verl_ispo.trainer.advantage import composite_rewards
 from verl_ispo.trainer.batch_signals import BatchSignals, batch_signals
+from verl_ispo.trainer.forward_rows import with_forward_settings
 from verl_ispo.trainer.hazard_watch import HazardWatch
 from verl_ispo.trainer.outcome import correctness
 from verl_ispo.trainer.prompt_selection import PromptSelectionMixin
@@ -102,12 +104,12 @@ class ISPOTrainerMixin(PromptSelectionMixin):
     @property
     def trains_ispo(self) -> bool:
         """Whether the composite reward is trained on, or only logged."""
-        return self.config.algorithm.adv_estimator == "ispo"
+        return trains_on_signals(self.config)
 
     @property
     def observes_signals(self) -> bool:
         """Whether the signals are computed at all."""
-        return self.trains_ispo or bool(self.config.trainer.v1.get("ispo", {}).get("watch_signals", True))
+        return observes_signals(self.config)
 
     @property
     def _hands_over_signals(self) -> bool:

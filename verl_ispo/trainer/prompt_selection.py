@@ -19,7 +19,7 @@ from verl.utils.tokenizer.continuous_token_wiring import create_continuous_token
 from verl.workers.utils.padding import response_from_nested
 
 from verl_ispo.methods.prepo import PREPOConfig, prompt_perplexity, select_prompts
-from verl_ispo.trainer.ablated_forward import with_forward_settings
+from verl_ispo.trainer.forward_rows import forward_rows, with_forward_settings
 from verl_ispo.trainer.refusals import UnsupportedSettingError
 
 
@@ -37,23 +37,7 @@ def prompt_rows(prompts: Sequence[Sequence[int]], row_multiple: int) -> TensorDi
     padded = [*prompts, *[prompts[-1]] * (-len(prompts) % row_multiple)]
     heads = [torch.tensor(prompt[:1]) for prompt in padded]
     tails = [torch.tensor(list(prompt[1:]) or list(prompt)) for prompt in padded]
-    sequences = [torch.cat(parts) for parts in zip(heads, tails, strict=True)]
-    masks = [torch.ones_like(tail) for tail in tails]
-
-    def nested(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
-        return torch.nested.as_nested_tensor(list(tensors), layout=torch.jagged)
-
-    return TensorDict(
-        {
-            "prompts": nested(heads),
-            "responses": nested(tails),
-            "input_ids": nested(sequences),
-            "position_ids": nested([torch.arange(len(sequence)) for sequence in sequences]),
-            "response_mask": nested(masks),
-            "loss_mask": nested(masks),
-        },
-        batch_size=len(padded),
-    )
+    return forward_rows(heads, tails)
 
 
 class PromptSelectionMixin(PPOTrainer):

@@ -5,6 +5,8 @@ from __future__ import annotations
 from omegaconf import DictConfig, OmegaConf
 from verl.trainer.ppo.core_algos import ADV_ESTIMATOR_REGISTRY, POLICY_LOSS_REGISTRY
 
+from verl_ispo.config.signal_use import observes_signals
+
 # Estimators that take more than rewards (`BatchSignals`); their settings lie under algorithm.<name>.
 SIGNAL_ESTIMATORS = ("gtpo", "grpo_s", "prepo", "progrpo")
 
@@ -19,7 +21,9 @@ def refuse_unsupported_settings(config: DictConfig) -> None:
     def setting(key: str) -> object:
         return OmegaConf.select(config, key, default=None)
 
-    if setting("algorithm.rollout_correction.bypass_mode"):
+    needs_signals = observes_signals(config)
+    needs_entropy = needs_signals or setting("algorithm.adv_estimator") in SIGNAL_ESTIMATORS
+    if needs_entropy and setting("algorithm.rollout_correction.bypass_mode"):
         raise UnsupportedSettingError(
             "algorithm.rollout_correction.bypass_mode=true takes old log-probs from the rollout engine and computes no "
             "entropy, which ISPO's entropy filter needs. Set algorithm.rollout_correction.bypass_mode=false."
@@ -27,12 +31,12 @@ def refuse_unsupported_settings(config: DictConfig) -> None:
     strategy = setting("actor_rollout_ref.actor.strategy")
     # Megatron and VeOmni have router replay, under the same key of their own section.
     router_replay_key = f"actor_rollout_ref.actor.{strategy}.router_replay.mode"
-    if setting(router_replay_key) not in (None, "disabled"):
+    if needs_signals and setting(router_replay_key) not in (None, "disabled"):
         raise UnsupportedSettingError(
             f"{router_replay_key}={setting(router_replay_key)} records or replays expert routes row by row, and the "
             "trace-ablated rows have none. Set it to disabled."
         )
-    if setting("actor_rollout_ref.ref") is None:
+    if needs_signals and setting("actor_rollout_ref.ref") is None:
         raise UnsupportedSettingError(
             "actor_rollout_ref.ref is missing: ISPO's drift filter compares the policy with the frozen base model. "
             "Compose from ispo_trainer or ispo_megatron_trainer, which bring it."

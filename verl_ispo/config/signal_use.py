@@ -1,0 +1,15 @@
+"""Whether a run computes ISPO's signals: to train on them, or to log them under another method."""
+
+from __future__ import annotations
+
+from omegaconf import DictConfig, OmegaConf
+
+
+def trains_on_signals(config: DictConfig) -> bool:
+    """Whether the composite reward is trained on."""
+    return OmegaConf.select(config, "algorithm.adv_estimator") == "ispo"
+
+
+def observes_signals(config: DictConfig) -> bool:
+    """Whether an ISPO trainer mode computes the signals at all (``trainer.v1.ispo.watch_signals``)."""
+    return trains_on_signals(config) or bool(OmegaConf.select(config, "trainer.v1.ispo.watch_signals", default=True))
