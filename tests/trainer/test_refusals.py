@@ -15,6 +15,7 @@ import pytest
 from hydra import compose, initialize_config_module
 from omegaconf import DictConfig, open_dict
 
+from verl_ispo.config.signal_use import ablated_pass
 from verl_ispo.trainer.refusals import UnsupportedSettingError, refuse_unsupported_settings
 
 
@@ -109,3 +110,9 @@ def test_what_the_signals_need_is_no_concern_of_a_run_without_them() -> None:
     for method in ("ispo", "gtpo"):
         with pytest.raises(UnsupportedSettingError, match="entropy"):
             refuse_unsupported_settings(composed(f"method={method}", *without))
+
+
+def test_a_pass_that_does_not_exist_is_an_error_that_names_those_that_do() -> None:
+    assert ablated_pass(composed("method=ispo", "trainer.v1.ispo.ablated_pass=merged")) == "merged"
+    with pytest.raises(ValueError, match=r"ablated_pass must be one of .*separate.*merged.*both"):
+        ablated_pass(composed("method=ispo", "trainer.v1.ispo.ablated_pass=both"))

@@ -28,9 +28,10 @@ from verl.trainer.ppo.v1.trainer_colocate_async import PPOTrainerColocateAsync
 from verl.trainer.ppo.v1.trainer_separate_async import PPOTrainerSeparateAsync
 from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 from verl.utils.debug import marked_timer
+from verl.workers.utils.padding import response_from_nested
 
 from verl_ispo.config.rollout_dump_config import split_ispo_settings
-from verl_ispo.config.signal_use import observes_signals, trains_on_signals
+from verl_ispo.config.signal_use import ablated_pass, observes_signals, trains_on_signals
 from verl_ispo.signals.answer_span import AnswerSpans, TokenTexts, find_answer_spans, gather_answer
 from verl_ispo.signals.checks import NonFiniteSignalError
 from verl_ispo.signals.composite import compute_ispo_reward
@@ -42,6 +43,7 @@ from verl_ispo.trainer.advantage import composite_rewards
 from verl_ispo.trainer.batch_signals import BatchSignals, batch_signals
 from verl_ispo.trainer.forward_rows import with_forward_settings
 from verl_ispo.trainer.hazard_watch import HazardWatch
+from verl_ispo.trainer.merged_forward import put_ablated_rows, take_ablated_log_probs
 from verl_ispo.trainer.outcome import correctness
 from verl_ispo.trainer.prompt_selection import PromptSelectionMixin
 from verl_ispo.trainer.refusals import SIGNAL_ESTIMATORS, UnsupportedSettingError, refuse_unsupported_settings
@@ -83,6 +85,7 @@ class ISPOTrainerMixin(PromptSelectionMixin):
     def __init__(self, config: DictConfig) -> None:
         self.ispo_config, self.dump_config = split_ispo_settings(config.algorithm.get("ispo"))
         refuse_unsupported_settings(config)
+        self._ablated_pass = ablated_pass(config)
         # verl compares trainer_mode with the literals of its own modes, to choose replay buffer and checkpoints.
         with _setting(config.trainer.v1, "trainer_mode", self.verl_mode):
             super().__init__(config)
@@ -140,15 +143,23 @@ class ISPOTrainerMixin(PromptSelectionMixin):
         return super()._balance_batch(batch, metrics, *args, **kwargs)
 
     def _compute_old_log_prob(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
-        batch = super()._compute_old_log_prob(batch, metrics)
+        if not self.observes_signals:
+            batch = super()._compute_old_log_prob(batch, metrics)
+        else:
+            # The same weights score the answers with and without their traces.
+            rows, spans = self._ablated_rows(batch, metrics)
+            if self._ablated_pass == "merged":
+                batch, tail_log_probs = self._old_and_ablated_log_probs(batch, rows, metrics)
+            else:
+                batch = super()._compute_old_log_prob(batch, metrics)
+                tail_log_probs = self._ablated_log_probs(rows)
+            self._ablated = AblatedAnswers(tuple(batch.keys), spans, ablated_answer_log_probs(tail_log_probs, spans))
         if self._hands_over_signals:
             self._prompt_log_probs = _prompt_log_probs(batch)
-        if self.observes_signals:
-            self._ablated = self._compute_ablated_answers(batch, metrics)
         return batch
 
-    def _compute_ablated_answers(self, batch: KVBatchMeta, metrics: dict) -> AblatedAnswers:
-        """Find the answers and score them without their traces, under the weights that gave the old log-probs."""
+    def _ablated_rows(self, batch: KVBatchMeta, metrics: dict) -> tuple[TensorDict, AnswerSpans]:
+        """Find the answers, and write them down without their traces."""
         with marked_timer("ispo_answer_span", self.timing_raw):
             data = _fetch(batch, ["prompts", "responses", "position_ids"])
             if data["position_ids"].dim() > 2:
@@ -160,16 +171,32 @@ class ISPOTrainerMixin(PromptSelectionMixin):
             spans = find_answer_spans(
                 [response.tolist() for response in responses], self._token_text(), self.ispo_config.answer_format
             )
-        with marked_timer("ispo_ablated_log_prob", self.timing_raw):
-            rows = with_forward_settings(
-                ablated_rows(prompts, responses, spans), self.config.actor_rollout_ref.rollout.temperature
-            )
-            output = self.actor_rollout_wg.compute_log_prob(rows)
-            log_prob = ablated_answer_log_probs(output["log_probs"], rows, spans)
-        # The cost to expect of the second forward is its share of the tokens.
+            rows = ablated_rows(prompts, responses, spans)
+        # The cost to expect of these rows is their share of the tokens.
         metrics["ispo/tokens/old_log_prob"] = sum(tag["seq_len"] for tag in batch.tags)
         metrics["ispo/tokens/ablated"] = int(rows["input_ids"].offsets()[-1])
-        return AblatedAnswers(keys=tuple(batch.keys), spans=spans, log_prob=log_prob)
+        return rows, spans
+
+    def _ablated_log_probs(self, rows: TensorDict) -> torch.Tensor:
+        """A forward of their own for the ablated rows."""
+        with marked_timer("ispo_ablated_log_prob", self.timing_raw):
+            rows = with_forward_settings(rows, self.config.actor_rollout_ref.rollout.temperature)
+            output = self.actor_rollout_wg.compute_log_prob(rows)
+            return response_from_nested(output["log_probs"], rows["response_mask"])
+
+    def _old_and_ablated_log_probs(
+        self, batch: KVBatchMeta, rows: TensorDict, metrics: dict
+    ) -> tuple[KVBatchMeta, torch.Tensor]:
+        """verl's old-log-prob pass over rollouts and ablated rows together."""
+        # verl asks the workers for this when it balances the batch, and keeps the answer.
+        data_parallel_size = max(self.actor_rollout_wg._dispatch_info["actor"]) + 1
+        merged, ablated_keys = put_ablated_rows(batch, rows, data_parallel_size)
+        result = super()._compute_old_log_prob(merged, metrics)
+        tail_log_probs = take_ablated_log_probs(batch, ablated_keys)
+        rollouts = KVBatchMeta(
+            keys=batch.keys, tags=batch.tags, partition_id=batch.partition_id, extra_info=result.extra_info
+        )
+        return rollouts, tail_log_probs
 
     def _compute_advantage(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
         if not self.observes_signals:
