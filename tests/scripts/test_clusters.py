@@ -136,7 +136,7 @@ def test_logical_sizes_on_a_cpu_and_no_joining_of_another_cluster(stand_in: Stan
     run = launch("ray/start_head.sh", cwd=tmp_path, VERL_PLATFORM="cpu", RAY_ADDRESS="other:1", **stand_in.variables)
     assert run.returncode == 0, run.stderr
     (call,) = stand_in.calls("ray.scripts")
-    assert call == "-m ray.scripts.scripts start --head --port=6379 --disable-usage-stats --num-gpus=8 --num-cpus=32"
+    assert call == "-m ray.scripts.scripts start --head --port=6379 --disable-usage-stats --num-gpus=1 --num-cpus=32"
 
 
 def node(gpus: float, alive: bool = True) -> dict[str, object]:

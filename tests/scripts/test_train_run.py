@@ -112,3 +112,24 @@ def test_a_preset_with_a_longer_context_trains_from_the_copy(stand_in: StandIn, 
     assert "--context-positions 6144" in without
     assert without.split()[-2:] == [f"~{override}.max_position_embeddings", f"~{override}.rope_theta"]
     assert train(stand_in, data, STEPS="9", FAIL="*extend_context*").returncode == 2, "a start does not"
+
+
+def test_the_reason_of_the_end_is_the_last_word(stand_in: StandIn, data: Path) -> None:
+    """A dead worker, as Ray tells of it, comes before the errors that others had for it."""
+    died = "\\tclass_name: create_colocated_worker_cls.<locals>.WorkerDict\\n\\tpid: 47\\n\\tip: 10.0.0.2\\n"
+    said = f"ray.exceptions.ActorDiedError: The actor died unexpectedly\\n{died}RuntimeError: connection closed\\n"
+    text = stand_in.path.read_text().replace('echo "made to fail"', f"printf '{said}'")
+    stand_in.path.write_text(text)
+    failed = train(stand_in, data, FAIL="*main_ppo*")
+    first, second = failed.stderr.splitlines()
+    assert first.endswith("stopped with status 3: WorkerDict (pid 47 on 10.0.0.2) died")
+    assert second.endswith("train.1.log; there is no checkpoint yet, the same command starts anew")
+
+    checkpoints = data.parent / "run/checkpoints"
+    checkpoints.mkdir()
+    (checkpoints / "latest_checkpointed_iteration.txt").write_text("50")
+    stand_in.path.write_text(text.replace("ray.exceptions.ActorDiedError", "ValueError"))
+    failed = train(stand_in, data, FAIL="*main_ppo*")
+    first, second = failed.stderr.splitlines()
+    assert first.endswith("stopped with status 3: RuntimeError: connection closed")
+    assert second.endswith("the same command goes on from the checkpoint of step 50")

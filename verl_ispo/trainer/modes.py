@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ from typing import Any
 import torch
 import transfer_queue as tq
 from omegaconf import DictConfig
+from ray.actor import ActorHandle
 from tensordict import TensorDict
 from transfer_queue import KVBatchMeta
 from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer
@@ -41,6 +43,7 @@ from verl_ispo.signals.running_ifd import RunningIFD
 from verl_ispo.trainer.ablated_forward import ablated_answer_log_probs, ablated_rows
 from verl_ispo.trainer.advantage import composite_rewards
 from verl_ispo.trainer.batch_signals import BatchSignals, batch_signals
+from verl_ispo.trainer.checkpoint_tracker import mend_tracker
 from verl_ispo.trainer.forward_rows import with_forward_settings
 from verl_ispo.trainer.hazard_watch import HazardWatch
 from verl_ispo.trainer.merged_forward import put_ablated_rows, take_ablated_log_probs
@@ -48,6 +51,7 @@ from verl_ispo.trainer.outcome import correctness
 from verl_ispo.trainer.prompt_selection import PromptSelectionMixin
 from verl_ispo.trainer.refusals import SIGNAL_ESTIMATORS, UnsupportedSettingError, refuse_unsupported_settings
 from verl_ispo.trainer.rollout_dump import StepToDump, describe_run, dump_step
+from verl_ispo.trainer.worker_watch import WorkerWatch, watchful
 
 logger = logging.getLogger(__name__)
 logger.setLevel(os.getenv("VERL_LOGGING_LEVEL", "INFO"))
@@ -96,6 +100,7 @@ class ISPOTrainerMixin(PromptSelectionMixin):
         self._token_texts: TokenTexts | None = None
         self._ablated: AblatedAnswers | None = None
         self._prompt_log_probs: list[torch.Tensor] = []
+        self._trained: tuple[KVBatchMeta, dict] | None = None
         if self.dumps_rollouts:
             describe_run(self.dump_config, config)
         if self.trains_ispo and config.actor_rollout_ref.rollout.n < 2:
@@ -129,7 +134,18 @@ class ISPOTrainerMixin(PromptSelectionMixin):
         poll_interval_s = self.config.trainer.v1.get("ispo", {}).get("poll_interval_s")
         if poll_interval_s is not None:
             replay_buffer.poll_interval = float(poll_interval_s)
-        return replay_buffer
+        return watchful(replay_buffer, WorkerWatch(self._actors_of_rollouts))
+
+    def _actors_of_rollouts(self) -> dict[str, ActorHandle]:
+        """The actors that rollouts need, by name."""
+        managers = (getattr(self, name, None) for name in ("llm_server_manager", "standalone_server_manager"))
+        servers = [server for manager in managers if manager for server in manager.server_handles]
+        named = {
+            "agent-loop worker": self.agent_loop_manager.agent_loop_workers,
+            "rollout server": servers,
+            "reward worker": self.get_reward_handles() or [],
+        }
+        return {f"{name} {number}": actor for name, actors in named.items() for number, actor in enumerate(actors)}
 
     def _init_resource_pool_mgr(self) -> None:
         # verl starts the reference policy where actor.use_kl_loss is set; the loss itself must not see that.
@@ -341,7 +357,29 @@ class ISPOTrainerMixin(PromptSelectionMixin):
             )
         return self._token_texts
 
+    def step(self, metrics: dict, timing_raw: dict) -> KVBatchMeta:
+        batch = super().step(metrics, timing_raw)
+        self._trained = (batch, metrics)
+        return batch
+
+    def _log_before_the_checkpoint(self) -> None:
+        """Log the step that is going to be saved, without its timings, to verl's file log.
+
+        verl logs a step after it has saved it and validated: a run that is killed in between goes on behind that step
+        and would never log it. Readers of the file take several lines of a step as one.
+        """
+        rollout = self.config.actor_rollout_ref.rollout
+        if self._trained is None or rollout.get("moe_load_balance_metrics_interval", 0):
+            return  # those metrics are accumulated where they are computed, and must be once
+        batch, metrics = self._trained[0], dict(self._trained[1])
+        epoch = (self.global_steps - 1) // self.steps_per_epoch
+        # verl divides by the time of the step, which is not over
+        self._compute_metrics(batch, metrics, {"step": math.inf}, global_steps=self.global_steps, epoch=epoch)
+        shown = {name: value for name, value in metrics.items() if not name.startswith(("timing", "perf/", "_"))}
+        self.logger.log(shown, self.global_steps, ["file"])
+
     def _save_checkpoint(self) -> None:
+        self._log_before_the_checkpoint()
         # Written first, since verl's own last act is to name this step the latest complete one.
         folder = Path(self.config.trainer.default_local_dir) / f"global_step_{self.global_steps}"
         folder.mkdir(parents=True, exist_ok=True)
@@ -350,6 +388,11 @@ class ISPOTrainerMixin(PromptSelectionMixin):
         super()._save_checkpoint()
 
     def _load_checkpoint(self) -> None:
+        mended = mend_tracker(Path(self.config.trainer.default_local_dir))
+        if mended is not None:
+            logger.warning(
+                f"the note of the latest checkpoint was empty, as a crash leaves it; now it is step {mended}"
+            )
         super()._load_checkpoint()
         trainer = self.config.trainer
         folder = Path(trainer.default_local_dir) / f"global_step_{self.global_steps}"
