@@ -304,12 +304,18 @@ fi
 "${command[@]}" >&8 2>&1 8>&- &
 training=$!
 exec 8>&-
-trap 'kill -TERM "$training" 2>/dev/null || true; wait "$training" 2>/dev/null || true' EXIT
+bar=""
+# shellcheck disable=SC2086
+trap 'kill -TERM "$training" $bar 2>/dev/null || true; wait "$training" $bar 2>/dev/null || true' EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
 if [ "$SCREEN" = progress ]; then
+    # behind `wait`, during which a signal is heeded at once
     "$PYTHON" -m verl_ispo.training_progress --metrics "$VERL_FILE_LOGGER_PATH" --pid "$training" --steps "$STEPS" \
-        --label "$METHOD seed $SEED" 9>&- || true
+        --label "$METHOD seed $SEED" 9>&- &
+    bar=$!
+    wait "$bar" || true
+    bar=""
 fi
 status=0
 wait "$training" || status=$?
