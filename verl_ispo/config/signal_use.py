@@ -6,6 +6,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from verl_ispo.config.section import check_choice
 
+ABLATED_PASS_KEY = "trainer.v1.ispo.ablated_pass"
 ABLATED_PASSES = ("separate", "merged")
 
 
@@ -25,7 +26,6 @@ def ablated_pass(config: DictConfig) -> str:
     Raises:
         ValueError: ``trainer.v1.ispo.ablated_pass`` is neither.
     """
-    key = "trainer.v1.ispo.ablated_pass"
-    chosen = OmegaConf.select(config, key, default="separate")
-    check_choice(key, chosen, ABLATED_PASSES)
+    chosen = OmegaConf.select(config, ABLATED_PASS_KEY, default="separate")
+    check_choice(ABLATED_PASS_KEY, chosen, ABLATED_PASSES)
     return chosen

@@ -49,7 +49,12 @@ from verl_ispo.trainer.hazard_watch import HazardWatch
 from verl_ispo.trainer.merged_forward import put_ablated_rows, take_ablated_log_probs
 from verl_ispo.trainer.outcome import correctness
 from verl_ispo.trainer.prompt_selection import PromptSelectionMixin
-from verl_ispo.trainer.refusals import SIGNAL_ESTIMATORS, UnsupportedSettingError, refuse_unsupported_settings
+from verl_ispo.trainer.refusals import (
+    SIGNAL_ESTIMATORS,
+    UnsupportedSettingError,
+    multimodal_refusal,
+    refuse_unsupported_settings,
+)
 from verl_ispo.trainer.rollout_dump import StepToDump, describe_run, dump_step
 from verl_ispo.trainer.worker_watch import WorkerWatch, watchful
 
@@ -146,6 +151,12 @@ class ISPOTrainerMixin(PromptSelectionMixin):
             "reward worker": self.get_reward_handles() or [],
         }
         return {f"{name} {number}": actor for name, actors in named.items() for number, actor in enumerate(actors)}
+
+    def _init_tokenizer(self) -> None:
+        super()._init_tokenizer()
+        # verl makes a processor where a row is more than its tokens.
+        if self.processor is not None and (self.observes_signals or self.prepo_config is not None):
+            raise UnsupportedSettingError(multimodal_refusal(self.config.actor_rollout_ref.model.path).sentence)
 
     def _init_resource_pool_mgr(self) -> None:
         # verl starts the reference policy where actor.use_kl_loss is set; the loss itself must not see that.
