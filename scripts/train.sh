@@ -31,8 +31,8 @@
 #   SEED=1                of data order and rollouts
 #   STEPS=1000            training steps (ours: the paper states none, its figures reach 1000)
 #   SAVE_FREQ=50          steps between checkpoints
-#   KEEP=2                checkpoints that are kept (of 7B some 90 GB each, 12 bytes a parameter). With 1, a kill while one
-#                         is saved can leave none: verl removes the old one before it notes the new one
+#   KEEP=2                checkpoints that are kept, over all starts (of 7B some 90 GB each, 12 bytes a parameter). With
+#                         1, a kill while one is saved can leave none: verl removes the old one before it notes the new
 #   TEST_FREQ=50          steps between validations; -1: none
 #   LOGGERS=console,file   verl's loggers, such as console,file,wandb
 #   SCREEN=log            what is shown while it trains: log (all that verl prints) or progress (a bar, the score and the

@@ -24,6 +24,7 @@ while [ $# -gt 0 ]; do
     case "$1" in -w) where="$2"; shift 2 ;; -*) shift ;; *) break ;; esac
 done
 printf 'srun on %s: %s\n' "$where" "$*" >>"$NOTES"
+printf 'token %s %s\n' "$RAY_AUTH_MODE" "$RAY_AUTH_TOKEN" >>"$NOTES"
 exec "$@"
 """
 SCONTROL = r"""#!/usr/bin/env bash
@@ -85,6 +86,10 @@ def test_a_slurm_job_starts_all_nodes_trains_and_ends_them(slurm: dict[str, str]
     ]
     (waited,) = stand_in.calls("wait_for_nodes")
     assert waited.endswith(f"--address {address} --nodes 3 --gpus 24 --timeout-s 600")
+    tokens = stand_in.calls("token ")
+    assert len(tokens) == 3
+    assert len(set(tokens)) == 1, "the nodes of a job share a token of its own"
+    assert len(tokens[0].removeprefix("token token ")) == 64
     (trained,) = stand_in.calls("main_ppo")
     for part in ("nnodes=3", "n_gpus_per_node=8", f"ray_init.address='{address}'", "train_batch_size=64"):
         assert part in trained

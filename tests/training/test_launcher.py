@@ -142,6 +142,11 @@ def disturbed(tiny_task: TinyTask, folder: Path) -> Iterator[Disturbed]:
         run.kill()
 
 
+def kept(run: LaunchedTraining) -> list[str]:
+    """Checkpoints that have their weights."""
+    return sorted(path.parent.name for path in run.out.glob("checkpoints/*/actor"))
+
+
 def test_the_run_folder_holds_what_the_help_says(undisturbed: LaunchedTraining) -> None:
     out = undisturbed.out
     assert (out / "done").read_text().strip() == str(STEPS)
@@ -149,8 +154,7 @@ def test_the_run_folder_holds_what_the_help_says(undisturbed: LaunchedTraining) 
     assert sorted(undisturbed.metrics()) == [1, 2, 3]
     assert (out / "dump/run.json").exists()
     assert undisturbed.latest_checkpoint() == STEPS
-    # KEEP=2
-    assert sorted(path.parent.name for path in out.glob("checkpoints/*/actor")) == ["global_step_2", "global_step_3"]
+    assert kept(undisturbed) == ["global_step_2", "global_step_3"], "KEEP=2"
     screen = undisturbed.screen()
     assert screen.splitlines()[0].endswith(f"start 1, log {out}/train.1.log")
     assert screen.splitlines()[-1].endswith(f"done ({out})")
@@ -169,6 +173,7 @@ def test_killed_at_any_moment_it_ends_with_the_same_metrics(
     assert disturbed.unfinished_line, "the third was meant to come before the line of the step that was saved"
     assert len(list(disturbed.run.out.glob("train.*.log"))) == 6
     assert_same_metrics(disturbed.run.metrics(), undisturbed.metrics(), TOLERANCE)
+    assert kept(disturbed.run) == ["global_step_2", "global_step_3"], "KEEP=2, over all starts"
 
 
 @pytest.mark.parametrize(

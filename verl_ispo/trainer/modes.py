@@ -43,7 +43,7 @@ from verl_ispo.signals.running_ifd import RunningIFD
 from verl_ispo.trainer.ablated_forward import ablated_answer_log_probs, ablated_rows
 from verl_ispo.trainer.advantage import composite_rewards
 from verl_ispo.trainer.batch_signals import BatchSignals, batch_signals
-from verl_ispo.trainer.checkpoint_tracker import mend_tracker
+from verl_ispo.trainer.checkpoint_folder import mend_tracker, remove_older
 from verl_ispo.trainer.forward_rows import with_forward_settings
 from verl_ispo.trainer.hazard_watch import HazardWatch
 from verl_ispo.trainer.merged_forward import put_ablated_rows, take_ablated_log_probs
@@ -397,6 +397,9 @@ class ISPOTrainerMixin(PromptSelectionMixin):
         (folder / HAZARD_FILE).write_text(json.dumps(self.hazard_watch.first))
         (folder / RUNNING_IFD_FILE).write_text(json.dumps(asdict(self.running_ifd)))
         super()._save_checkpoint()
+        keep = self.config.trainer.get("max_actor_ckpt_to_keep")
+        if keep and not self.config.actor_rollout_ref.actor.get("checkpoint", {}).get("async_save", False):
+            remove_older(folder.parent, self.global_steps, keep)
 
     def _load_checkpoint(self) -> None:
         mended = mend_tracker(Path(self.config.trainer.default_local_dir))

@@ -1,7 +1,11 @@
-"""The note of the latest checkpoint after a crash: what verl reads from it then, and which step it is given.
+"""The checkpoint folder of a run that was killed: the note of the latest one, and how many are kept over all starts.
 
 Derivation: verl's `find_latest_ckpt_path` turns the note into a number; ``data.pt`` is written after the actor and
+<<<<<<< HEAD:tests/trainer/test_checkpoint_tracker.py
 before the note. Not exercised: disks that lose whole files.
+=======
+before the note; verl removes the ``actor`` folder of old checkpoints. Not exercised: disks that lose whole files.
+>>>>>>> cluster:tests/trainer/test_checkpoint_folder.py
 """
 
 from __future__ import annotations
@@ -11,7 +15,7 @@ from pathlib import Path
 import pytest
 from verl.utils.checkpoint.checkpoint_manager import find_latest_ckpt_path
 
-from verl_ispo.trainer.checkpoint_tracker import TRACKER_FILE, mend_tracker
+from verl_ispo.trainer.checkpoint_folder import TRACKER_FILE, mend_tracker, remove_older
 
 
 def checkpoint(folder: Path, step: int, *, whole: bool = True) -> Path:
@@ -49,3 +53,14 @@ def test_without_a_whole_checkpoint_the_run_starts_anew(tmp_path: Path) -> None:
     (tmp_path / TRACKER_FILE).write_text("")
     assert mend_tracker(tmp_path) == 0
     assert find_latest_ckpt_path(str(tmp_path)) is None
+
+
+def test_as_many_are_kept_over_several_starts_as_in_one(tmp_path: Path) -> None:
+    for step in (50, 100, 150, 1000):
+        checkpoint(tmp_path, step)
+    remove_older(tmp_path, step=150, keep=2)
+    left = sorted(path.parent.name for path in tmp_path.glob("*/actor"))
+    assert left == ["global_step_100", "global_step_1000", "global_step_150"], "1000 is of a run that was set back"
+    assert (tmp_path / "global_step_50/data.pt").exists()
+    remove_older(tmp_path, step=150, keep=5)
+    assert len(list(tmp_path.glob("*/actor"))) == 3
