@@ -169,6 +169,7 @@ settings+=(
     "trainer.save_freq=$SAVE_FREQ"
     "trainer.test_freq=$TEST_FREQ"
     "trainer.max_actor_ckpt_to_keep=$KEEP"
+    trainer.v1.ispo.keep_over_starts=true
     "trainer.logger=[$LOGGERS]"
     trainer.project_name=verl_ispo
     "trainer.experiment_name=$(hydra_quoted "$model_name-$METHOD-seed$SEED")"

@@ -1,11 +1,7 @@
 """The checkpoint folder of a run that was killed: the note of the latest one, and how many are kept over all starts.
 
 Derivation: verl's `find_latest_ckpt_path` turns the note into a number; ``data.pt`` is written after the actor and
-<<<<<<< HEAD:tests/trainer/test_checkpoint_tracker.py
-before the note. Not exercised: disks that lose whole files.
-=======
 before the note; verl removes the ``actor`` folder of old checkpoints. Not exercised: disks that lose whole files.
->>>>>>> cluster:tests/trainer/test_checkpoint_folder.py
 """
 
 from __future__ import annotations

@@ -397,9 +397,10 @@ class ISPOTrainerMixin(PromptSelectionMixin):
         (folder / HAZARD_FILE).write_text(json.dumps(self.hazard_watch.first))
         (folder / RUNNING_IFD_FILE).write_text(json.dumps(asdict(self.running_ifd)))
         super()._save_checkpoint()
-        keep = self.config.trainer.get("max_actor_ckpt_to_keep")
-        if keep and not self.config.actor_rollout_ref.actor.get("checkpoint", {}).get("async_save", False):
-            remove_older(folder.parent, self.global_steps, keep)
+        if self.config.trainer.v1.get("ispo", {}).get("keep_over_starts"):
+            keep = self.config.trainer.get("max_actor_ckpt_to_keep")
+            if keep and not self.config.actor_rollout_ref.actor.get("checkpoint", {}).get("async_save", False):
+                remove_older(folder.parent, self.global_steps, keep)
 
     def _load_checkpoint(self) -> None:
         mended = mend_tracker(Path(self.config.trainer.default_local_dir))
