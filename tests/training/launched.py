@@ -128,14 +128,15 @@ class LaunchedTraining:
             os.kill(pid, signal.SIGSTOP)
         return len(pids)
 
-    def kill(self, title: str = "") -> int:
-        """SIGKILL this start's processes with ``title``; without one, all of them until nothing is left."""
-        assert self.process is not None
-        if title:
-            return kill(self.pids(title))
-        kill_session(self.process.pid)
-        self.process.wait(timeout=60)
-        return 1
+    def kill_one(self, title: str) -> bool:
+        """SIGKILL the first of this start's processes with ``title``; returns whether there was one."""
+        return bool(kill(self.pids(title)[:1]))
+
+    def kill(self) -> None:
+        """SIGKILL everything that this start brought, until nothing is left."""
+        if self.process is not None:
+            kill_session(self.process.pid)
+            self.process.wait(timeout=60)
 
     def screen(self) -> str:
         """What the last start has printed."""

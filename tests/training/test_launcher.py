@@ -106,7 +106,7 @@ def disturb(run: LaunchedTraining) -> Disturbed:
 
     run.start()
     run.run_until(lambda: run.steps_logged() == 1, "the first step")
-    assert run.kill(TRAINING_WORKER)
+    assert run.kill_one(TRAINING_WORKER)
     training_worker = death(run)
 
     run.start()
@@ -119,13 +119,13 @@ def disturb(run: LaunchedTraining) -> Disturbed:
     assert run.stop(ROLLOUT_SERVER)
     run.run_until(lambda: run.pids(AGENT_LOOP_WORKER), "an agent-loop worker")
     time.sleep(5)
-    assert run.kill(AGENT_LOOP_WORKER)
+    assert run.kill_one(AGENT_LOOP_WORKER)
     agent_loop_worker = death(run)
     run.kill()
 
     run.start()
     run.run_until(lambda: run.pids(TASK_RUNNER), "the trainer")
-    assert run.kill(DRIVER)
+    assert run.kill_one(DRIVER)
     driver = death(run)
 
     run.start()
