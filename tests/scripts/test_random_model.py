@@ -1,6 +1,7 @@
 """scripts/gpu/random_model.py, with a small shape: it loads as any model, and what it samples holds answers.
 
-That nearly every response holds an answer of the length asked for is checked on drawn tokens. Not exercised: the full shape's weights, whose number is counted from its config (tests/preflight/test_model_shape.py).
+That nearly every response holds an answer of the length asked for is checked on drawn tokens. Not exercised: the full
+shape's weights, whose number is counted from its config (tests/preflight/test_model_shape.py).
 """
 
 from __future__ import annotations
