@@ -187,8 +187,14 @@ else
     fi
     # the reference is used for one forward a step, and its weights can wait in host memory (ours, as verl's examples)
     if [ "$ENGINE" = megatron ]; then
+        recompute=actor_rollout_ref.actor.megatron.override_transformer_config.recompute
         settings+=(
             "actor_rollout_ref.actor.megatron.tensor_model_parallel_size=$TRAIN_TP"
+            # as FSDP's gradient checkpointing, which is verl's default there: without it the activations of a 7B model
+            # do not fit on 8 GPUs of 80 GB
+            "${recompute}_granularity=full"
+            "${recompute}_method=uniform"
+            "${recompute}_num_layers=1"
             actor_rollout_ref.ref.megatron.param_offload=true
         )
     else

@@ -11,6 +11,7 @@ SCRIPTS = Path(__file__).parents[2] / "scripts"
 LAUNCHERS = (
     *("train.sh", "eval.sh", "reproduce_table.sh", "offline_bundle.sh"),
     *("ray/start_head.sh", "ray/start_worker.sh", "slurm/train.sbatch"),
+    *("gpu/bench_step.sh", "gpu/run_all.sh"),
 )
 MODELS = ("qwen2_5_7b", "qwen2_5_math_1_5b", "qwen2_5_math_7b")
 

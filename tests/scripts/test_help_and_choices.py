@@ -74,6 +74,14 @@ def test_help_lists_every_variable_that_is_read_and_no_other(launcher: str, tmp_
         ("ray/start_worker.sh", {"RAY_ADDRESS": "http://head:8265"}, ("host:port",)),
         ("ray/start_head.sh", {"BLOCK": "yes"}, ("BLOCK=yes", "0 1")),
         ("slurm/train.sbatch", {}, ("submit it with sbatch",)),
+        ("gpu/bench_step.sh", {"VARIANTS": "grpo ipso"}, ("METHOD=ipso", "ispo_guarded")),
+        ("gpu/bench_step.sh", {"VARIANTS": "ispo:both"}, ("ispo:both=both", "separate merged")),
+        ("gpu/bench_step.sh", {"LENGTHS": "1024 4k"}, ("LENGTHS=4k", "whole number")),
+        ("gpu/bench_step.sh", {"STEPS": "2"}, ("WARMUP=2 leaves no step of STEPS=2", "WARMUP=0")),
+        ("gpu/bench_step.sh", {"PROMPTS": "3"}, ("PROMPTS=3 is odd", "PROMPTS=4")),
+        ("gpu/bench_step.sh", {"CUDA_VISIBLE_DEVICES": ""}, ("no CUDA GPU", "ROLLOUT=cpu")),
+        ("gpu/run_all.sh", {"PARTS": "everything"}, ("PARTS=everything", "reward metrics cost")),
+        ("gpu/run_all.sh", {"CUDA_VISIBLE_DEVICES": ""}, ("no CUDA GPU",)),
     ],
 )  # fmt: skip
 def test_what_cannot_be_is_refused_with_a_remedy(

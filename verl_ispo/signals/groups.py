@@ -28,15 +28,17 @@ class RolloutGroups:
     size: torch.Tensor
 
     @classmethod
-    def from_labels(cls, labels: Sequence[Any] | np.ndarray) -> RolloutGroups:
-        """From any hashable labels, one a row; only their equality matters."""
+    def from_labels(cls, labels: Sequence[Any] | np.ndarray, device: torch.device | str = "cpu") -> RolloutGroups:
+        """From any hashable labels, one a row; only their equality matters. The device is that of the values."""
         numbers: dict[Any, int] = {}
-        ids = torch.tensor([numbers.setdefault(label, len(numbers)) for label in labels], dtype=torch.int64)
+        ids = torch.tensor(
+            [numbers.setdefault(label, len(numbers)) for label in labels], dtype=torch.int64, device=device
+        )
         return cls(ids=ids, count=len(numbers), size=torch.bincount(ids, minlength=len(numbers)))
 
     def reduce(self, values: torch.Tensor, how: str) -> torch.Tensor:
         """Per-group `amin`, `amax`, `mean` or `sum` of `(batch,)` values, shape `(count,)`."""
-        start = torch.zeros(self.count, dtype=values.dtype)
+        start = values.new_zeros(self.count)
         return start.scatter_reduce(0, self.ids, values, reduce=how, include_self=False)
 
     def spread(self, values: torch.Tensor) -> torch.Tensor:
