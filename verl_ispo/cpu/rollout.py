@@ -209,9 +209,15 @@ class CPURollout(BaseRollout):
         weights: Generator[tuple[str, torch.Tensor], None, None],
         wire_format: str = "named_tensors",
         global_steps: int | None = None,
+        peft_config: dict[str, Any] | None = None,
         **_: Any,
     ) -> None:
         """Send full tensors in buckets of ``checkpoint_engine.update_weights_bucket_megabytes``."""
+        if peft_config is not None:
+            raise NotImplementedError(
+                "the CPU rollout server takes whole weights, not an adapter: set "
+                "actor_rollout_ref.model.lora.merge=true"
+            )
         if wire_format != "named_tensors":
             raise NotImplementedError(f"the CPU rollout server takes full tensors, not {wire_format!r}")
         server = ray.get_actor(server_actor_name(self.replica_rank))
