@@ -2,11 +2,11 @@
 
 - PREPO draws candidates, scores them and keeps a window: easy ones at first, hard ones at the end.
 - DAPO's groups all have right and wrong rollouts, and its length penalty needs its buffer to fit.
-- ProGRPO, GTPO and GRPO-S get entropies, verdicts and prompt log-probs; without ISPO's signals being watched there is
-  neither a reference pass nor an ``ispo/`` metric.
+- ProGRPO and GRPO-S get entropies, verdicts and prompt log-probs (GTPO takes what GRPO-S takes); without ISPO's signals
+  being watched there is neither a reference pass nor an ``ispo/`` metric.
 - A contradiction ends the run before a model is loaded.
 
-Not exercised: whether a method learns (examples/tiny_study.sh), and the methods that are a setting of verl's alone.
+Not exercised: GTPO, whether a method learns (examples/tiny_study.sh), and the methods that are a setting of verl's alone.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def test_dapo_trains_on_mixed_groups_alone(train: Callable[..., TrainingRun]) ->
         assert step["ispo/advantage_share/mixed"] == pytest.approx(1.0)
 
 
-@pytest.mark.parametrize("method", ["progrpo", "gtpo", "grpo_s"])
+@pytest.mark.parametrize("method", ["progrpo", "grpo_s"])
 def test_signals_reach_the_estimator(method: str, train: Callable[..., TrainingRun]) -> None:
     """On mixed groups, which verl's filter brings: in others these methods have no gradient here."""
     mixed = ("algorithm.filter_groups.enable=true", "algorithm.filter_groups.metric=acc")
