@@ -6,7 +6,8 @@
   being watched there is neither a reference pass nor an ``ispo/`` metric.
 - A contradiction ends the run before a model is loaded.
 
-Not exercised: GTPO, whether a method learns (examples/tiny_study.sh), and the methods that are a setting of verl's alone.
+Not exercised: GTPO, whether a method learns (examples/tiny_study.sh), and the methods that are a setting of verl's
+alone.
 """
 
 from __future__ import annotations
