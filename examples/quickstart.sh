@@ -14,34 +14,27 @@
 #   OUT=runs/quickstart
 set -euo pipefail
 cd "$(dirname "$0")/.."
-case "${1:-}" in
-    -h | --help) sed -n '2,/^set/{s/^# \{0,1\}//;/^set/d;p}' "$0"; exit 0 ;;
-    "") ;;
-    *) echo "no arguments; settings are environment variables, see --help" >&2; exit 2 ;;
-esac
+source scripts/launch_checks.sh
+source examples/tiny_start.sh
+tiny_arguments "examples/$(basename "$0")" "$@"
 source scripts/setup_cpu.sh
+tiny_environment
 
 STEPS="${STEPS:-25}" SEED="${SEED:-1}" METHODS="${METHODS:-grpo ispo ispo_guarded}" LEVELS="${LEVELS:-1-6}"
 OUT="${OUT:-runs/quickstart}"
 RUNS="$OUT/levels$LEVELS-seed$SEED-steps$STEPS"
-export VERL_PLATFORM=cpu OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1
 started_s=$SECONDS
 # shellcheck disable=SC2086
 verl-ispo methods $METHODS >/dev/null
 
 echo "== 1/5 the tiny model: a warm start on worked arithmetic"
-python -m verl_ispo.tiny_task.warm_start --out "$OUT/base"
+tiny_base "$OUT/base"
 
 echo "== 2/5 the problems: $OUT/data-levels$LEVELS"
-python -m verl_ispo.tiny_task.make_data --out "$OUT/data-levels$LEVELS" --levels "$LEVELS"
+tiny_problems "$OUT/data-levels$LEVELS" "$LEVELS"
 
 echo "== 3/5 the start, evaluated: 300 held-out problems, greedy and 4 samples each"
-verl-ispo eval --model "$OUT/base" --method Base --base-model tiny --out "$RUNS/results/Base" \
-    --benchmarks "$OUT/data-levels$LEVELS/heldout.parquet" --reward-function pkg://verl_ispo.tiny_task.reward \
-    --n 4 --temperature 1.0 --max-new-tokens 96 >"$OUT/eval-base.log" 2>&1 || {
-    tail -n 20 "$OUT/eval-base.log" >&2
-    exit 1
-}
+tiny_evaluate "$OUT/base" Base "" "$OUT/data-levels$LEVELS" "$RUNS/results/Base" "$OUT/eval-base.log"
 
 echo "== 4/5 training and evaluation: $METHODS, $STEPS steps each (Ctrl-C is safe: a second start goes on from the last checkpoint)"
 runs=()

@@ -16,25 +16,23 @@
 #   OUT=runs/tiny_study
 set -euo pipefail
 cd "$(dirname "$0")/.."
-case "${1:-}" in
-    -h | --help) sed -n '2,/^set/{s/^# \{0,1\}//;/^set/d;p}' "$0"; exit 0 ;;
-    "") ;;
-    *) echo "no arguments; settings are environment variables, see --help" >&2; exit 2 ;;
-esac
+source scripts/launch_checks.sh
+source examples/tiny_start.sh
+tiny_arguments "examples/$(basename "$0")" "$@"
 source scripts/setup_cpu.sh
+tiny_environment
 
 GUARDS="ispo_off ispo_informative ispo_reference_std ispo_capped_ifd ispo_informative_capped"
 METHODS="${METHODS:-grpo ispo $GUARDS}" SEEDS="${SEEDS:-1 2 3}" STEPS="${STEPS:-20}" LEVELS="${LEVELS:-1-6}" JOBS="${JOBS:-2}"
 OUT="${OUT:-runs/tiny_study}"
 RUNS="$OUT/levels$LEVELS-steps$STEPS"
-export VERL_PLATFORM=cpu OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1
 started_s=$SECONDS
 # shellcheck disable=SC2086
 verl-ispo methods $METHODS >/dev/null
 
 echo "== 1/4 the tiny model and its problems: $OUT"
-python -m verl_ispo.tiny_task.warm_start --out "$OUT/base"
-python -m verl_ispo.tiny_task.make_data --out "$OUT/data-levels$LEVELS" --levels "$LEVELS"
+tiny_base "$OUT/base"
+tiny_problems "$OUT/data-levels$LEVELS" "$LEVELS"
 
 cells=$(for seed in $SEEDS; do for method in $METHODS; do echo "$method $seed"; done; done)
 echo "== 2/4 training and evaluation: $(wc -l <<<"$cells") runs of $STEPS steps, $JOBS at a time (Ctrl-C is safe)"

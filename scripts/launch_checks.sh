@@ -35,6 +35,13 @@ preset_names() {
     echo "${names[@]}"
 }
 
+# greatest_common_divisor A B
+greatest_common_divisor() {
+    local a="$1" b="$2" rest
+    while [ "$b" != 0 ]; do rest=$((a % b)) a="$b" b="$rest"; done
+    echo "$a"
+}
+
 # check_method METHOD
 check_method() {
     # shellcheck disable=SC2046
@@ -83,6 +90,31 @@ paper_name() {
         ispo) echo ISPO ;;
         *) echo "$1" ;;
     esac
+}
+
+# use_ray_token: a head asks for Ray's token where there is one, but other commands of Ray bring theirs only when told to
+use_ray_token() {
+    if [ -n "${RAY_AUTH_MODE:-}" ]; then return; fi
+    if [ -n "${RAY_AUTH_TOKEN:-}" ] || [ -e "${RAY_AUTH_TOKEN_PATH:-$HOME/.ray/auth_token}" ]; then
+        export RAY_AUTH_MODE=token
+    fi
+}
+
+# why_it_stopped LOG: the worker that died, as the trainer or Ray names it, else the last error; nothing if there is none
+why_it_stopped() {
+    awk '
+        { gsub(/\033\[[0-9;]*m/, ""); sub(/^\([^)]*\) /, "") }
+        /DeadWorkerError: / { named = $0; sub(/^.*DeadWorkerError: /, "", named) }
+        /^[A-Za-z_][A-Za-z0-9_.]*(Error|Exception|Interrupt)(\([A-Za-z]+\))?: / { last = $0 }
+        /ActorDiedError: / { in_dead = 1 }
+        in_dead && $1 == "class_name:" { dead = $2; sub(/^.*\./, "", dead) }
+        in_dead && $1 == "pid:" { pid = $2 }
+        in_dead && $1 == "ip:" { ip = $2; in_dead = 0 }
+        END {
+            if (named != "") print named
+            else if (dead != "") print dead " (pid " pid " on " ip ") died"
+            else print last
+        }' "$1"
 }
 
 # check_installed PYTHON: that verl would find this package on this node

@@ -25,21 +25,23 @@
 #   ROLLOUT=vllm          vllm, sglang, cpu (the back end for trying; with small models)
 #   NNODES=1              nodes
 #   GPUS_PER_NODE=8       GPUs of each (CPU workers with ROLLOUT=cpu; default 1 there)
-#   OMP_NUM_THREADS=1     with ROLLOUT=cpu, of each process
+#   OMP_NUM_THREADS=1 TQ_NUM_THREADS=1   with ROLLOUT=cpu, of each process
 #   ROLLOUT_TP=           GPUs of one rollout engine (default: the preset's)
 #   TRAIN_TP=2            tensor parallel size of ENGINE=megatron (ours; both the actor's and the reference's)
 #   SEED=1                of data order and rollouts
 #   STEPS=1000            training steps (ours: the paper states none, its figures reach 1000)
 #   SAVE_FREQ=50          steps between checkpoints
-#   KEEP=2                checkpoints that are kept (of 7B some 90 GB each, 12 bytes a parameter). With 1, a kill while one
-#                         is saved can leave none: verl removes the old one before it notes the new one
+#   KEEP=2                checkpoints that are kept, over all starts (of 7B some 90 GB each, 12 bytes a parameter). With
+#                         1, a kill while one is saved can leave none: verl removes the old one before it notes the new
 #   TEST_FREQ=50          steps between validations; -1: none
 #   LOGGERS=console,file   verl's loggers, such as console,file,wandb
+#   SCREEN=log            what is shown while it trains: log (all that verl prints) or progress (a bar, the score and the
+#                         time left); the log file has everything either way
 #   OUT=                  folder of this run (default: runs/train/<model>/<method>-seed<seed>): logs, metrics a start,
 #                         checkpoints, rollout dump; on a cluster on a disk that all nodes see
 #   RAY_ADDRESS=          host:port of a running Ray cluster to join (default: a Ray of its own, on this node)
 #   RAY_ENV=              more names of environment variables that its processes need; those that begin with NCCL_, VLLM_,
-#                         SGLANG_, VERL_, HF_HUB_OFFLINE, HF_HOME, OMP_NUM_THREADS and PYTHONPATH are passed on by
+#                         SGLANG_, VERL_, TQ_, HF_HUB_OFFLINE, HF_HOME, OMP_NUM_THREADS and PYTHONPATH are passed on by
 #                         themselves
 #   PYTHON=python         interpreter of the environment
 #   DRY_RUN=0             1: `verl-ispo doctor --no-ray --dry-run` on exactly these settings; nothing is started or
@@ -55,6 +57,8 @@ scripts="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
 ENGINE="${ENGINE:-fsdp}" ROLLOUT="${ROLLOUT:-vllm}" METHOD="${METHOD:-ispo}" NNODES="${NNODES:-1}"
 one_of ENGINE "$ENGINE" fsdp megatron
 one_of ROLLOUT "$ROLLOUT" vllm sglang cpu
+SCREEN="${SCREEN:-log}"
+one_of SCREEN "$SCREEN" log progress
 check_method "$METHOD"
 if [ -z "${MODEL:-}" ]; then
     echo "MODEL is not set. Known: $(preset_names base_model), a folder, or organisation/name of the model hub" >&2
@@ -66,7 +70,7 @@ if [ "$ROLLOUT" = cpu ]; then
         echo "ENGINE=$ENGINE needs GPUs; with ROLLOUT=cpu set ENGINE=fsdp" >&2
         exit 2
     fi
-    export VERL_PLATFORM=cpu OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
+    export VERL_PLATFORM=cpu OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}" TQ_NUM_THREADS="${TQ_NUM_THREADS:-1}"
     GPUS_PER_NODE="${GPUS_PER_NODE:-1}"
 fi
 GPUS_PER_NODE="${GPUS_PER_NODE:-8}" ROLLOUT_TP="${ROLLOUT_TP:-}" TRAIN_TP="${TRAIN_TP:-2}"
@@ -165,6 +169,7 @@ settings+=(
     "trainer.save_freq=$SAVE_FREQ"
     "trainer.test_freq=$TEST_FREQ"
     "trainer.max_actor_ckpt_to_keep=$KEEP"
+    trainer.v1.ispo.keep_over_starts=true
     "trainer.logger=[$LOGGERS]"
     trainer.project_name=verl_ispo
     "trainer.experiment_name=$(hydra_quoted "$model_name-$METHOD-seed$SEED")"
@@ -174,12 +179,7 @@ settings+=(
     "hydra.run.dir=$(hydra_quoted "$OUT")"
 )
 if [ "$ROLLOUT" = cpu ]; then
-    # micro-batches by rows: packed ones are for flash attention
-    settings+=(
-        backend=cpu
-        actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu=64
-        actor_rollout_ref.rollout.log_prob_micro_batch_size_per_gpu=128
-    )
+    settings+=(backend=cpu)
 else
     settings+=("actor_rollout_ref.rollout.name=$ROLLOUT")
     if [ -n "$ROLLOUT_TP" ]; then
@@ -205,13 +205,30 @@ if [ -n "$RAY_ADDRESS" ]; then
     # verl gives ray_init to ray.init, which takes no sizes for a cluster that runs already
     settings+=("+ray_kwargs.ray_init.address=$(hydra_quoted "$RAY_ADDRESS")" ray_kwargs.ray_init.num_cpus=null)
     if [ "$ROLLOUT" = cpu ]; then settings+=(ray_kwargs.ray_init.num_gpus=null); fi
+else
+    # or Ray would join one that somebody has started on this node, or that a killed training has left there
+    settings+=(+ray_kwargs.ray_init.address=local)
 fi
 
 # --- what follows from the whole config, the arguments included
 values="$("$PYTHON" "$scripts/composed_settings.py" --config-name "$config_name" actor_rollout_ref.model.path \
     actor_rollout_ref.model.override_config.max_position_embeddings actor_rollout_ref.model.override_config.rope_theta \
-    reward.reward_kwargs.overlong_buffer_cfg.enable data.max_response_length -- "${settings[@]}" "$@")"
-{ read -r model_path && read -r positions && read -r theta && read -r overlong && read -r response_length; } <<<"$values"
+    reward.reward_kwargs.overlong_buffer_cfg.enable data.max_response_length data.train_batch_size \
+    actor_rollout_ref.actor.ppo_mini_batch_size actor_rollout_ref.rollout.n -- "${settings[@]}" "$@")"
+{
+    read -r model_path && read -r positions && read -r theta && read -r overlong && read -r response_length
+    read -r prompts && read -r mini_batch && read -r rollouts
+} <<<"$values"
+if [ "$ROLLOUT" = cpu ]; then
+    # micro-batches by rows (packed ones are for flash attention), of a size that divides a worker's share
+    workers=$((NNODES * GPUS_PER_NODE))
+    micro_batch="$(greatest_common_divisor $((mini_batch * rollouts / workers)) 64)"
+    log_prob_micro_batch="$(greatest_common_divisor $((prompts * rollouts / workers)) 128)"
+    settings+=(
+        "actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu=$micro_batch"
+        "actor_rollout_ref.rollout.log_prob_micro_batch_size_per_gpu=$log_prob_micro_batch"
+    )
+fi
 if [ "$overlong" = True ]; then
     # DAPO's length penalty begins a fifth before the end, as in its paper
     settings+=("reward.reward_kwargs.overlong_buffer_cfg.len=$((response_length / 5))")
@@ -251,13 +268,14 @@ if [ "$starts" = 1 ]; then
     # verl starts its log file anew, so each start gets a file of its own
     while [ -e "$OUT/metrics.$attempt.jsonl" ] || [ -e "$OUT/train.$attempt.log" ]; do attempt=$((attempt + 1)); done
     export VERL_FILE_LOGGER_PATH="$OUT/metrics.$attempt.jsonl"
+    if [ -n "$RAY_ADDRESS" ]; then use_ray_token; fi
 fi
 if [ -n "$RAY_ADDRESS" ]; then
     # processes of that cluster have the environment of its ray start, not this one
     for name in $(compgen -e); do
         case " $RAY_ENV " in *" $name "*) passed=1 ;; *) passed=0 ;; esac
         case "$name" in
-            VERL_* | NCCL_* | VLLM_* | SGLANG_* | HF_HOME | HF_HUB_OFFLINE | OMP_NUM_THREADS | PYTHONPATH) passed=1 ;;
+            VERL_* | NCCL_* | TQ_* | VLLM_* | SGLANG_* | HF_HOME | HF_HUB_OFFLINE | OMP_NUM_THREADS | PYTHONPATH) passed=1 ;;
         esac
         if [ "$passed" = 1 ]; then
             settings+=("+ray_kwargs.ray_init.runtime_env.env_vars.$name=$(hydra_quoted "${!name}")")
@@ -282,17 +300,51 @@ fi
 printf '%s\n' "$identity" "RESPONSE_LENGTH=$response_length" "STEPS=$STEPS" >"$OUT/run.txt"
 printf '%q ' "${command[@]}" >"$OUT/command.$attempt.txt"
 echo "$model_name $METHOD seed $SEED: start $attempt, log $OUT/train.$attempt.log"
-"${command[@]}" > >(tee "$OUT/train.$attempt.log") 2>&1 &
+log="$OUT/train.$attempt.log"
+screen=""
+if [ "$SCREEN" = log ]; then
+    exec 8> >(tee "$log")
+    screen=$!
+else
+    exec 8>"$log"
+fi
+"${command[@]}" >&8 2>&1 8>&- &
 training=$!
-trap 'kill -TERM "$training" 2>/dev/null || true; wait "$training" 2>/dev/null || true' EXIT
+exec 8>&-
+bar=""
+# shellcheck disable=SC2086
+trap 'kill -TERM "$training" $bar 2>/dev/null || true; wait "$training" $bar 2>/dev/null || true' EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
+if [ "$SCREEN" = progress ]; then
+    # behind `wait`, during which a signal is heeded at once
+    "$PYTHON" -m verl_ispo.training_progress --metrics "$VERL_FILE_LOGGER_PATH" --pid "$training" --steps "$STEPS" \
+        --label "$METHOD seed $SEED" 9>&- &
+    bar=$!
+    wait "$bar" || true
+    bar=""
+fi
 status=0
 wait "$training" || status=$?
 trap - EXIT
+# until the log has its last lines
+for _ in $(seq 50); do
+    if [ -z "$screen" ] || ! kill -0 "$screen" 2>/dev/null; then break; fi
+    sleep 0.1
+done
 if [ "$status" != 0 ]; then
-    echo "$model_name $METHOD seed $SEED stopped with status $status; see $OUT/train.$attempt.log. The same command" \
-        "goes on from the last checkpoint" >&2
+    if [ "$SCREEN" = progress ]; then tail -n 20 "$log" >&2; fi
+    reason="$(why_it_stopped "$log")"
+    echo "$model_name $METHOD seed $SEED stopped with status $status${reason:+: $reason}" >&2
+    last=""
+    if [ -e "$OUT/checkpoints/latest_checkpointed_iteration.txt" ]; then
+        last="$(cat "$OUT/checkpoints/latest_checkpointed_iteration.txt")"
+    fi
+    if [ -n "$last" ]; then
+        echo "see $log; the same command goes on from the checkpoint of step $last" >&2
+    else
+        echo "see $log; there is no checkpoint yet, the same command starts anew" >&2
+    fi
     exit 1
 fi
 echo "$STEPS" >"$OUT/done"

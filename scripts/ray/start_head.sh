@@ -9,11 +9,15 @@
 #
 # Every node needs the same environment (verl_ispo installed; `verl-ispo doctor` says so) and the same view of data,
 # models and OUT. Export NCCL_SOCKET_IFNAME and the like before: processes have the environment of their ray start.
+# Ray's token (~/.ray/auth_token, RAY_AUTH_TOKEN_PATH or RAY_AUTH_TOKEN), if the first node has one, must be the same on
+# all of them; a first `ray get-auth-token --generate` makes it. RAY_AUTH_MODE=disabled on every node does without.
 #
 #   PORT=6379             of the head
 #   NODE_IP=              address that the other nodes reach this one by (default: Ray's choice)
-#   NUM_GPUS=             GPUs to offer (default: all that Ray sees; with VERL_PLATFORM=cpu logical ones, 8)
+#   NUM_GPUS=             GPUs to offer (default: all that Ray sees; with VERL_PLATFORM=cpu logical ones, 1: as
+#                         many as train.sh's GPUS_PER_NODE, so that each node gets its share of the workers)
 #   NUM_CPUS=             cores to offer (default: all; with VERL_PLATFORM=cpu logical ones, 32)
+#   TEMP_DIR=             where Ray keeps its logs and sockets, on all nodes; short (default: Ray's, /tmp/ray)
 #   BLOCK=0               1: stay in the foreground until Ray ends
 #   VERL_PLATFORM=        cpu: for the CPU back end
 #   PYTHON=python         interpreter of the environment
@@ -25,15 +29,17 @@ case "${1:-}" in
     *) echo "no arguments; settings are environment variables, see --help" >&2; exit 2 ;;
 esac
 PORT="${PORT:-6379}" NODE_IP="${NODE_IP:-}" NUM_GPUS="${NUM_GPUS:-}" NUM_CPUS="${NUM_CPUS:-}" BLOCK="${BLOCK:-0}"
-PYTHON="${PYTHON:-python}"
+TEMP_DIR="${TEMP_DIR:-}" PYTHON="${PYTHON:-python}"
 whole_number PORT "$PORT"
 one_of BLOCK "$BLOCK" 0 1
 check_installed "$PYTHON"
-if [ "${VERL_PLATFORM:-}" = cpu ]; then NUM_GPUS="${NUM_GPUS:-8}" NUM_CPUS="${NUM_CPUS:-32}"; fi
+if [ "${VERL_PLATFORM:-}" = cpu ]; then NUM_GPUS="${NUM_GPUS:-1}" NUM_CPUS="${NUM_CPUS:-32}"; fi
+use_ray_token
 unset RAY_ADDRESS
 arguments=(start --head "--port=$PORT" --disable-usage-stats)
 if [ -n "$NODE_IP" ]; then arguments+=("--node-ip-address=$NODE_IP"); fi
 if [ -n "$NUM_GPUS" ]; then arguments+=("--num-gpus=$NUM_GPUS"); fi
 if [ -n "$NUM_CPUS" ]; then arguments+=("--num-cpus=$NUM_CPUS"); fi
+if [ -n "$TEMP_DIR" ]; then arguments+=("--temp-dir=$TEMP_DIR"); fi
 if [ "$BLOCK" = 1 ]; then arguments+=(--block); fi
 exec "$PYTHON" -m ray.scripts.scripts "${arguments[@]}"

@@ -5,7 +5,7 @@
 #
 #   RAY_ADDRESS=          host:port of the head
 #   NODE_IP=              address that the other nodes reach this one by (default: Ray's choice)
-#   NUM_GPUS=             GPUs to offer (default: all that Ray sees; with VERL_PLATFORM=cpu logical ones, 8)
+#   NUM_GPUS=             GPUs to offer (default: all that Ray sees; with VERL_PLATFORM=cpu logical ones, 1)
 #   NUM_CPUS=             cores to offer (default: all; with VERL_PLATFORM=cpu logical ones, 32)
 #   BLOCK=0               1: stay in the foreground until Ray ends
 #   TRIES=30              how often to try, ten seconds apart, while the head does not answer
@@ -27,8 +27,9 @@ fi
 one_of BLOCK "$BLOCK" 0 1
 whole_number TRIES "$TRIES"
 check_installed "$PYTHON"
-if [ "${VERL_PLATFORM:-}" = cpu ]; then NUM_GPUS="${NUM_GPUS:-8}" NUM_CPUS="${NUM_CPUS:-32}"; fi
+if [ "${VERL_PLATFORM:-}" = cpu ]; then NUM_GPUS="${NUM_GPUS:-1}" NUM_CPUS="${NUM_CPUS:-32}"; fi
 head="$RAY_ADDRESS"
+use_ray_token
 unset RAY_ADDRESS
 arguments=(start "--address=$head" --disable-usage-stats)
 if [ -n "$NODE_IP" ]; then arguments+=("--node-ip-address=$NODE_IP"); fi

@@ -2,15 +2,17 @@
 
 python scripts/ray/wait_for_nodes.py --address node1:6379 --nodes 4 --gpus 32
 
-Exit status: 0 they are there, 1 they are not after --timeout-s (the message says what is missing).
+Exit status: 0 they are there, 1 they are not after --timeout-s, or Ray refuses this node (the message says why).
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 
@@ -55,6 +57,13 @@ def wait(
         sleep(poll_s)
 
 
+def use_token() -> None:
+    """Bring Ray's token along where there is one, as the launchers do (`use_ray_token` of launch_checks.sh)."""
+    path = os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token"
+    if os.environ.get("RAY_AUTH_TOKEN") or Path(path).exists():
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
+
+
 def main() -> int:
     """Entry point; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -63,6 +72,7 @@ def main() -> int:
     parser.add_argument("--gpus", type=int, required=True, help="GPUs of all of them together")
     parser.add_argument("--timeout-s", type=float, default=600.0, help="how long to wait (default: %(default)s)")
     options = parser.parse_args()
+    use_token()
     import ray
 
     end = time.monotonic() + options.timeout_s
@@ -71,6 +81,13 @@ def main() -> int:
             ray.init(address=options.address, log_to_driver=False, logging_level="ERROR")
             break
         except ConnectionError as error:
+            if "InvalidAuthToken" in str(error.__cause__):
+                print(
+                    f"{options.address}: its Ray has another token than this node: copy the head's ~/.ray/auth_token, "
+                    "or set RAY_AUTH_MODE=disabled before ray start on every node",
+                    file=sys.stderr,
+                )
+                return 1
             if time.monotonic() >= end:
                 print(f"{options.address}: no Ray there after {options.timeout_s:.0f} s ({error})", file=sys.stderr)
                 return 1

@@ -222,21 +222,21 @@ TRAPS = {
     ),
     "contradiction that the trainer refuses": (
         ("algorithm.rollout_correction.bypass_mode=true",),
-        "config",
+        "algorithm.rollout_correction.bypass_mode",
         ("bypass_mode=true", "bypass_mode=false"),
         ("algorithm.rollout_correction.bypass_mode=false",),
     ),
-    "routes for rows that have none": (
-        (f"{ROLLOUT}.enable_rollout_routing_replay=true",),
-        f"{ROLLOUT}.enable_rollout_routing_replay",
-        ("true", "=false"),
-        (f"{ROLLOUT}.enable_rollout_routing_replay=false",),
-    ),
-    "fused kernels and the sum of squares": (
-        (f"{MODEL}.use_fused_kernels=true", f"{ACTOR}.calculate_sum_pi_squared=true"),
+    "fused kernels and a sharded output head": (
+        (f"{MODEL}.use_fused_kernels=true", f"{ACTOR}.strategy=fsdp2"),
         f"{MODEL}.use_fused_kernels",
-        ("calculate_sum_pi_squared",),
-        (f"{ACTOR}.calculate_sum_pi_squared=false",),
+        ("true", "strategy=fsdp"),
+        (f"{ACTOR}.strategy=fsdp",),
+    ),
+    "SGLang does not see verl's override": (
+        (f"{ROLLOUT}.name=sglang",),
+        CONTEXT,
+        ("4096", "5120", "config.json", "engine_kwargs.sglang.context_length"),
+        (f"{ROLLOUT}.engine_kwargs.sglang.context_length=5120",),
     ),
     "memory of the update": (
         (f"{ACTOR}.ppo_max_token_len_per_gpu=65536",),

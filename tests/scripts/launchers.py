@@ -21,7 +21,7 @@ STAND_IN = r"""#!/usr/bin/env bash
 call="$*"
 printf '%s\n' "$call" >>"$NOTES"
 case "$call" in
-    *composed_settings.py*) printf '%s\n' some/model "" "" "" 4096 ;;
+    *composed_settings.py*) printf '%s\n' some/model "" "" "" 4096 512 256 8 ;;
     "-c "*) [ -z "${FAIL_CHECK:-}" ] || exit 1 ;;
 esac
 if [ -n "${FAIL:-}" ]; then case "$call" in $FAIL) echo "made to fail"; exit 3 ;; esac; fi

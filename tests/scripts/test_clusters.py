@@ -24,6 +24,7 @@ while [ $# -gt 0 ]; do
     case "$1" in -w) where="$2"; shift 2 ;; -*) shift ;; *) break ;; esac
 done
 printf 'srun on %s: %s\n' "$where" "$*" >>"$NOTES"
+printf 'token %s %s\n' "$RAY_AUTH_MODE" "$RAY_AUTH_TOKEN" >>"$NOTES"
 exec "$@"
 """
 SCONTROL = r"""#!/usr/bin/env bash
@@ -85,6 +86,10 @@ def test_a_slurm_job_starts_all_nodes_trains_and_ends_them(slurm: dict[str, str]
     ]
     (waited,) = stand_in.calls("wait_for_nodes")
     assert waited.endswith(f"--address {address} --nodes 3 --gpus 24 --timeout-s 600")
+    tokens = stand_in.calls("token ")
+    assert len(tokens) == 3
+    assert len(set(tokens)) == 1, "the nodes of a job share a token of its own"
+    assert len(tokens[0].removeprefix("token token ")) == 64
     (trained,) = stand_in.calls("main_ppo")
     for part in ("nnodes=3", "n_gpus_per_node=8", f"ray_init.address='{address}'", "train_batch_size=64"):
         assert part in trained
@@ -136,7 +141,7 @@ def test_logical_sizes_on_a_cpu_and_no_joining_of_another_cluster(stand_in: Stan
     run = launch("ray/start_head.sh", cwd=tmp_path, VERL_PLATFORM="cpu", RAY_ADDRESS="other:1", **stand_in.variables)
     assert run.returncode == 0, run.stderr
     (call,) = stand_in.calls("ray.scripts")
-    assert call == "-m ray.scripts.scripts start --head --port=6379 --disable-usage-stats --num-gpus=8 --num-cpus=32"
+    assert call == "-m ray.scripts.scripts start --head --port=6379 --disable-usage-stats --num-gpus=1 --num-cpus=32"
 
 
 def node(gpus: float, alive: bool = True) -> dict[str, object]:

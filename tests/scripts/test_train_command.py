@@ -96,7 +96,7 @@ def test_it_composes_and_verl_accepts_it(
         assert actor.loss_scale_factor == response
     ray_init = config.ray_kwargs.ray_init
     if nodes == "1":
-        assert "address" not in ray_init
+        assert ray_init.address == "local", "not the one that somebody else has started there"
     else:
         assert ray_init.address == "head:6379"
         assert ray_init.runtime_env.env_vars.NCCL_SOCKET_IFNAME == "ib0"
@@ -120,6 +120,9 @@ def test_a_cpu_trains_through_the_same_launcher(data: Path, tmp_path: Path) -> N
     assert config.trainer.device == "cpu"
     assert config.actor_rollout_ref.rollout.name == "cpu"
     assert config.actor_rollout_ref.model.path == str(model)
+    # micro-batches divide a worker's share: 128 rollouts a step and 64 an update here
+    actor, rollout = config.actor_rollout_ref.actor, config.actor_rollout_ref.rollout
+    assert (actor.ppo_micro_batch_size_per_gpu, rollout.log_prob_micro_batch_size_per_gpu) == (64, 128)
     # of a cluster that runs already Ray refuses sizes, and its processes need to be told the platform
     ray_init = config.ray_kwargs.ray_init
     assert (ray_init.num_cpus, ray_init.num_gpus) == (None, None)
@@ -143,3 +146,12 @@ def test_a_dry_run_gives_the_preflight_the_same_settings(data: Path, tmp_path: P
     start = "-m verl_ispo.cli doctor --no-ray --dry-run --config-name ispo_trainer "
     assert call == start + " ".join(command[4:])
     assert set(tmp_path.rglob("*")) == before, "nothing is written"
+
+
+def test_micro_batches_on_a_cpu_fit_the_share_of_each_worker(data: Path, tmp_path: Path) -> None:
+    variables = {"MODEL": "a/b", "ROLLOUT": "cpu", "DATA": str(data), "GPUS_PER_NODE": "4"}
+    sizes = ("data.train_batch_size=12", "actor_rollout_ref.actor.ppo_mini_batch_size=6")
+    config = composed(*printed(tmp_path, *sizes, **variables)).actor_rollout_ref
+    # of 8 rollouts for each of 6 and 12 prompts, among 4 workers
+    assert config.actor.ppo_micro_batch_size_per_gpu == 4
+    assert config.rollout.log_prob_micro_batch_size_per_gpu == 8

@@ -12,6 +12,8 @@ import subprocess
 import time
 from pathlib import Path
 
+import pytest
+
 from tests.scripts.launchers import SCRIPTS, StandIn, clean_environment, launch
 
 
@@ -63,9 +65,10 @@ def test_two_do_not_write_one_folder(stand_in: StandIn, data: Path) -> None:
     assert not stand_in.calls("main_ppo")
 
 
-def test_a_signal_ends_the_training_with_the_launcher(stand_in: StandIn, data: Path) -> None:
+@pytest.mark.parametrize("screen", ["log", "progress"])
+def test_a_signal_ends_the_training_with_the_launcher(stand_in: StandIn, data: Path, screen: str) -> None:
     variables = {"MODEL": "qwen2_5_7b", "METHOD": "grpo", "DATA": str(data), "OUT": "run", "STEPS": "5"}
-    variables |= {"HANG": "*main_ppo*", **stand_in.variables}
+    variables |= {"HANG": "-m *", "SCREEN": screen, **stand_in.variables}
     process = subprocess.Popen(["bash", str(SCRIPTS / "train.sh")], cwd=data.parent, env=clean_environment(**variables))
     try:
         for _ in range(600):
@@ -77,7 +80,8 @@ def test_a_signal_ends_the_training_with_the_launcher(stand_in: StandIn, data: P
         assert process.wait(timeout=60) == 143
     finally:
         process.kill()
-    assert stand_in.calls("ended: ")
+    assert stand_in.calls("ended: -m verl.trainer.main_ppo")
+    assert len(stand_in.calls("ended: -m verl_ispo.training_progress")) == (screen == "progress")
     assert not (data.parent / "run/done").exists()
     assert train(stand_in, data).returncode == 0, "the folder is free again"
 
@@ -112,3 +116,33 @@ def test_a_preset_with_a_longer_context_trains_from_the_copy(stand_in: StandIn, 
     assert "--context-positions 6144" in without
     assert without.split()[-2:] == [f"~{override}.max_position_embeddings", f"~{override}.rope_theta"]
     assert train(stand_in, data, STEPS="9", FAIL="*extend_context*").returncode == 2, "a start does not"
+
+
+def test_the_reason_of_the_end_is_the_last_word(stand_in: StandIn, data: Path) -> None:
+    """A dead worker, as Ray tells of it, comes before the errors that others had for it."""
+    died = "\\tclass_name: create_colocated_worker_cls.<locals>.WorkerDict\\n\\tpid: 47\\n\\tip: 10.0.0.2\\n"
+    said = f"ray.exceptions.ActorDiedError: The actor died unexpectedly\\n{died}RuntimeError: connection closed\\n"
+    text = stand_in.path.read_text().replace('echo "made to fail"', f"printf '{said}'")
+    stand_in.path.write_text(text)
+    failed = train(stand_in, data, FAIL="*main_ppo*")
+    first, second = failed.stderr.splitlines()
+    assert first.endswith("stopped with status 3: WorkerDict (pid 47 on 10.0.0.2) died")
+    assert second.endswith("train.1.log; there is no checkpoint yet, the same command starts anew")
+
+    checkpoints = data.parent / "run/checkpoints"
+    checkpoints.mkdir()
+    (checkpoints / "latest_checkpointed_iteration.txt").write_text("50")
+    stand_in.path.write_text(text.replace("ray.exceptions.ActorDiedError", "ValueError"))
+    failed = train(stand_in, data, FAIL="*main_ppo*")
+    first, second = failed.stderr.splitlines()
+    assert first.endswith("stopped with status 3: RuntimeError: connection closed")
+    assert second.endswith("the same command goes on from the checkpoint of step 50")
+
+
+def test_with_a_bar_the_log_file_has_everything_and_a_failure_shows_its_end(stand_in: StandIn, data: Path) -> None:
+    failed = train(stand_in, data, SCREEN="progress", FAIL="*main_ppo*")
+    assert failed.returncode == 1
+    assert len(stand_in.calls("verl_ispo.training_progress")) == 1
+    assert "made to fail" not in failed.stdout
+    assert "made to fail" in failed.stderr
+    assert "made to fail" in (data.parent / "run/train.1.log").read_text()

@@ -207,7 +207,7 @@ def test_the_text_says_what_the_numbers_show(three_runs):
     assert "and lower accuracy (-0.150)" in text
     assert "more missing answers" not in text
     assert "GRPO: mean IFD in the first 10 steps 1.50 (right) and 2.60 (wrong) nats a token." in text
-    assert "GRPO: the trace-ablated pass took 0.050 s a step, the old log-probs 0.200 s (medians)." in text
+    assert "GRPO: the trace-ablated pass took 0.050 s a step, the old log-probs 0.150 s (medians)." in text
     assert "One run of each method" in text
 
 

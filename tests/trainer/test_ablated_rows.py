@@ -19,6 +19,7 @@ from tensordict import TensorDict
 from transformers import Qwen2Config, Qwen2ForCausalLM
 from verl.utils import tensordict_utils as tu
 from verl.utils.torch_functional import logprobs_from_logits
+from verl.workers.utils.padding import response_from_nested
 
 from verl_ispo.signals.answer_span import AnswerSpans, find_answer_spans
 from verl_ispo.trainer.ablated_forward import ablated_answer_log_probs, ablated_rows
@@ -101,6 +102,10 @@ def as_verls_workers_do(model: Qwen2ForCausalLM, rows: TensorDict, temperature: 
     )
 
 
+def tail_log_probs(model: Qwen2ForCausalLM, rows: TensorDict, temperature: float) -> torch.Tensor:
+    return response_from_nested(as_verls_workers_do(model, rows, temperature), rows["response_mask"])
+
+
 def test_rows_are_in_the_form_that_verls_forward_takes(spans: AnswerSpans) -> None:
     rows = with_forward_settings(ablated_rows(PROMPTS, RESPONSES, spans), temperature=0.7)
     assert len(rows) == len(ROLLOUTS)  # one for each, so that divisibility is inherited
@@ -122,7 +127,7 @@ def test_answer_log_probs_are_those_of_an_independent_forward(
     model: Qwen2ForCausalLM, spans: AnswerSpans, temperature: float
 ) -> None:
     rows = ablated_rows(PROMPTS, RESPONSES, spans)
-    found = ablated_answer_log_probs(as_verls_workers_do(model, rows, temperature), rows, spans)
+    found = ablated_answer_log_probs(tail_log_probs(model, rows, temperature), spans)
     assert found.dtype == torch.float32
     assert found.shape == (len(ROLLOUTS), max(len(answer) for _, (_, _, answer, _) in ROLLOUTS))
 
@@ -147,7 +152,7 @@ def test_the_trace_is_out(model: Qwen2ForCausalLM, spans: AnswerSpans) -> None:
     other = token_ids([token for part in (["7", "so "], *rest) for token in part])
     one_span = AnswerSpans(spans.lead_in_start[span], spans.start[span], spans.end[span])
     log_probs = [
-        ablated_answer_log_probs(as_verls_workers_do(model, rows, 1.0), rows, one_span)
+        ablated_answer_log_probs(tail_log_probs(model, rows, 1.0), one_span)
         for rows in (ablated_rows(PROMPTS[span], [response], one_span) for response in (RESPONSES[0], other))
     ]
     assert len(trace) == 2
@@ -158,5 +163,5 @@ def test_without_any_answer_there_is_one_column_of_zeros(model: Qwen2ForCausalLM
     nothing = torch.zeros(2, dtype=torch.long)
     spans = AnswerSpans(nothing, nothing, nothing)
     rows = ablated_rows(PROMPTS[:2], RESPONSES[:2], spans)
-    found = ablated_answer_log_probs(as_verls_workers_do(model, rows, 1.0), rows, spans)
+    found = ablated_answer_log_probs(tail_log_probs(model, rows, 1.0), spans)
     assert found.tolist() == [[0.0], [0.0]]

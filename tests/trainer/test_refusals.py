@@ -4,7 +4,10 @@ On real composed configs, since that is what the check reads. Refusals that need
 without a verdict, several outputs a session) are in test_outcome and in the trainer tests; a stock trainer mode is in
 test_advantage.
 
-Not exercised: a Megatron model with experts.
+That Ulysses' sequence parallelism with another attention than flash attention gives other log-probs is shown in
+test_engine_features; what verl's engines make of the adapters' keys was read, and run for FSDP alone.
+
+Not exercised: Megatron, VeOmni, SGLang, a model with a vision tower (a stand-in for its processor is).
 """
 
 from __future__ import annotations
@@ -15,7 +18,9 @@ import pytest
 from hydra import compose, initialize_config_module
 from omegaconf import DictConfig, open_dict
 
-from verl_ispo.trainer.refusals import UnsupportedSettingError, refuse_unsupported_settings
+from verl_ispo.config.signal_use import ablated_pass
+from verl_ispo.trainer.modes import ISPOTrainerSync
+from verl_ispo.trainer.refusals import UnsupportedSettingError, refuse_unsupported_settings, unsupported_settings
 
 
 @cache
@@ -34,6 +39,12 @@ def composed(*overrides: str, name: str = "ispo_trainer") -> DictConfig:
         (("algorithm.use_kl_in_reward=true",), "ispo_trainer"),
         (("actor_rollout_ref.actor.use_kl_loss=true",), "ispo_trainer"),
         (("algorithm.rollout_correction.rollout_is=token",), "ispo_trainer"),
+        (("actor_rollout_ref.model.lora_rank=8",), "ispo_trainer"),
+        (("actor_rollout_ref.model.lora_rank=8", "actor_rollout_ref.model.lora_adapter_path=a"), "ispo_trainer"),
+        (("actor_rollout_ref.model.lora.rank=8",), "ispo_megatron_trainer"),
+        (("actor_rollout_ref.actor.ulysses_sequence_parallel_size=2",), "ispo_trainer"),
+        (("actor_rollout_ref.rollout.enable_rollout_routing_replay=true",), "ispo_megatron_trainer"),
+        (("distillation.enabled=true",), "ispo_trainer"),
     ],
 )
 def test_what_is_right_passes(overrides: tuple[str, ...], name: str) -> None:
@@ -51,6 +62,103 @@ def test_router_replay(mode: str) -> None:
     config = composed(f"actor_rollout_ref.actor.megatron.router_replay.mode={mode}", name="ispo_megatron_trainer")
     with pytest.raises(UnsupportedSettingError, match=rf"router_replay\.mode={mode}.*disabled"):
         refuse_unsupported_settings(config)
+
+
+def test_router_replay_under_prepo_without_signals() -> None:
+    """Its prompts are rows without routes too."""
+    settings = ("method=prepo", "trainer.v1.ispo.watch_signals=false")
+    config = composed(*settings, "actor_rollout_ref.actor.megatron.router_replay.mode=R3", name="ispo_megatron_trainer")
+    with pytest.raises(UnsupportedSettingError, match="PREPO's prompts have none"):
+        refuse_unsupported_settings(config)
+
+
+MODEL = "actor_rollout_ref.model"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "name", "key", "named"),
+    [
+        ((f"{MODEL}.lora.rank=8",), "ispo_trainer", f"{MODEL}.lora.rank", ("fsdp", f"{MODEL}.lora_rank")),
+        ((f"{MODEL}.lora_adapter_path=a",), "ispo_trainer", f"{MODEL}.lora_adapter_path", (f"{MODEL}.lora_rank",)),
+        ((f"{MODEL}.lora_rank=8",), "ispo_megatron_trainer", f"{MODEL}.lora_rank", (f"{MODEL}.lora.rank",)),
+        (
+            (f"{MODEL}.lora.rank=8", f"{MODEL}.lora_adapter_path=a"),
+            "ispo_megatron_trainer",
+            f"{MODEL}.lora_adapter_path",
+            ("lora.adapter_path",),
+        ),
+        (
+            (f"{MODEL}.lora_rank=8", "model_engine=torchtitan"),
+            "ispo_trainer",
+            f"{MODEL}.lora_rank",
+            ("torchtitan", "actor.strategy", "fsdp2"),
+        ),
+        (
+            (f"{MODEL}.lora_rank=8", "trainer.v1.trainer_mode=ispo_separate_async"),
+            "ispo_trainer",
+            f"{MODEL}.lora.merge",
+            ("merge=false", "ispo_separate_async", "merge=true"),
+        ),
+    ],
+)
+def test_an_adapter_that_would_not_be_trained(
+    overrides: tuple[str, ...], name: str, key: str, named: tuple[str, ...]
+) -> None:
+    """verl's trainer takes the reference out of the actor for any of its keys, each engine builds one for its own."""
+    (refusal,) = unsupported_settings(composed(*overrides, name=name))
+    assert refusal.key == key
+    for part in named:
+        assert part in refusal.sentence
+
+
+@pytest.mark.parametrize("key", ["ulysses_sequence_parallel_size", "fsdp_config.ulysses_sequence_parallel_size"])
+def test_sequence_parallelism_without_flash_attention(key: str) -> None:
+    config = composed(f"actor_rollout_ref.actor.{key}=2", f"+{MODEL}.override_config.attn_implementation=sdpa")
+    found = {refusal.key: refusal.sentence for refusal in unsupported_settings(config)}
+    assert "attn_implementation=sdpa" in found[f"actor_rollout_ref.actor.{key}"]
+
+
+@pytest.mark.parametrize("section", ["override_config", "override_config.model_config"])
+def test_rope_settings_that_do_not_reach_the_model(section: str) -> None:
+    (refusal,) = unsupported_settings(composed(f"+{MODEL}.{section}.rope_theta=40000"))
+    assert refusal.key == f"{MODEL}.{section}.rope_theta"
+    assert "config.json" in refusal.sentence
+
+
+def test_distillation_that_leaves_the_reward_out() -> None:
+    settings = ("distillation.enabled=true", "distillation.distillation_loss.use_task_rewards=false")
+    with pytest.raises(UnsupportedSettingError, match=r"use_task_rewards=false.*not trained on"):
+        refuse_unsupported_settings(composed(*settings))
+    refuse_unsupported_settings(composed("method=grpo", *settings))
+
+
+def test_a_model_whose_rows_are_more_than_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before data and workers are looked at; verl makes a processor for such a model."""
+
+    def read(processor: object, *overrides: str) -> None:
+        trainer = object.__new__(ISPOTrainerSync)
+        trainer.config, trainer.prepo_config = composed(*overrides), None
+        monkeypatch.setattr(
+            "verl.trainer.ppo.v1.trainer_base.PPOTrainer._init_tokenizer",
+            lambda self: setattr(self, "processor", processor),
+        )
+        trainer._init_tokenizer()
+
+    with pytest.raises(UnsupportedSettingError, match=r"model\.path=.*vision"):
+        read(object())
+    read(None)
+    read(object(), "method=grpo", "trainer.v1.ispo.watch_signals=false")
+
+
+def test_all_faults_are_named_at_once() -> None:
+    with pytest.raises(UnsupportedSettingError) as caught:
+        refuse_unsupported_settings(
+            composed("algorithm.rollout_correction.bypass_mode=true", "algorithm.filter_groups.enable=true")
+        )
+    assert {line.split("=")[0] for line in str(caught.value).splitlines()} == {
+        "algorithm.rollout_correction.bypass_mode",
+        "algorithm.filter_groups.enable",
+    }
 
 
 @pytest.mark.parametrize("how", ["absent", "null"])
@@ -109,3 +217,9 @@ def test_what_the_signals_need_is_no_concern_of_a_run_without_them() -> None:
     for method in ("ispo", "gtpo"):
         with pytest.raises(UnsupportedSettingError, match="entropy"):
             refuse_unsupported_settings(composed(f"method={method}", *without))
+
+
+def test_a_pass_that_does_not_exist_is_an_error_that_names_those_that_do() -> None:
+    assert ablated_pass(composed("trainer.v1.ispo.ablated_pass=merged")) == "merged"
+    with pytest.raises(UnsupportedSettingError, match=r"ablated_pass must be one of .*separate.*merged.*both"):
+        refuse_unsupported_settings(composed("trainer.v1.ispo.ablated_pass=both"))

@@ -6,9 +6,10 @@ What is checked, and where it comes from:
 - resumed from the checkpoint of step 2 it repeats step 3 of the undisturbed run;
 - with both weights 0 it is verl's stock GRPO (up to the order of sums: the stock trainer's rows come in random order;
   to the bit it is shown on the estimator and the loss);
-- two workers (gloo, FSDP2, a rollout server each) see what one sees, since rollouts are drawn from seeds of their own;
-- the two asynchronous modes train, the colocated one with packed sequences and dynamic batch sizes, the separate one
-  with the old weights swapped in around the ablated forward;
+- two workers (gloo, FSDP2, a rollout server each) see what one sees, since rollouts are drawn from seeds of their own,
+  and the ablated rows give the same in the old-log-prob pass (two workers) as in a pass of their own (one);
+- the two asynchronous modes train, the colocated one with packed sequences, dynamic batch sizes and the merged pass,
+  the separate one with the old weights swapped in around the ablated forward;
 - what must not be trained on stops the run with the reason, before anything is written.
 
 Not exercised here: GPUs, vLLM and SGLang, Megatron, several nodes, LoRA, sequence parallelism.
@@ -74,12 +75,13 @@ def test_training_is_measured_saved_and_resumed(train: Train, tmp_path: Path):
     assert_same_metrics(resumed.steps[3], whole.steps[3], tolerance=1e-5)
 
 
-def test_two_workers_see_what_one_sees(train: Train):
+def test_two_workers_with_one_pass_see_what_one_worker_with_two_passes_sees(train: Train):
     # One mini-batch, since two workers make up theirs of other rows than one does.
     settings = ["actor_rollout_ref.actor.ppo_mini_batch_size=4", "trainer.total_training_steps=1"]
     one = train(*settings)
-    two = train(*settings, "trainer.n_gpus_per_node=2")
+    two = train(*settings, "trainer.n_gpus_per_node=2", "trainer.v1.ispo.ablated_pass=merged")
     assert two.exit_status == 0, two.output[-3000:]
+    assert "timing_s/ispo_ablated_log_prob" not in two.steps[1]
     shared = [
         name
         for name in comparable(one.steps[1])
@@ -118,6 +120,7 @@ def test_with_both_weights_zero_it_is_verls_grpo(train: Train):
     [
         [
             "trainer.v1.trainer_mode=ispo_colocate_async",
+            "trainer.v1.ispo.ablated_pass=merged",
             # packed sequences and micro-batches by tokens, the defaults on a GPU
             "actor_rollout_ref.model.use_remove_padding=true",
             "actor_rollout_ref.actor.use_dynamic_bsz=true",

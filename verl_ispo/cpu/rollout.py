@@ -15,6 +15,7 @@ from typing import Any
 import ray
 import torch
 from omegaconf import DictConfig
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from transformers import AutoModelForCausalLM
 from verl.utils.config import omega_conf_to_dataclass
 from verl.workers.config import HFModelConfig, RolloutConfig
@@ -166,7 +167,7 @@ class CPURolloutServer:
 
 
 class CPURolloutReplica(RolloutReplica):
-    """One server actor for each replica, on the node of its workers."""
+    """One server actor for each replica, on the node of its worker."""
 
     async def launch_servers(self) -> None:
         if self.world_size != 1:
@@ -175,8 +176,12 @@ class CPURolloutReplica(RolloutReplica):
                 "actor_rollout_ref.rollout.tensor_model_parallel_size=1 (and data, pipeline parallel sizes 1), "
                 f"got a replica of {self.world_size}"
             )
+        node_id = await self.workers[0].__ray_call__.remote(lambda _: ray.get_runtime_context().get_node_id())
         server = ray.remote(CPURolloutServer).options(
-            name=server_actor_name(self.replica_rank), num_cpus=0, max_concurrency=self.max_concurrency
+            name=server_actor_name(self.replica_rank),
+            num_cpus=0,
+            max_concurrency=self.max_concurrency,
+            scheduling_strategy=NodeAffinitySchedulingStrategy(node_id=node_id, soft=False),
         )
         self._server_handle = server.remote(self.config, self.model_config)
         self.servers = [self._server_handle]
@@ -204,9 +209,15 @@ class CPURollout(BaseRollout):
         weights: Generator[tuple[str, torch.Tensor], None, None],
         wire_format: str = "named_tensors",
         global_steps: int | None = None,
+        peft_config: dict[str, Any] | None = None,
         **_: Any,
     ) -> None:
         """Send full tensors in buckets of ``checkpoint_engine.update_weights_bucket_megabytes``."""
+        if peft_config is not None:
+            raise NotImplementedError(
+                "the CPU rollout server takes whole weights, not an adapter: set "
+                "actor_rollout_ref.model.lora.merge=true"
+            )
         if wire_format != "named_tensors":
             raise NotImplementedError(f"the CPU rollout server takes full tensors, not {wire_format!r}")
         server = ray.get_actor(server_actor_name(self.replica_rank))

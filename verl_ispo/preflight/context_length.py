@@ -14,13 +14,12 @@ from omegaconf import DictConfig
 
 from verl_ispo.preflight.composition import longest_sequence, setting
 from verl_ispo.preflight.finding import NOTE, OK, PROBLEM, Finding
-from verl_ispo.preflight.model_shape import ModelShape, override_config
+from verl_ispo.preflight.model_shape import ModelShape
 
 ROLLOUT, MODEL = "actor_rollout_ref.rollout", "actor_rollout_ref.model"
 OVERRIDE = f"{MODEL}.override_config.max_position_embeddings"
 VLLM_OVERRIDE = f"{ROLLOUT}.engine_kwargs.vllm.hf_overrides.max_position_embeddings"
 VLLM_LONG = "VLLM_ALLOW_LONG_MAX_MODEL_LEN"
-ROPE_KEYS = ("rope_theta", "rope_parameters", "rope_scaling")
 
 
 def check_context(config: DictConfig, shape: ModelShape | None, published: ModelShape | None) -> Iterator[Finding]:
@@ -32,7 +31,6 @@ def check_context(config: DictConfig, shape: ModelShape | None, published: Model
         published (`ModelShape`, *optional*): the config.json alone, as the rollout engine reads it.
     """
     yield from _check_rollout_lengths(config)
-    yield from _check_rope_overrides(config)
     if shape is None or published is None:
         yield Finding(
             NOTE,
@@ -91,25 +89,6 @@ def _check_rollout_lengths(config: DictConfig) -> Iterator[Finding]:
             )
 
 
-def _check_rope_overrides(config: DictConfig) -> Iterator[Finding]:
-    """transformers 5 keeps RoPE's settings in the dict ``rope_parameters``, which verl's override cannot reach."""
-    overrides = override_config(config)
-    for key in ROPE_KEYS:
-        if key in overrides:
-            effect = (
-                "has no effect: transformers 5 reads rope_parameters, which verl's override does not change"
-                if key == "rope_theta"
-                else "stops the workers: verl sets attributes on it, and in transformers 5 it is a dict"
-            )
-            yield Finding(
-                PROBLEM,
-                f"{MODEL}.override_config.{key}",
-                f"{effect}. Leave it out, and change {key} in the config.json of a copy of the model, which "
-                "the trainer, "
-                "the rollout and the evaluation then share",
-            )
-
-
 def _check_engine_context(config: DictConfig, model_length: int, published: ModelShape) -> Iterator[Finding]:
     """verl passes max_model_len to the engine, which holds it against the config.json, not against verl's override."""
     own = published.max_position_embeddings
@@ -130,11 +109,20 @@ def _check_engine_context(config: DictConfig, model_length: int, published: Mode
                 f"+{VLLM_OVERRIDE}={model_length}, or change "
                 "max_position_embeddings in the config.json of a copy of the model",
             )
-    else:
+    elif name == "sglang":
+        keys = [f"{ROLLOUT}.engine_kwargs.sglang.{key}" for key in ("context_length", "json_model_override_args")]
+        if all(setting(config, key) is None for key in keys):
+            yield Finding(
+                PROBLEM,
+                OVERRIDE,
+                f"raises {own} to {model_length} in the trainer alone: verl hands SGLang no context length, so it "
+                f"stays at {own}, while verl asks it for more (read). Change max_position_embeddings in the "
+                f"config.json of a copy of the model, or set one of {', '.join('+' + key for key in keys)}",
+            )
+    elif name != "cpu":  # whose server reads the trainer's config
         yield Finding(
             NOTE,
             OVERRIDE,
             f"raises {own} to {model_length} in the trainer; whether rollout.name={name} follows is not "
-            "checked. Changing "
-            "max_position_embeddings in the config.json of a copy of the model reaches both",
+            "checked. Changing max_position_embeddings in the config.json of a copy of the model reaches both",
         )

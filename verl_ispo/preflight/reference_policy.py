@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from omegaconf import DictConfig
 
 from verl_ispo.preflight.composition import runs_extra_forwards, setting
-from verl_ispo.preflight.finding import NOTE, OK, PROBLEM, Finding
+from verl_ispo.preflight.finding import NOTE, OK, Finding
 from verl_ispo.preflight.gpu_memory import lora_rank
 
 REF = "actor_rollout_ref.ref"
@@ -19,14 +19,7 @@ def check_reference_policy(config: DictConfig) -> Iterator[Finding]:
         yield Finding(OK, REF, "not needed: ISPO's signals are off")
         return
     if setting(config, REF) is None:
-        yield Finding(
-            PROBLEM,
-            REF,
-            "is missing: ISPO's drift filter compares the policy with the frozen base model. Compose from "
-            "ispo_trainer or "
-            "ispo_megatron_trainer, which bring it",
-        )
-        return
+        return  # refused by the trainer
     adapter = setting(config, "actor_rollout_ref.model.lora_adapter_path")
     if not lora_rank(config) and not adapter:
         yield Finding(OK, REF, "the model of actor_rollout_ref.model.path, frozen")

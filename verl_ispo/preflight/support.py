@@ -1,7 +1,7 @@
-"""Features of verl beside ISPO: each supported, or refused by name.
+"""Features of verl beside ISPO that the trainer does not refuse: supported, without effect, or a trap of verl's own.
 
-"Read" means that verl 0.9.1's source was read for it and nothing was run. Refusals here concern the doctor alone; what
-the trainer refuses is in `verl_ispo.trainer.refusals`, and is asked too.
+"Read" means that verl 0.9.1's source was read for it and nothing was run. What the trainer refuses is in
+`verl_ispo.trainer.refusals`, and is reported here.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 from omegaconf import DictConfig
 
+from verl_ispo.config.signal_use import trains_on_signals
 from verl_ispo.preflight.composition import runs_extra_forwards, setting
 from verl_ispo.preflight.finding import NOTE, OK, PROBLEM, Finding
 from verl_ispo.preflight.gpu_memory import lora_rank
@@ -23,15 +24,17 @@ def check_refusals(config: DictConfig) -> Iterator[Finding]:
     """What the trainer itself refuses: its settings, contradictions, and a trainer mode without signals."""
     from verl_ispo.config.rollout_dump_config import split_ispo_settings
     from verl_ispo.trainer.advantage import ISPO_TRAINER_MODES
-    from verl_ispo.trainer.refusals import UnsupportedSettingError, refuse_unsupported_settings
+    from verl_ispo.trainer.refusals import unsupported_settings
 
     try:
         split_ispo_settings(setting(config, "algorithm.ispo"))
-        refuse_unsupported_settings(config)
-    except (ValueError, UnsupportedSettingError) as error:
-        yield Finding(PROBLEM, "config", str(error))
+    except ValueError as error:
+        yield Finding(PROBLEM, "algorithm.ispo", str(error))
     mode, use_v1 = setting(config, "trainer.v1.trainer_mode"), setting(config, "trainer.use_v1", False)
-    if setting(config, "algorithm.adv_estimator") == "ispo" and (mode not in ISPO_TRAINER_MODES or not use_v1):
+    if mode in ISPO_TRAINER_MODES or trains_on_signals(config):
+        for refusal in unsupported_settings(config):
+            yield Finding(PROBLEM, refusal.key, refusal.sentence)
+    if trains_on_signals(config) and (mode not in ISPO_TRAINER_MODES or not use_v1):
         yield Finding(
             PROBLEM,
             "trainer.v1.trainer_mode",
@@ -48,12 +51,12 @@ def check_support(config: DictConfig, shape: ModelShape | None) -> Iterator[Find
             NOTE, f"{ACTOR}.strategy", f"{strategy} has not been read for ISPO; fsdp, fsdp2 and megatron have"
         )
     yield from _check_packing(config, strategy)
-    yield from _check_fused_kernels(config, strategy)
+    yield from _check_fused_kernels(config, strategy, shape)
     if lora_rank(config):
-        yield Finding(
-            OK, f"{MODEL}.lora", f"rank {lora_rank(config)}: supported (read), with the adapter off as reference"
-        )
+        text = f"rank {lora_rank(config)}: supported, with the adapter off as reference"
+        yield Finding(OK, f"{MODEL}.lora", text + " (read)" * (strategy == "megatron"))
     yield from _check_data_kinds(config, shape)
+    yield from _check_without_effect(config)
     if runs_extra_forwards(config):
         yield from _check_extra_rows(config)
 
@@ -75,51 +78,52 @@ def _check_packing(config: DictConfig, strategy: str) -> Iterator[Finding]:
         )
 
 
-def _check_fused_kernels(config: DictConfig, strategy: str) -> Iterator[Finding]:
-    """verl's fused heads, torch and triton, return log-probs and entropy, which is all that ISPO reads."""
+def _check_fused_kernels(config: DictConfig, strategy: str, shape: ModelShape | None) -> Iterator[Finding]:
+    """verl's fused heads, torch, Liger and triton, return log-probs and entropy, which is all that ISPO reads."""
     key = f"{MODEL}.use_fused_kernels"
     if not setting(config, key, False):
         return
-    if setting(config, f"{ACTOR}.calculate_sum_pi_squared", False):
+    if strategy == "megatron" and not setting(config, f"{MODEL}.use_remove_padding", False):
+        yield Finding(NOTE, key, f"verl switches it off under Megatron without {MODEL}.use_remove_padding=true")
+    elif strategy == "fsdp2" and shape is not None and not (shape.tie_word_embeddings or shape.is_multimodal):
         yield Finding(
             PROBLEM,
             key,
-            f"is true with {ACTOR}.calculate_sum_pi_squared=true, for which fused kernels have no logits; set "
-            "one of them "
-            "to false",
+            "is true, and FSDP2 shards this model's output head on its own, where verl's fused forward finds a shard "
+            f"instead of a matrix and ends at the first log-probs; set {ACTOR}.strategy=fsdp or {key}=false",
         )
-    elif strategy == "megatron" and not setting(config, f"{MODEL}.use_remove_padding", False):
-        yield Finding(NOTE, key, f"verl switches it off under Megatron without {MODEL}.use_remove_padding=true")
     else:
-        yield Finding(OK, key, "supported (read): verl's fused kernels return log-probs and entropy")
+        yield Finding(OK, key, "supported: verl's fused kernels return log-probs and entropy")
 
 
 def _check_data_kinds(config: DictConfig, shape: ModelShape | None) -> Iterator[Finding]:
-    if shape is not None and shape.is_multimodal and runs_extra_forwards(config):
-        yield Finding(
-            PROBLEM,
-            f"{MODEL}.path",
-            f"{shape.model_type} has a vision or audio tower: ISPO's ablated prompts are text, and its "
-            "multi-dimensional "
-            "position ids are refused at the first step. Take a text model",
-        )
+    from verl_ispo.trainer.refusals import multimodal_refusal
+
+    sends_rows = runs_extra_forwards(config) or setting(config, "algorithm.adv_estimator") == "prepo"
+    if shape is not None and shape.is_multimodal and sends_rows:
+        refusal = multimodal_refusal(str(setting(config, f"{MODEL}.path")))
+        yield Finding(PROBLEM, refusal.key, refusal.sentence)
     key = f"{ROLLOUT}.multi_turn.enable"
     if setting(config, key, False) and runs_extra_forwards(config):
         yield Finding(NOTE, key, "agent loops with several outputs a session are refused at the first step")
 
 
-def _check_extra_rows(config: DictConfig) -> Iterator[Finding]:
-    """ISPO sends rows of its own through the actor; what wants more of a row than tokens does not find it there."""
-    for key, remedy in (
-        (f"{ROLLOUT}.enable_rollout_routing_replay", "the trace-ablated rows have no routes to replay"),
-        (f"{MODEL}.mtp.enable_train", "multi-token prediction has not been read for the trace-ablated rows"),
-        ("distillation.enabled", "the trace-ablated rows have no teacher's log-probs"),
-    ):
+def _check_without_effect(config: DictConfig) -> Iterator[Finding]:
+    """Keys of the actor that only verl's older trainer reads."""
+    for key in (f"{ACTOR}.use_prefix_grouper", f"{ACTOR}.calculate_sum_pi_squared"):
         if setting(config, key, False):
-            yield Finding(PROBLEM, key, f"is true: {remedy}. Set {key}=false")
-    key = f"{MODEL}.mtp.enable_rollout"
-    if setting(config, f"{MODEL}.mtp.enable", False) and setting(config, key, False):
-        yield Finding(NOTE, key, "speculative decoding in the rollout does not touch ISPO's rows (read)")
-    key = f"{ACTOR}.use_prefix_grouper"
-    if setting(config, key, False):
-        yield Finding(NOTE, key, "is true, and verl's V1 trainer does not read it")
+            yield Finding(NOTE, key, "is true, and verl's V1 trainer does not read it")
+
+
+def _check_extra_rows(config: DictConfig) -> Iterator[Finding]:
+    """What gives or asks for more of a rollout than tokens: ISPO's rows have none of it, and their forward no loss."""
+    for key in (f"{ROLLOUT}.enable_rollout_routing_replay", f"{MODEL}.mtp.enable_train", "distillation.enabled"):
+        if setting(config, key, False):
+            yield Finding(NOTE, key, "is true: the forward of ISPO's own rows does not read what it adds (read)")
+    key = "reward.reward_model.enable"
+    if setting(config, key, False) and not setting(config, "reward.reward_model.enable_resource_pool", False):
+        yield Finding(
+            NOTE,
+            key,
+            "is true without a resource pool of its own: of its verdict ISPO sees the score alone, 0/1 or -1/+1",
+        )

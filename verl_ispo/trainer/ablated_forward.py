@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import torch
 from tensordict import TensorDict
-from verl.workers.utils.padding import response_from_nested
 
 from verl_ispo.signals.answer_span import AnswerSpans
 from verl_ispo.trainer.forward_rows import forward_rows
@@ -35,18 +34,17 @@ def ablated_rows(prompts: Sequence[torch.Tensor], responses: Sequence[torch.Tens
     return forward_rows(prompts, tails)
 
 
-def ablated_answer_log_probs(log_probs: torch.Tensor, rows: TensorDict, spans: AnswerSpans) -> torch.Tensor:
+def ablated_answer_log_probs(tail_log_probs: torch.Tensor, spans: AnswerSpans) -> torch.Tensor:
     """The answer tokens' log-probs out of the forward's.
 
     Args:
-        log_probs (nested `torch.Tensor`): one value a token of prompt and tail, as verl's workers return.
-        rows (`TensorDict`): of `ablated_rows`.
+        tail_log_probs (nested `torch.Tensor`): one value a token of lead-in and A, for each row of `ablated_rows`.
         spans (`AnswerSpans`): as given to `ablated_rows`.
 
     Returns:
         `torch.Tensor` of shape `(batch, answer_length)`, float32, left-aligned, 0 where there is no answer token.
     """
-    tails = response_from_nested(log_probs, rows["response_mask"]).unbind()
+    tails = tail_log_probs.unbind()
     lead_in_length = (spans.start - spans.lead_in_start).tolist()
     answers = [
         tail[skip : skip + length].float()

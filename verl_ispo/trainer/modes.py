@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ from typing import Any
 import torch
 import transfer_queue as tq
 from omegaconf import DictConfig
+from ray.actor import ActorHandle
 from tensordict import TensorDict
 from transfer_queue import KVBatchMeta
 from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer
@@ -28,9 +30,10 @@ from verl.trainer.ppo.v1.trainer_colocate_async import PPOTrainerColocateAsync
 from verl.trainer.ppo.v1.trainer_separate_async import PPOTrainerSeparateAsync
 from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 from verl.utils.debug import marked_timer
+from verl.workers.utils.padding import response_from_nested
 
 from verl_ispo.config.rollout_dump_config import split_ispo_settings
-from verl_ispo.config.signal_use import observes_signals, trains_on_signals
+from verl_ispo.config.signal_use import ablated_pass, observes_signals, trains_on_signals
 from verl_ispo.signals.answer_span import AnswerSpans, TokenTexts, find_answer_spans, gather_answer
 from verl_ispo.signals.checks import NonFiniteSignalError
 from verl_ispo.signals.composite import compute_ispo_reward
@@ -40,12 +43,20 @@ from verl_ispo.signals.running_ifd import RunningIFD
 from verl_ispo.trainer.ablated_forward import ablated_answer_log_probs, ablated_rows
 from verl_ispo.trainer.advantage import composite_rewards
 from verl_ispo.trainer.batch_signals import BatchSignals, batch_signals
+from verl_ispo.trainer.checkpoint_folder import mend_tracker, remove_older
 from verl_ispo.trainer.forward_rows import with_forward_settings
 from verl_ispo.trainer.hazard_watch import HazardWatch
+from verl_ispo.trainer.merged_forward import put_ablated_rows, take_ablated_log_probs
 from verl_ispo.trainer.outcome import correctness
 from verl_ispo.trainer.prompt_selection import PromptSelectionMixin
-from verl_ispo.trainer.refusals import SIGNAL_ESTIMATORS, UnsupportedSettingError, refuse_unsupported_settings
+from verl_ispo.trainer.refusals import (
+    SIGNAL_ESTIMATORS,
+    UnsupportedSettingError,
+    multimodal_refusal,
+    refuse_unsupported_settings,
+)
 from verl_ispo.trainer.rollout_dump import StepToDump, describe_run, dump_step
+from verl_ispo.trainer.worker_watch import WorkerWatch, watchful
 
 logger = logging.getLogger(__name__)
 logger.setLevel(os.getenv("VERL_LOGGING_LEVEL", "INFO"))
@@ -83,6 +94,7 @@ class ISPOTrainerMixin(PromptSelectionMixin):
     def __init__(self, config: DictConfig) -> None:
         self.ispo_config, self.dump_config = split_ispo_settings(config.algorithm.get("ispo"))
         refuse_unsupported_settings(config)
+        self._ablated_pass = ablated_pass(config)
         # verl compares trainer_mode with the literals of its own modes, to choose replay buffer and checkpoints.
         with _setting(config.trainer.v1, "trainer_mode", self.verl_mode):
             super().__init__(config)
@@ -93,6 +105,7 @@ class ISPOTrainerMixin(PromptSelectionMixin):
         self._token_texts: TokenTexts | None = None
         self._ablated: AblatedAnswers | None = None
         self._prompt_log_probs: list[torch.Tensor] = []
+        self._trained: tuple[KVBatchMeta, dict] | None = None
         if self.dumps_rollouts:
             describe_run(self.dump_config, config)
         if self.trains_ispo and config.actor_rollout_ref.rollout.n < 2:
@@ -126,7 +139,24 @@ class ISPOTrainerMixin(PromptSelectionMixin):
         poll_interval_s = self.config.trainer.v1.get("ispo", {}).get("poll_interval_s")
         if poll_interval_s is not None:
             replay_buffer.poll_interval = float(poll_interval_s)
-        return replay_buffer
+        return watchful(replay_buffer, WorkerWatch(self._actors_of_rollouts))
+
+    def _actors_of_rollouts(self) -> dict[str, ActorHandle]:
+        """The actors that rollouts need, by name."""
+        managers = (getattr(self, name, None) for name in ("llm_server_manager", "standalone_server_manager"))
+        servers = [server for manager in managers if manager for server in manager.server_handles]
+        named = {
+            "agent-loop worker": self.agent_loop_manager.agent_loop_workers,
+            "rollout server": servers,
+            "reward worker": self.get_reward_handles() or [],
+        }
+        return {f"{name} {number}": actor for name, actors in named.items() for number, actor in enumerate(actors)}
+
+    def _init_tokenizer(self) -> None:
+        super()._init_tokenizer()
+        # verl makes a processor where a row is more than its tokens.
+        if self.processor is not None and (self.observes_signals or self.prepo_config is not None):
+            raise UnsupportedSettingError(multimodal_refusal(self.config.actor_rollout_ref.model.path).sentence)
 
     def _init_resource_pool_mgr(self) -> None:
         # verl starts the reference policy where actor.use_kl_loss is set; the loss itself must not see that.
@@ -140,15 +170,23 @@ class ISPOTrainerMixin(PromptSelectionMixin):
         return super()._balance_batch(batch, metrics, *args, **kwargs)
 
     def _compute_old_log_prob(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
-        batch = super()._compute_old_log_prob(batch, metrics)
+        if not self.observes_signals:
+            batch = super()._compute_old_log_prob(batch, metrics)
+        else:
+            # The same weights score the answers with and without their traces.
+            rows, spans = self._ablated_rows(batch, metrics)
+            if self._ablated_pass == "merged":
+                batch, tail_log_probs = self._old_and_ablated_log_probs(batch, rows, metrics)
+            else:
+                batch = super()._compute_old_log_prob(batch, metrics)
+                tail_log_probs = self._ablated_log_probs(rows)
+            self._ablated = AblatedAnswers(tuple(batch.keys), spans, ablated_answer_log_probs(tail_log_probs, spans))
         if self._hands_over_signals:
             self._prompt_log_probs = _prompt_log_probs(batch)
-        if self.observes_signals:
-            self._ablated = self._compute_ablated_answers(batch, metrics)
         return batch
 
-    def _compute_ablated_answers(self, batch: KVBatchMeta, metrics: dict) -> AblatedAnswers:
-        """Find the answers and score them without their traces, under the weights that gave the old log-probs."""
+    def _ablated_rows(self, batch: KVBatchMeta, metrics: dict) -> tuple[TensorDict, AnswerSpans]:
+        """Find the answers, and write them down without their traces."""
         with marked_timer("ispo_answer_span", self.timing_raw):
             data = _fetch(batch, ["prompts", "responses", "position_ids"])
             if data["position_ids"].dim() > 2:
@@ -160,16 +198,32 @@ class ISPOTrainerMixin(PromptSelectionMixin):
             spans = find_answer_spans(
                 [response.tolist() for response in responses], self._token_text(), self.ispo_config.answer_format
             )
-        with marked_timer("ispo_ablated_log_prob", self.timing_raw):
-            rows = with_forward_settings(
-                ablated_rows(prompts, responses, spans), self.config.actor_rollout_ref.rollout.temperature
-            )
-            output = self.actor_rollout_wg.compute_log_prob(rows)
-            log_prob = ablated_answer_log_probs(output["log_probs"], rows, spans)
-        # The cost to expect of the second forward is its share of the tokens.
+            rows = ablated_rows(prompts, responses, spans)
+        # The cost to expect of these rows is their share of the tokens.
         metrics["ispo/tokens/old_log_prob"] = sum(tag["seq_len"] for tag in batch.tags)
         metrics["ispo/tokens/ablated"] = int(rows["input_ids"].offsets()[-1])
-        return AblatedAnswers(keys=tuple(batch.keys), spans=spans, log_prob=log_prob)
+        return rows, spans
+
+    def _ablated_log_probs(self, rows: TensorDict) -> torch.Tensor:
+        """A forward of their own for the ablated rows."""
+        with marked_timer("ispo_ablated_log_prob", self.timing_raw):
+            rows = with_forward_settings(rows, self.config.actor_rollout_ref.rollout.temperature)
+            output = self.actor_rollout_wg.compute_log_prob(rows)
+            return response_from_nested(output["log_probs"], rows["response_mask"])
+
+    def _old_and_ablated_log_probs(
+        self, batch: KVBatchMeta, rows: TensorDict, metrics: dict
+    ) -> tuple[KVBatchMeta, torch.Tensor]:
+        """verl's old-log-prob pass over rollouts and ablated rows together."""
+        # verl asks the workers for this when it balances the batch, and keeps the answer.
+        data_parallel_size = max(self.actor_rollout_wg._dispatch_info["actor"]) + 1
+        merged, ablated_keys = put_ablated_rows(batch, rows, data_parallel_size)
+        result = super()._compute_old_log_prob(merged, metrics)
+        tail_log_probs = take_ablated_log_probs(batch, ablated_keys)
+        rollouts = KVBatchMeta(
+            keys=batch.keys, tags=batch.tags, partition_id=batch.partition_id, extra_info=result.extra_info
+        )
+        return rollouts, tail_log_probs
 
     def _compute_advantage(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
         if not self.observes_signals:
@@ -314,15 +368,46 @@ class ISPOTrainerMixin(PromptSelectionMixin):
             )
         return self._token_texts
 
+    def step(self, metrics: dict, timing_raw: dict) -> KVBatchMeta:
+        batch = super().step(metrics, timing_raw)
+        self._trained = (batch, metrics)
+        return batch
+
+    def _log_before_the_checkpoint(self) -> None:
+        """Log the step that is going to be saved, without its timings, to verl's file log.
+
+        verl logs a step after it has saved it and validated: a run that is killed in between goes on behind that step
+        and would never log it. Readers of the file take several lines of a step as one.
+        """
+        rollout = self.config.actor_rollout_ref.rollout
+        if self._trained is None or rollout.get("moe_load_balance_metrics_interval", 0):
+            return  # those metrics are accumulated where they are computed, and must be once
+        batch, metrics = self._trained[0], dict(self._trained[1])
+        epoch = (self.global_steps - 1) // self.steps_per_epoch
+        # verl divides by the time of the step, which is not over
+        self._compute_metrics(batch, metrics, {"step": math.inf}, global_steps=self.global_steps, epoch=epoch)
+        shown = {name: value for name, value in metrics.items() if not name.startswith(("timing", "perf/", "_"))}
+        self.logger.log(shown, self.global_steps, ["file"])
+
     def _save_checkpoint(self) -> None:
+        self._log_before_the_checkpoint()
         # Written first, since verl's own last act is to name this step the latest complete one.
         folder = Path(self.config.trainer.default_local_dir) / f"global_step_{self.global_steps}"
         folder.mkdir(parents=True, exist_ok=True)
         (folder / HAZARD_FILE).write_text(json.dumps(self.hazard_watch.first))
         (folder / RUNNING_IFD_FILE).write_text(json.dumps(asdict(self.running_ifd)))
         super()._save_checkpoint()
+        if self.config.trainer.v1.get("ispo", {}).get("keep_over_starts"):
+            keep = self.config.trainer.get("max_actor_ckpt_to_keep")
+            if keep and not self.config.actor_rollout_ref.actor.get("checkpoint", {}).get("async_save", False):
+                remove_older(folder.parent, self.global_steps, keep)
 
     def _load_checkpoint(self) -> None:
+        mended = mend_tracker(Path(self.config.trainer.default_local_dir))
+        if mended is not None:
+            logger.warning(
+                f"the note of the latest checkpoint was empty, as a crash leaves it; now it is step {mended}"
+            )
         super()._load_checkpoint()
         trainer = self.config.trainer
         folder = Path(trainer.default_local_dir) / f"global_step_{self.global_steps}"

@@ -1,91 +1,226 @@
-"""Settings under which ISPO cannot be right, refused before anything starts."""
+"""Settings under which ISPO cannot be right, refused before anything starts.
+
+Here is what would train something else than is asked for without saying so, or die only after the first rollouts. What
+verl itself refuses at once is left to verl, and what depends on files, packages and machines to the preflight, which
+reports these refusals too.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 from omegaconf import DictConfig, OmegaConf
 from verl.trainer.ppo.core_algos import ADV_ESTIMATOR_REGISTRY, POLICY_LOSS_REGISTRY
 
-from verl_ispo.config.signal_use import observes_signals
+from verl_ispo.config.signal_use import ABLATED_PASS_KEY, ablated_pass, observes_signals, trains_on_signals
 
 # Estimators that take more than rewards (`BatchSignals`); their settings lie under algorithm.<name>.
 SIGNAL_ESTIMATORS = ("gtpo", "grpo_s", "prepo", "progrpo")
 
+ALGORITHM, MODEL, ACTOR = "algorithm", "actor_rollout_ref.model", "actor_rollout_ref.actor"
+ESTIMATOR = f"{ALGORITHM}.adv_estimator"
+LOSS_MODE = f"{ACTOR}.policy_loss.loss_mode"
+TRAINER_MODE = "trainer.v1.trainer_mode"
+ROPE_KEYS = ("rope_theta", "rope_parameters", "rope_scaling")
+# Which key makes a strategy build an adapter (workers/engine of verl 0.9.1); the others have none.
+FSDP_RANK, MEGATRON_RANK = f"{MODEL}.lora_rank", f"{MODEL}.lora.rank"
+ADAPTER_RANKS = {"fsdp": FSDP_RANK, "fsdp2": FSDP_RANK, "fsdp_turbo": FSDP_RANK, "megatron": MEGATRON_RANK}
+
 
 class UnsupportedSettingError(ValueError):
-    """A setting that contradicts ISPO; the message names the key and the remedy."""
+    """Settings that contradict ISPO; the message names their keys and the remedy."""
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """One setting, or a pair of them, that cannot be trained with.
+
+    Attributes:
+        key: the setting to change.
+        sentence: key, value, reason and remedy.
+    """
+
+    key: str
+    sentence: str
 
 
 def refuse_unsupported_settings(config: DictConfig) -> None:
-    """Raise `UnsupportedSettingError` for what would train something else than is asked for without saying so."""
+    """Raise `UnsupportedSettingError` with all of `unsupported_settings`, one a line."""
+    found = [refusal.sentence for refusal in unsupported_settings(config)]
+    if found:
+        raise UnsupportedSettingError("\n".join(found))
 
-    def setting(key: str) -> object:
-        return OmegaConf.select(config, key, default=None)
 
+def unsupported_settings(config: DictConfig) -> Iterator[Refusal]:
+    """What an ISPO trainer mode refuses of a composed config."""
+    yield from _without_what_signals_need(config)
+    yield from _adapters(config)
+    yield from _sequence_parallel(config)
+    yield from _rope_overrides(config)
+    yield from _unknown_names(config)
+    yield from _unknown_pass(config)
+    yield from _contradictions(config)
+
+
+def multimodal_refusal(what: str) -> Refusal:
+    """Of a model with a vision or audio tower, whose config.json the trainer has not read before it starts."""
+    return Refusal(
+        f"{MODEL}.path",
+        f"{MODEL}.path={what} has a vision or audio tower, and ISPO's trace-ablated prompts are text without images, "
+        "sound or multi-dimensional position ids. Take a text model.",
+    )
+
+
+def _setting(config: DictConfig, key: str) -> object:
+    return OmegaConf.select(config, key, default=None)
+
+
+def _without_what_signals_need(config: DictConfig) -> Iterator[Refusal]:
     needs_signals = observes_signals(config)
-    needs_entropy = needs_signals or setting("algorithm.adv_estimator") in SIGNAL_ESTIMATORS
-    if needs_entropy and setting("algorithm.rollout_correction.bypass_mode"):
-        raise UnsupportedSettingError(
-            "algorithm.rollout_correction.bypass_mode=true takes old log-probs from the rollout engine and computes no "
-            "entropy, which ISPO's entropy filter needs. Set algorithm.rollout_correction.bypass_mode=false."
+    estimator = _setting(config, ESTIMATOR)
+    bypass = f"{ALGORITHM}.rollout_correction.bypass_mode"
+    if (needs_signals or estimator in SIGNAL_ESTIMATORS) and _setting(config, bypass):
+        yield Refusal(
+            bypass,
+            f"{bypass}=true takes old log-probs from the rollout engine and computes no entropy, which ISPO's entropy "
+            f"filter needs. Set {bypass}=false.",
         )
-    strategy = setting("actor_rollout_ref.actor.strategy")
     # Megatron and VeOmni have router replay, under the same key of their own section.
-    router_replay_key = f"actor_rollout_ref.actor.{strategy}.router_replay.mode"
-    if needs_signals and setting(router_replay_key) not in (None, "disabled"):
-        raise UnsupportedSettingError(
-            f"{router_replay_key}={setting(router_replay_key)} records or replays expert routes row by row, and the "
-            "trace-ablated rows have none. Set it to disabled."
+    replay = f"{ACTOR}.{_setting(config, f'{ACTOR}.strategy')}.router_replay.mode"
+    if (needs_signals or estimator == "prepo") and _setting(config, replay) not in (None, "disabled"):
+        rows = "the trace-ablated rows" if needs_signals else "PREPO's prompts"
+        yield Refusal(
+            replay,
+            f"{replay}={_setting(config, replay)} records or replays expert routes row by row, and {rows} have none. "
+            "Set it to disabled.",
         )
-    if needs_signals and setting("actor_rollout_ref.ref") is None:
-        raise UnsupportedSettingError(
+    if needs_signals and _setting(config, "actor_rollout_ref.ref") is None:
+        yield Refusal(
+            "actor_rollout_ref.ref",
             "actor_rollout_ref.ref is missing: ISPO's drift filter compares the policy with the frozen base model. "
-            "Compose from ispo_trainer or ispo_megatron_trainer, which bring it."
+            "Compose from ispo_trainer or ispo_megatron_trainer, which bring it.",
         )
-    _refuse_unknown_names(str(setting("algorithm.adv_estimator")), str(_loss_mode(config)))
-    _refuse_contradictions(config)
+    task_rewards = "distillation.distillation_loss.use_task_rewards"
+    if trains_on_signals(config) and _setting(config, "distillation.enabled") and not _setting(config, task_rewards):
+        yield Refusal(
+            task_rewards,
+            f"{task_rewards}=false with distillation.enabled=true drops the policy loss, so ISPO's reward would be "
+            f"computed and not trained on. Set {task_rewards}=true or distillation.enabled=false.",
+        )
 
 
-def _loss_mode(config: DictConfig) -> object:
-    return OmegaConf.select(config, "actor_rollout_ref.actor.policy_loss.loss_mode", default=None)
+def _adapters(config: DictConfig) -> Iterator[Refusal]:
+    """LoRA: verl's trainer takes every key for an adapter in the actor, its engines each read one of them."""
+    strategy, path = str(_setting(config, f"{ACTOR}.strategy")), f"{MODEL}.lora_adapter_path"
+    rank_key = ADAPTER_RANKS.get(strategy)
+    given = [key for key in (FSDP_RANK, MEGATRON_RANK) if (_setting(config, key) or 0) > 0]
+    given += [path] if _setting(config, path) is not None else []
+    if not given:
+        return
+    values = " and ".join(f"{key}={_setting(config, key)}" for key in given)
+    whole_model = "so the whole model would be trained, without a base model to compare it with"
+    if rank_key is None:
+        yield Refusal(
+            given[0],
+            f"{values}: verl's {strategy} engine builds no adapter, {whole_model}. Set {ACTOR}.strategy to one of "
+            f"{', '.join(sorted(ADAPTER_RANKS))}, or leave the adapter out.",
+        )
+    elif rank_key not in given:
+        yield Refusal(
+            given[0],
+            f"{values}: verl's {strategy} engine builds an adapter from {rank_key} alone, {whole_model}. Set it.",
+        )
+    elif strategy == "megatron" and path in given:
+        yield Refusal(
+            path,
+            f"{path}={_setting(config, path)}: verl's Megatron engine does not read it and would start from a new "
+            f"adapter. Set {MODEL}.lora.adapter_path.",
+        )
+    elif _setting(config, TRAINER_MODE) == "ispo_separate_async" and not _setting(config, f"{MODEL}.lora.merge"):
+        yield Refusal(
+            f"{MODEL}.lora.merge",
+            f"{MODEL}.lora.merge=false with {TRAINER_MODE}=ispo_separate_async sends the weights to the rollout "
+            f"without the adapter, so the base model would write every rollout. Set {MODEL}.lora.merge=true.",
+        )
 
 
-def _refuse_unknown_names(estimator: str, loss_mode: str) -> None:
-    """verl looks both up at the first update, after the first rollouts."""
-    for key, name, registry in (
-        ("algorithm.adv_estimator", estimator, ADV_ESTIMATOR_REGISTRY),
-        ("actor_rollout_ref.actor.policy_loss.loss_mode", loss_mode, POLICY_LOSS_REGISTRY),
-    ):
-        if name not in registry:
-            known = ", ".join(sorted(str(getattr(one, "value", one)) for one in registry))
-            raise UnsupportedSettingError(
-                f"{key}={name} is not known. Known: {known}. The presets that set it are listed by: verl-ispo methods"
+def _sequence_parallel(config: DictConfig) -> Iterator[Refusal]:
+    """Ulysses exchanges heads for tokens around flash attention alone (models/transformers/monkey_patch.py)."""
+    attention = f"{MODEL}.override_config.attn_implementation"
+    implementation = _setting(config, attention)
+    if implementation is None or "flash" in str(implementation):  # verl's default is flash_attention_2
+        return
+    for key in (f"{ACTOR}.ulysses_sequence_parallel_size", f"{ACTOR}.fsdp_config.ulysses_sequence_parallel_size"):
+        if (_setting(config, key) or 1) > 1:
+            yield Refusal(
+                key,
+                f"{key}={_setting(config, key)} with {attention}={implementation} lets each rank attend to its own "
+                f"part of a sequence only, and gives other log-probs without a word. Set {key}=1 or leave "
+                f"{attention} out.",
             )
 
 
-def _refuse_contradictions(config: DictConfig) -> None:
+def _rope_overrides(config: DictConfig) -> Iterator[Refusal]:
+    """transformers 5 keeps RoPE's settings in the dict ``rope_parameters``, which verl's override cannot reach."""
+    # Megatron's configs nest them once more (HFModelConfig).
+    for section in (f"{MODEL}.override_config", f"{MODEL}.override_config.model_config"):
+        for key in ROPE_KEYS:
+            if _setting(config, f"{section}.{key}") is not None:
+                effect = (
+                    "has no effect: transformers 5 reads the dict rope_parameters instead"
+                    if key == "rope_theta"
+                    else "stops verl, which sets attributes where transformers 5 has a dict"
+                )
+                yield Refusal(
+                    f"{section}.{key}",
+                    f"{section}.{key}={_setting(config, f'{section}.{key}')} {effect}. Leave it out, and change {key} "
+                    "in the config.json of a copy of the model, which trainer, rollout and evaluation then share.",
+                )
+
+
+def _unknown_names(config: DictConfig) -> Iterator[Refusal]:
+    """verl looks both up at the first update, after the first rollouts."""
+    for key, registry in ((ESTIMATOR, ADV_ESTIMATOR_REGISTRY), (LOSS_MODE, POLICY_LOSS_REGISTRY)):
+        name = str(_setting(config, key))
+        if name not in registry:
+            known = ", ".join(sorted(str(getattr(one, "value", one)) for one in registry))
+            yield Refusal(
+                key,
+                f"{key}={name} is not known. Known: {known}. The presets that set it are listed by: verl-ispo methods",
+            )
+
+
+def _unknown_pass(config: DictConfig) -> Iterator[Refusal]:
+    try:
+        ablated_pass(config)
+    except ValueError as error:
+        yield Refusal(ABLATED_PASS_KEY, str(error))
+
+
+def _contradictions(config: DictConfig) -> Iterator[Refusal]:
     """Pairs of settings of which one makes the other void, or its opposite."""
 
     def setting(key: str) -> object:
-        return OmegaConf.select(config, key, default=None)
+        return _setting(config, key)
 
-    def contradict(first: str, second: str, why: str, remedy: str) -> None:
-        raise UnsupportedSettingError(
-            f"{first}={setting(first)} and {second}={setting(second)} contradict each other: {why}. {remedy}"
+    def contradiction(first: str, second: str, why: str, remedy: str) -> Refusal:
+        return Refusal(
+            first, f"{first}={setting(first)} and {second}={setting(second)} contradict each other: {why}. {remedy}"
         )
 
-    estimator, loss_mode = setting("algorithm.adv_estimator"), _loss_mode(config)
-    estimator_key, loss_key = "algorithm.adv_estimator", "actor_rollout_ref.actor.policy_loss.loss_mode"
+    estimator, loss_mode = setting(ESTIMATOR), setting(LOSS_MODE)
     if (estimator == "grpo_s") != (loss_mode == "grpo_s"):
-        contradict(
-            estimator_key,
-            loss_key,
+        yield contradiction(
+            ESTIMATOR,
+            LOSS_MODE,
             "GRPO-S is the advantage and the ratio of the whole sequence together",
             "Set both, as method=grpo_s does, or neither.",
         )
     for name in SIGNAL_ESTIMATORS:
         if setting(f"algorithm.{name}") is not None and estimator != name:
-            contradict(
-                estimator_key,
+            yield contradiction(
+                ESTIMATOR,
                 f"algorithm.{name}",
                 f"only adv_estimator={name} reads that section",
                 f"Set method={name}, or leave the section out.",
@@ -93,24 +228,23 @@ def _refuse_contradictions(config: DictConfig) -> None:
 
     filter_key = "algorithm.filter_groups.enable"
     if estimator == "prepo" and setting(filter_key):
-        contradict(
-            estimator_key,
+        yield contradiction(
+            ESTIMATOR,
             filter_key,
             "PREPO chooses a step's prompts beforehand, and refilled ones would not be chosen",
             f"Set {filter_key}=false.",
         )
-    mode_key = "trainer.v1.trainer_mode"
-    if estimator == "prepo" and setting(mode_key) not in ("ispo_sync", None):
-        contradict(
-            estimator_key,
-            mode_key,
+    if estimator == "prepo" and setting(TRAINER_MODE) not in ("ispo_sync", None):
+        yield contradiction(
+            ESTIMATOR,
+            TRAINER_MODE,
             "PREPO scores a step's candidates with the policy that answers them, which asynchronous modes do not have",
-            f"Set {mode_key}=ispo_sync.",
+            f"Set {TRAINER_MODE}=ispo_sync.",
         )
     if estimator == "ispo":
         for group_key in ("algorithm.ispo.all_wrong_groups", "algorithm.ispo.all_right_groups"):
             if setting(filter_key) and setting(group_key) != "off":
-                contradict(
+                yield contradiction(
                     filter_key,
                     group_key,
                     "the filter throws away the groups of equal outcome that ISPO is to learn from",
@@ -120,7 +254,7 @@ def _refuse_contradictions(config: DictConfig) -> None:
         if setting(std_key) is False:
             for scale_key, off in (("algorithm.ispo.min_group_std", 0), ("algorithm.ispo.same_outcome_std", "own")):
                 if setting(scale_key) not in (off, None):
-                    contradict(
+                    yield contradiction(
                         std_key,
                         scale_key,
                         "without the division there is no std to change",
@@ -131,7 +265,7 @@ def _refuse_contradictions(config: DictConfig) -> None:
     if setting("reward.reward_kwargs.overlong_buffer_cfg.enable"):
         buffer_length, response_length = setting(buffer_key), setting(length_key)
         if not 0 < buffer_length <= response_length:
-            contradict(
+            yield contradiction(
                 buffer_key,
                 length_key,
                 "DAPO's length penalty begins that many tokens before the end of the response",

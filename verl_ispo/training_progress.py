@@ -1,4 +1,4 @@
-"""Follows a running training by its metrics file: ``python -m verl_ispo.tiny_task.progress --metrics F --pid P``.
+"""Follows a running training by its metrics file: ``python -m verl_ispo.training_progress --metrics F --pid P``.
 
 verl prints a line of some two thousand characters a step; this shows a bar, the score and the time left instead.
 """

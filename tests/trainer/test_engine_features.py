@@ -1,0 +1,133 @@
+"""What verl offers for memory, speed and adapters leaves alone what ISPO reads: log-probs, entropies, ablated answers.
+
+The real worker of verl (``ActorRolloutRefWorker``, FSDP2 on the CPU) without the trainer around it, on a random model
+of the tiny task: four rollouts and their trace-ablated rows, at temperature 0.7, before and after one update. The
+reference is the same worker's plain setting, which test_training runs in verl's trainer; test_ablated_rows holds the
+ablated answers against a forward by hand.
+
+- gradient checkpointing, offload, packed sequences with micro-batches by tokens, chunked and checkpointed entropy,
+  fused kernels (torch), and two ranks give the same numbers, the update's gradient included;
+- LoRA: a new adapter changes nothing; after the update the policy has moved, and the adapter switched off is the base
+  model, to the bit;
+- what verl gets wrong is what is refused, or a problem of the preflight: Ulysses' sequence parallelism without flash
+  attention, fused kernels where FSDP2 shards the output head on its own.
+
+Not exercised: FSDP1, Megatron, flash attention, Liger, triton kernels, mixed precision, activation offload and
+torch.compile, which need a GPU.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from verl_ispo.tiny_task.base_model import build_config
+from verl_ispo.tiny_task.tokenizer import build_tokenizer
+
+pytestmark = pytest.mark.trainer
+TIMEOUT_S = 600
+
+# What one variant of engine_process gives on one rank: "log_probs" and "entropy" of the rollouts' response tokens,
+# "lengths" of the responses, "answer" of the ablated rows, "grad_norm", "updated" (log-probs after the update),
+# "adapter_off", or "error".
+Variant = dict[str, torch.Tensor]
+
+
+def run_engine(folder: Path, tied: bool, variants: tuple[str, ...], ranks: int = 1) -> list[dict[str, Variant]]:
+    """The variants on a new random model, for each rank."""
+    from transformers import Qwen2ForCausalLM
+
+    tokenizer = build_tokenizer()
+    config = build_config(tokenizer)
+    config.tie_word_embeddings = tied
+    torch.manual_seed(1)
+    Qwen2ForCausalLM(config).float().save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    environment = {
+        **os.environ,
+        "VERL_PLATFORM": "cpu",
+        "OMP_NUM_THREADS": "1",
+        "HF_HUB_OFFLINE": "1",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "WORLD_SIZE": str(ranks),
+    }
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-m", "tests.trainer.engine_process", str(folder), *variants],
+            env={**environment, "RANK": str(rank)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for rank in range(ranks)
+    ]
+    outputs = [process.communicate(timeout=TIMEOUT_S)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0] * ranks, outputs[0][-3000:]
+    return [torch.load(folder / f"{rank}.pt") for rank in range(ranks)]
+
+
+def assert_same(found: Variant, expected: Variant, tolerance: float) -> None:
+    assert found.keys() >= expected.keys()
+    for name in expected:
+        torch.testing.assert_close(found[name], expected[name], rtol=tolerance, atol=tolerance)
+
+
+@pytest.fixture(scope="module")
+def untied(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Variant]:
+    """A model with an output head of its own, as Qwen2.5-7B."""
+    variants = ("plain", "gradient_checkpointing", "offload", "entropy_checkpointing", "packed", "entropy", "lora")
+    return run_engine(tmp_path_factory.mktemp("untied"), False, (*variants, "fused"))[0]
+
+
+@pytest.mark.parametrize("variant", ["gradient_checkpointing", "offload", "entropy_checkpointing"])
+def test_what_saves_memory_changes_no_bit(untied: dict[str, Variant], variant: str) -> None:
+    assert len(untied["plain"]) == 6
+    assert_same(untied[variant], untied["plain"], tolerance=0)
+
+
+@pytest.mark.parametrize("variant", ["packed", "entropy"])
+def test_packed_sequences_and_micro_batches_by_tokens(untied: dict[str, Variant], variant: str) -> None:
+    assert_same(untied[variant], untied["plain"], tolerance=1e-3)
+
+
+def test_the_base_model_is_the_adapter_switched_off(untied: dict[str, Variant]) -> None:
+    plain, lora = untied["plain"], untied["lora"]
+    for name in ("log_probs", "entropy", "answer"):
+        assert torch.equal(lora[name], plain[name])
+    assert (lora["updated"] - plain["log_probs"]).abs().max() > 0.1
+    assert torch.equal(lora["adapter_off"], plain["log_probs"])
+
+
+def test_fused_kernels_on_a_head_that_fsdp2_shards_on_its_own(untied: dict[str, Variant]) -> None:
+    """Why the preflight calls it a problem."""
+    assert "DTensor" in untied["fused"]["error"]
+
+
+def test_fused_kernels_on_a_tied_head(tmp_path: Path) -> None:
+    found = run_engine(tmp_path, True, ("plain", "fused", "fused_packed"))[0]
+    for variant in ("fused", "fused_packed"):
+        assert_same(found[variant], found["plain"], tolerance=1e-3)
+
+
+def test_two_ranks_and_a_sequence_split_without_flash_attention(untied: dict[str, Variant], tmp_path: Path) -> None:
+    """Split by rows they agree with one rank; split by tokens, with the attention that a CPU has, they do not."""
+    ranks = run_engine(tmp_path, False, ("plain", "ulysses"), ranks=2)
+    plain = untied["plain"]
+    lengths = plain["lengths"].tolist()
+    rows = plain["log_probs"].split(lengths)
+    for rank, found in enumerate(ranks):
+        torch.testing.assert_close(found["plain"]["log_probs"], torch.cat(rows[rank::2]), rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(found["plain"]["grad_norm"], plain["grad_norm"], rtol=1e-4, atol=1e-4)
+    wrong = (ranks[0]["ulysses"]["log_probs"] - plain["log_probs"]).abs()
+    assert wrong[: lengths[0]].max() < 1e-3
+    assert wrong.max() > 0.1

@@ -1,0 +1,275 @@
+"""``scripts/train.sh`` on the CPU, started as a user starts it, killed as machines and workers die, and started again.
+
+What is checked, and where it comes from:
+- what the help says of the run folder is there after a training;
+- one run that is killed while a checkpoint is written, killed between a checkpoint and its line in the log, loses a
+  training worker in the midst of a step, loses an agent-loop worker while rollouts are awaited, and loses its driver
+  while it starts, and is started again each time by the same command, ends with the metrics of an undisturbed run, up
+  to the order of floating-point sums;
+- a dead worker ends the script with an error that names it, and the last checkpoint holds;
+- two Ray nodes, two processes on this machine, get one of two workers each, and their run has the metrics of two
+  workers on one node.
+
+Not exercised: several machines, a network that fails, GPUs, disks that lose what was written, other trainer modes.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.scripts.launchers import SCRIPTS, clean_environment
+from tests.training.conftest import TinyTask
+from tests.training.launched import START_TIMEOUT_S, LaunchedTraining, assert_same_metrics, kill_session
+
+pytestmark = pytest.mark.trainer
+
+STEPS = 3
+# Rollouts, and all that is measured on them, are the same but for the order of sums; so is the update behind them.
+TOLERANCE = 1e-4
+# As their processes are called.
+DRIVER, TASK_RUNNER = "-m verl.trainer.main_ppo", "ray::TaskRunner"
+TRAINING_WORKER, AGENT_LOOP_WORKER, ROLLOUT_SERVER = "ray::WorkerDict", "ray::AgentLoopWorker", "ray::CPURolloutServer"
+
+
+TOKEN = Path.home() / ".ray/auth_token"
+# The nodes of the living actors of each class, as Ray's own state has them.
+PLACES = """
+import json, sys
+import ray
+ray.init(address=sys.argv[1], log_to_driver=False)
+from ray._private.state import actors
+alive = [actor for actor in actors().values() if actor["State"] == "ALIVE"]
+print(json.dumps({kind: [actor["Address"]["NodeID"] for actor in alive if kind in actor["ActorClassName"]]
+                  for kind in sys.argv[2:]}))
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tiny_task: TinyTask, folder: Path) -> Iterator[LaunchedTraining]:
+    """Two workers on one node."""
+    run = LaunchedTraining(tiny_task, folder / "undisturbed", STEPS, GPUS_PER_NODE="2")
+    run.start()
+    try:
+        assert run.end() == 0, run.screen()[-3000:]
+        yield run
+    finally:
+        run.kill()
+
+
+@dataclass(frozen=True)
+class Death:
+    """How a start ended of which a process was killed: status, screen, and the step that the next one goes on from."""
+
+    status: int
+    screen: str
+    checkpoint: int
+
+
+@dataclass(frozen=True)
+class Disturbed:
+    """A run of six starts, and what was seen on the way."""
+
+    run: LaunchedTraining
+    half_written: bool
+    unfinished_line: bool
+    training_worker: Death
+    agent_loop_worker: Death
+    driver: Death
+
+
+def death(run: LaunchedTraining) -> Death:
+    """The end of a start that a kill has doomed."""
+    return Death(run.end(), run.screen(), run.latest_checkpoint())
+
+
+def disturb(run: LaunchedTraining) -> Disturbed:
+    """Kill everything in two moments and one process in three others; the sixth start runs to its end."""
+    run.start()
+    run.kill_at((run.out / "checkpoints/global_step_1").exists, "the first checkpoint")
+    half_written = run.latest_checkpoint() == 0
+
+    run.start()
+    run.run_until(lambda: run.steps_logged() == 1, "the first step")
+    assert run.kill_one(TRAINING_WORKER)
+    training_worker = death(run)
+
+    run.start()
+    run.kill_at(lambda: run.latest_checkpoint() == 2, "the second checkpoint")
+    unfinished_line = run.steps_logged() == 1
+
+    run.start()
+    run.run_until(lambda: "Training Progress" in run.screen(), "the training loop")
+    # rollouts that do not end, so that the trainer is certain to wait for them
+    assert run.stop(ROLLOUT_SERVER)
+    run.run_until(lambda: run.pids(AGENT_LOOP_WORKER), "an agent-loop worker")
+    time.sleep(5)
+    assert run.kill_one(AGENT_LOOP_WORKER)
+    agent_loop_worker = death(run)
+    run.kill()
+
+    run.start()
+    run.run_until(lambda: run.pids(TASK_RUNNER), "the trainer")
+    assert run.kill_one(DRIVER)
+    driver = death(run)
+
+    run.start()
+    assert run.end() == 0, run.screen()[-3000:]
+    return Disturbed(run, half_written, unfinished_line, training_worker, agent_loop_worker, driver)
+
+
+@pytest.fixture(scope="module")
+def disturbed(tiny_task: TinyTask, folder: Path) -> Iterator[Disturbed]:
+    run = LaunchedTraining(tiny_task, folder / "disturbed", STEPS, GPUS_PER_NODE="2")
+    try:
+        yield disturb(run)
+    finally:
+        run.kill()
+
+
+def kept(run: LaunchedTraining) -> list[str]:
+    """Checkpoints that have their weights."""
+    return sorted(path.parent.name for path in run.out.glob("checkpoints/*/actor"))
+
+
+def test_the_run_folder_holds_what_the_help_says(undisturbed: LaunchedTraining) -> None:
+    out = undisturbed.out
+    assert (out / "done").read_text().strip() == str(STEPS)
+    assert (out / "run.txt").read_text().splitlines()[1:3] == ["METHOD=ispo", "SEED=1"]
+    assert sorted(undisturbed.metrics()) == [1, 2, 3]
+    assert (out / "dump/run.json").exists()
+    assert undisturbed.latest_checkpoint() == STEPS
+    assert kept(undisturbed) == ["global_step_2", "global_step_3"], "KEEP=2"
+    screen = undisturbed.screen()
+    assert screen.splitlines()[0].endswith(f"start 1, log {out}/train.1.log")
+    assert screen.splitlines()[-1].endswith(f"done ({out})")
+    for step in range(1, STEPS + 1):
+        assert f"step:{step} - " in screen
+
+    undisturbed.start()
+    assert undisturbed.end() == 0
+    assert f"its {STEPS} steps are done" in undisturbed.screen()
+
+
+def test_killed_at_any_moment_it_ends_with_the_same_metrics(
+    disturbed: Disturbed, undisturbed: LaunchedTraining
+) -> None:
+    assert disturbed.half_written, "the first kill was meant to leave half a checkpoint"
+    assert disturbed.unfinished_line, "the third was meant to come before the line of the step that was saved"
+    assert len(list(disturbed.run.out.glob("train.*.log"))) == 6
+    assert_same_metrics(disturbed.run.metrics(), undisturbed.metrics(), TOLERANCE)
+    assert kept(disturbed.run) == ["global_step_2", "global_step_3"], "KEEP=2, over all starts"
+
+
+@pytest.mark.parametrize(
+    ("which", "reason", "checkpoint"),
+    [
+        ("training_worker", r"WorkerDict \(pid \d+ on \S+\) died", 1),
+        ("agent_loop_worker", "(agent-loop worker 0|AgentLoopWorkerTQ .*) died", 2),
+        ("driver", "with status 137", 2),
+    ],
+)
+def test_a_dead_process_is_named_and_the_checkpoint_holds(
+    disturbed: Disturbed, which: str, reason: str, checkpoint: int
+) -> None:
+    end: Death = getattr(disturbed, which)
+    assert end.status == 1
+    assert end.checkpoint == checkpoint
+    said, remedy = end.screen.splitlines()[-2:]
+    assert re.search(reason, said)
+    assert f"the same command goes on from the checkpoint of step {checkpoint}" in remedy
+
+
+@pytest.fixture
+def two_nodes(folder: Path) -> Iterator[str]:
+    """host:port of a Ray of two nodes, started by the launchers, each of which offers one logical GPU."""
+    variables = {"VERL_PLATFORM": "cpu", "NUM_CPUS": "8", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
+    sessions = []
+
+    def start(launcher: str, **more: str) -> str:
+        process = subprocess.Popen(
+            ["bash", str(SCRIPTS / "ray" / launcher)],
+            env=clean_environment(**variables, **more),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+        sessions.append(process.pid)
+        output, _ = process.communicate(timeout=START_TIMEOUT_S)
+        assert process.returncode == 0, output
+        return output
+
+    with socket.socket() as free, tempfile.TemporaryDirectory(prefix="ray", dir="/tmp") as sockets:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+        free.close()
+        try:
+            # a path of a socket is at most 107 characters, which pytest's folders leave no room for
+            said = start("start_head.sh", PORT=port, TEMP_DIR=sockets)
+            address = re.search(rf"[0-9.]+:{port}", said)
+            assert address is not None, said
+            start("start_worker.sh", RAY_ADDRESS=address[0])
+            yield address[0]
+        finally:
+            for session in sessions:
+                kill_session(session)
+
+
+def wait_for_nodes(address: str, nodes: int, timeout_s: int) -> subprocess.CompletedProcess[str]:
+    wanted = ["--nodes", str(nodes), "--gpus", str(nodes), "--timeout-s", str(timeout_s)]
+    return subprocess.run(
+        [sys.executable, str(SCRIPTS / "ray/wait_for_nodes.py"), "--address", address, *wanted],
+        env=clean_environment(),
+        capture_output=True,
+        text=True,
+        timeout=START_TIMEOUT_S,
+    )
+
+
+def test_two_nodes_train_as_one_does(
+    two_nodes: str, undisturbed: LaunchedTraining, tiny_task: TinyTask, folder: Path
+) -> None:
+    waited = wait_for_nodes(two_nodes, nodes=2, timeout_s=120)
+    assert waited.returncode == 0, waited.stderr
+    waited = wait_for_nodes(two_nodes, nodes=3, timeout_s=1)
+    assert waited.returncode == 1
+    assert "2 of 3 nodes and 2 of 3 GPUs after 1 s" in waited.stderr
+
+    variables = {"NNODES": "2", "GPUS_PER_NODE": "1", "RAY_ADDRESS": two_nodes}
+    run = LaunchedTraining(tiny_task, folder / "two_nodes", 2, **variables)
+    try:
+        run.start()
+        run.run_until(lambda: "Training Progress" in run.screen(), "the training loop")
+        places = json.loads(
+            subprocess.run(
+                [sys.executable, "-c", PLACES, two_nodes, "WorkerDict", "CPURolloutServer"],
+                env=clean_environment(RAY_AUTH_MODE="token") if TOKEN.exists() else clean_environment(),
+                check=True,
+                capture_output=True,
+                text=True,
+                timeout=START_TIMEOUT_S,
+            ).stdout.splitlines()[-1]
+        )
+        assert run.end() == 0, run.screen()[-3000:]
+    finally:
+        run.kill()
+    for kind, nodes in places.items():
+        assert len(nodes) == len(set(nodes)) == 2, f"{kind}: one on each node"
+    expected = {step: metrics for step, metrics in undisturbed.metrics().items() if step <= 2}
+    assert_same_metrics(run.metrics(), expected, TOLERANCE)

@@ -1,0 +1,61 @@
+"""The folder of a run's checkpoints, where a run that was killed and started again needs more than verl does.
+
+- `mend_tracker`: verl empties ``latest_checkpointed_iteration.txt`` and then writes the step into it. A machine that
+  dies in between, or before the disk has the text, leaves an empty file, in which no later start finds a number.
+- `remove_older`: verl counts the checkpoints that it keeps from each start on, so every restart would leave some.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+from verl_ispo.atomic_file import write_text
+
+TRACKER_FILE = "latest_checkpointed_iteration.txt"
+# The last file of a checkpoint that verl writes before it names it.
+LAST_FILE = "data.pt"
+
+
+def mend_tracker(folder: Path) -> int | None:
+    """Write the newest complete step into a tracker that holds no number.
+
+    Args:
+        folder (`Path`): ``trainer.default_local_dir``.
+
+    Returns:
+        `int` or `None`: the step that was written; `None` where nothing had to be done.
+    """
+    tracker = folder / TRACKER_FILE
+    if not tracker.exists() or tracker.read_text(errors="replace").strip().isdigit():
+        return None
+    complete = [
+        step
+        for step, path in _steps(folder).items()
+        if (path / LAST_FILE).is_file() and (path / LAST_FILE).stat().st_size > 0
+    ]
+    if not complete:
+        tracker.unlink()
+        return 0
+    write_text(tracker, str(max(complete)))
+    return max(complete)
+
+
+def remove_older(folder: Path, step: int, keep: int) -> None:
+    """Remove weights and optimiser of all but the newest ``keep`` checkpoints up to ``step``, as verl does of its own.
+
+    Args:
+        folder (`Path`): ``trainer.default_local_dir``.
+        step (`int`): the step that was saved last; later ones, of a run that was set back by hand, are left alone.
+        keep (`int`): ``trainer.max_actor_ckpt_to_keep``.
+    """
+    until = sorted(found for found in _steps(folder) if found <= step)
+    for old in until[: max(0, len(until) - keep)]:
+        shutil.rmtree(_steps(folder)[old] / "actor", ignore_errors=True)
+
+
+def _steps(folder: Path) -> dict[int, Path]:
+    """Checkpoints that have an actor, whole or not, by step."""
+    matches = ((re.fullmatch(r"global_step_(\d+)", path.name), path) for path in folder.glob("global_step_*"))
+    return {int(match[1]): path for match, path in matches if match and (path / "actor").is_dir()}

@@ -1,0 +1,104 @@
+"""A replay buffer that notices the death of a worker it waits for.
+
+verl's replay buffer polls for finished rollouts, and nothing in that loop asks whether the actors that make them are
+alive: a prompt whose agent-loop worker has died stays "running", and the trainer waits for it for ever.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable, Mapping
+
+import ray
+from ray.actor import ActorHandle
+from ray.exceptions import ActorDiedError, RayError
+from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer, ReplayBufferAsync
+
+logger = logging.getLogger(__name__)
+logger.setLevel(os.getenv("VERL_LOGGING_LEVEL", "INFO"))
+
+# Seconds between two looks at the workers.
+LOOK_INTERVAL_S = 5.0
+
+
+class DeadWorkerError(RuntimeError):
+    """An actor that makes rollouts has died while the trainer waited for them."""
+
+
+class WorkerWatch:
+    """Asks actors now and then whether they are alive, without waiting for the answer.
+
+    A busy actor answers late and a network may fail for a while; only Ray's word that an actor is dead counts.
+
+    Args:
+        actors (`Callable`): returns the actors to watch, by the name that an error gives them.
+        interval_s (`float`, *optional*): seconds between two looks.
+    """
+
+    def __init__(self, actors: Callable[[], Mapping[str, ActorHandle]], interval_s: float = LOOK_INTERVAL_S) -> None:
+        self._actors = actors
+        self._interval_s = interval_s
+        self._last_look_s = 0.0
+        self._asked: dict[str, ray.ObjectRef] = {}
+
+    def look(self) -> None:
+        """Read the answers that have come and ask again.
+
+        Raises:
+            DeadWorkerError: an actor is dead.
+        """
+        if time.monotonic() - self._last_look_s < self._interval_s:
+            return
+        self._last_look_s = time.monotonic()
+        for name, actor in self._actors().items():
+            answer = self._asked.get(name)
+            if answer is not None:
+                if not ray.wait([answer], timeout=0)[0]:
+                    continue
+                self._read(name, answer)
+            self._asked[name] = actor.__ray_ready__.remote()
+
+    @staticmethod
+    def _read(name: str, answer: ray.ObjectRef) -> None:
+        try:
+            ray.get(answer)
+        except ActorDiedError as error:
+            raise DeadWorkerError(
+                f"{name} died while the trainer waited for rollouts, which will not come: {error}"
+            ) from error
+        except RayError as error:
+            logger.warning(f"{name} cannot be reached at the moment: {error}")
+
+
+class WatchfulReplayBuffer(ReplayBuffer):
+    """verl's synchronous replay buffer with a `WorkerWatch`."""
+
+    watch: WorkerWatch
+
+    def _wait_for_next_poll(self, partition_id: str, last_debug_time: float) -> float:
+        self.watch.look()
+        return super()._wait_for_next_poll(partition_id, last_debug_time)
+
+
+class WatchfulReplayBufferAsync(ReplayBufferAsync):
+    """verl's asynchronous replay buffer with a `WorkerWatch`."""
+
+    watch: WorkerWatch
+
+    def _wait_for_next_poll(self, partition_id: str, last_debug_time: float) -> float:
+        self.watch.look()
+        return super()._wait_for_next_poll(partition_id, last_debug_time)
+
+
+def watchful(buffer: ReplayBuffer, watch: WorkerWatch) -> ReplayBuffer:
+    """The buffer with everything it holds, and the watch; a sampler of the user's own is returned as it is."""
+    kinds = {ReplayBuffer: WatchfulReplayBuffer, ReplayBufferAsync: WatchfulReplayBufferAsync}
+    if type(buffer) not in kinds:
+        return buffer
+    # verl names the class to build itself, so the built one's state moves over.
+    twin = kinds[type(buffer)].__new__(kinds[type(buffer)])
+    vars(twin).update(vars(buffer))
+    twin.watch = watch
+    return twin
