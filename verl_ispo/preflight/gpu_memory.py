@@ -223,6 +223,12 @@ def logit_bytes(config: DictConfig, shape: ModelShape, parallelism: Parallelism,
     return tokens * shape.vocab_size / parallelism.tensor * 4.0 * copies
 
 
+def shards_output_head(config: DictConfig, shape: ModelShape) -> bool:
+    """Whether FSDP2 shards the output head on its own: verl's fused kernels then find a shard instead of a matrix."""
+    own_head = not (shape.tie_word_embeddings or shape.is_multimodal)
+    return setting(config, f"{ACTOR}.strategy") == "fsdp2" and own_head
+
+
 def activation_bytes(config: DictConfig, shape: ModelShape, parallelism: Parallelism) -> float:
     """Activations of a micro-batch in 2 bytes: layer inputs, and about 8 hidden and 3 inner vectors inside a layer."""
     tokens = update_tokens(config, parallelism)
@@ -261,6 +267,7 @@ def check_memory(
         yield Finding(NOTE, "memory", f"not estimated for models of type {shape.model_type} (experts, towers, ...)")
         return
     parameters = parameter_count(shape) or 0
+    fused_kernels = "" if shards_output_head(config, shape) else f" or {MODEL}.use_fused_kernels=true"
     yield Finding(
         OK,
         "memory",
@@ -276,7 +283,7 @@ def check_memory(
         f"{_gib(memory.update_logits)} ({update_tokens(config, parallelism):.0f} tokens x {shape.vocab_size} x "
         "4 bytes x 2)",
         f"lower {ACTOR}.ppo_max_token_len_per_gpu (or ppo_micro_batch_size_per_gpu), set "
-        f"{_recompute_setting(parallelism)} or {MODEL}.use_fused_kernels=true, or take more GPUs",
+        f"{_recompute_setting(parallelism)}{fused_kernels}, or take more GPUs",
     )
     yield _phase(
         "memory, log-probs",

@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 from verl_ispo.config.signal_use import trains_on_signals
 from verl_ispo.preflight.composition import runs_extra_forwards, setting
 from verl_ispo.preflight.finding import NOTE, OK, PROBLEM, Finding
-from verl_ispo.preflight.gpu_memory import lora_rank
+from verl_ispo.preflight.gpu_memory import lora_rank, shards_output_head
 from verl_ispo.preflight.model_shape import ModelShape
 
 ACTOR, MODEL, ROLLOUT = "actor_rollout_ref.actor", "actor_rollout_ref.model", "actor_rollout_ref.rollout"
@@ -85,7 +85,7 @@ def _check_fused_kernels(config: DictConfig, strategy: str, shape: ModelShape | 
         return
     if strategy == "megatron" and not setting(config, f"{MODEL}.use_remove_padding", False):
         yield Finding(NOTE, key, f"verl switches it off under Megatron without {MODEL}.use_remove_padding=true")
-    elif strategy == "fsdp2" and shape is not None and not (shape.tie_word_embeddings or shape.is_multimodal):
+    elif shape is not None and shards_output_head(config, shape):
         yield Finding(
             PROBLEM,
             key,
