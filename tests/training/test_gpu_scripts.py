@@ -16,7 +16,7 @@ from verl_ispo.report.metric_log import read_metric_log
 
 SAME_METRICS = runpy.run_path(str(SCRIPTS / "gpu/same_metrics.py"))
 SMALL = "hidden_size=32 intermediate_size=64 num_hidden_layers=2 num_attention_heads=4 num_key_value_heads=2"
-STEP = {"LENGTHS": "64", "VARIANTS": "ispo", "STEPS": "2", "WARMUP": "0", "PROMPTS": "4", "ROLLOUT": "cpu"}
+STEP = {"LENGTHS": "64", "VARIANTS": "ispo:separate", "STEPS": "2", "WARMUP": "0", "PROMPTS": "4", "ROLLOUT": "cpu"}
 # 16 rows a mini-batch, 32 a step
 MICRO_BATCHES = (
     "actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu=16",
@@ -40,17 +40,17 @@ def test_the_metrics_are_those_that_a_gpu_run_is_held_against(
     out: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     names = SAME_METRICS["NAMES"].read_text().split()
-    assert read_metric_log(out / "64/ispo").names() == names
-    assert SAME_METRICS["main"]([str(out / "64/ispo")]) == 0
+    assert read_metric_log(out / "64/ispo-separate").names() == names
+    assert SAME_METRICS["main"]([str(out / "64/ispo-separate")]) == 0
     more = tmp_path / "names.txt"
     more.write_text("\n".join([*names[1:], "ispo/of_tomorrow"]))
     capsys.readouterr()
-    assert SAME_METRICS["main"]([str(out / "64/ispo"), "--names", str(more)]) == 1
+    assert SAME_METRICS["main"]([str(out / "64/ispo-separate"), "--names", str(more)]) == 1
     assert capsys.readouterr().out.splitlines()[:2] == ["missing: ispo/of_tomorrow", f"only here: {names[0]}"]
 
 
 def test_the_random_models_answers_give_the_extra_pass_its_work(out: Path) -> None:
-    for step in read_metric_log(out / "64/ispo").steps.values():
+    for step in read_metric_log(out / "64/ispo-separate").steps.values():
         assert step["ispo/answer_missing_rate"] < 0.5
         # a row is a prompt of 64 to 192 bytes, and the answer behind it
         assert 32 * 64 < step["ispo/tokens/ablated"] < step["ispo/tokens/old_log_prob"]
