@@ -240,8 +240,12 @@ use_longer_context() {
     if [ -z "$positions" ]; then return; fi
     derived+=("~$override.max_position_embeddings")
     if [ -n "$theta" ]; then derived+=("~$override.rope_theta"); fi
-    copy="$("$PYTHON" "$scripts/extend_context.py" --model "$model_path" --max-position-embeddings "$positions" \
-        ${theta:+--rope-theta "$theta"} --out "$MODEL_COPIES/$(basename "$model_path")-$positions")" || return 2
+    copy="$MODEL_COPIES/$(basename "$model_path")-$positions"
+    # a command that is only printed names the copy that its start would make
+    if [ "$PRINT_ONLY" = 0 ]; then
+        copy="$("$PYTHON" "$scripts/extend_context.py" --model "$model_path" --max-position-embeddings "$positions" \
+            ${theta:+--rope-theta "$theta"} --out "$copy")" || return 2
+    fi
     derived+=("actor_rollout_ref.model.path=$(hydra_quoted "$copy")")
 }
 
@@ -283,6 +287,7 @@ if [ -n "$RAY_ADDRESS" ]; then
     done
 fi
 
+if [ "$PRINT_ONLY" = 1 ]; then use_longer_context; fi
 command=("$PYTHON" -m verl.trainer.main_ppo "--config-name=$config_name" "${settings[@]}" "$@" "${derived[@]}")
 if [ "$PRINT_ONLY" = 1 ]; then
     printf '%q ' "${command[@]}"

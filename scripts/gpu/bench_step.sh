@@ -84,8 +84,6 @@ if [ "$starts" = 1 ] && { [ -z "$MODEL_PATH" ] || [ -z "$DATA" ]; } && [ ! -e "$
     # shellcheck disable=SC2086
     "$PYTHON" "$scripts/gpu/random_model.py" --out "$RANDOM_OUT" $RANDOM_MODEL
 fi
-MODEL_PATH="${MODEL_PATH:-$RANDOM_OUT/model}"
-
 common=(
     "data.train_batch_size=$PROMPTS"
     data.max_prompt_length=512
@@ -100,6 +98,11 @@ common=(
     trainer.v1.ispo.poll_interval_s=0.1
     algorithm.ispo.dump_dir=null
 )
+if [ -z "$MODEL_PATH" ]; then
+    MODEL_PATH="$RANDOM_OUT/model"
+    # it has the preset's longer context in its own config.json
+    for key in max_position_embeddings rope_theta; do common+=("~actor_rollout_ref.model.override_config.$key"); done
+fi
 if [ -z "$DATA" ]; then
     DATA="$RANDOM_OUT/data"
     common+=(

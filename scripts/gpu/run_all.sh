@@ -46,8 +46,8 @@ reward() {
 
 metrics() {
     RANDOM_OUT="$OUT/random" OUT="$OUT/metrics" PYTHON="$PYTHON" \
-        VARIANTS=ispo LENGTHS=256 STEPS=2 WARMUP=0 PROMPTS=4 bash "$gpu_scripts/bench_step.sh" "$@" &&
-        "$PYTHON" "$gpu_scripts/same_metrics.py" "$OUT/metrics/256/ispo"
+        VARIANTS=ispo:separate LENGTHS=256 STEPS=2 WARMUP=0 PROMPTS=4 bash "$gpu_scripts/bench_step.sh" "$@" &&
+        "$PYTHON" "$gpu_scripts/same_metrics.py" "$OUT/metrics/256/ispo-separate"
 }
 
 cost() {

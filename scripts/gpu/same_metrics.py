@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """A run logs the metrics that the same run logs on the CPU; exit status 1 if one is missing or no number.
 
-    python scripts/gpu/same_metrics.py runs/gpu/metrics/256/ispo
+    python scripts/gpu/same_metrics.py runs/gpu/metrics/256/ispo-separate
 
 Not run on a GPU by us yet. The names in scripts/gpu/metric_names.txt are from two steps of ISPO on the CPU, with
 scripts/gpu/bench_step.sh and a small random model; a test keeps them true. Metrics that only this run has are listed.

@@ -51,7 +51,9 @@ def variables_read(script: Path) -> set[str]:
     return set(re.findall(r"\$\{([A-Z][A-Z0-9_]*):[-?]", script.read_text(encoding="utf-8")))
 
 
-def launch(launcher: str, *arguments: str, cwd: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+def launch(
+    launcher: str, *arguments: str, cwd: Path, timeout_s: float = 300, **variables: str
+) -> subprocess.CompletedProcess[str]:
     """Run a launcher to its end."""
     return subprocess.run(
         ["bash", str(SCRIPTS / launcher), *arguments],
@@ -59,7 +61,7 @@ def launch(launcher: str, *arguments: str, cwd: Path, **variables: str) -> subpr
         env=clean_environment(**variables),
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=timeout_s,
     )
 
 

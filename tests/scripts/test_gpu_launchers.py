@@ -27,10 +27,6 @@ def composed(config_name: str, overrides: list[str]) -> DictConfig:
         return compose(config_name, overrides=overrides)
 
 
-KNOWS_PASSES = "ablated_pass" in composed("ispo_trainer", []).trainer.v1.ispo
-needs_passes = pytest.mark.skipif(not KNOWS_PASSES, reason="trainer.v1.ispo.ablated_pass is not in the config yet")
-
-
 def made_problems(folder: Path) -> Path:
     """Where the stand-in's random model would have written them."""
     folder.mkdir(parents=True)
@@ -51,14 +47,14 @@ def printed(cwd: Path, *arguments: str, **variables: str) -> list[tuple[str, lis
 @pytest.mark.parametrize(
     ("variant", "watches", "ablated_pass"),
     [
-        ("grpo", False, None),
-        ("ispo", True, None),
-        pytest.param("ispo:separate", True, "separate", marks=needs_passes),
-        pytest.param("ispo:merged", True, "merged", marks=needs_passes),
+        ("grpo", False, "separate"),
+        ("ispo", True, "separate"),
+        ("ispo:separate", True, "separate"),
+        ("ispo:merged", True, "merged"),
     ],
 )
 def test_the_commands_of_a_variant_compose_and_verl_accepts_them(
-    variant: str, watches: bool, ablated_pass: str | None, tmp_path: Path
+    variant: str, watches: bool, ablated_pass: str, tmp_path: Path
 ) -> None:
     commands = printed(tmp_path, "actor_rollout_ref.rollout.gpu_memory_utilization=0.5", VARIANTS=variant)
     configs = [composed(*command) for command in commands]
@@ -78,7 +74,7 @@ def test_the_commands_of_a_variant_compose_and_verl_accepts_them(
         assert config.algorithm.ispo.dump_dir is None
         assert config.algorithm.adv_estimator == variant.split(":")[0]
         assert run.v1.ispo.watch_signals == watches
-        assert run.v1.ispo.get("ablated_pass") == ablated_pass or ablated_pass is None
+        assert run.v1.ispo.ablated_pass == ablated_pass
         random = tmp_path / "runs/gpu/bench_step/random"
         assert config.actor_rollout_ref.model.path == str(random / "model")
         assert config.data.train_files == [str(random / "data/train.parquet")]
@@ -95,7 +91,9 @@ def test_the_variants_differ_in_nothing_else(tmp_path: Path) -> None:
 def test_ones_own_model_and_data_are_taken(tmp_path: Path) -> None:
     ((_, overrides),) = printed(tmp_path, VARIANTS="grpo", LENGTHS="64", MODEL_PATH="/weights", DATA="/data")
     config = composed("ispo_trainer", overrides)
-    assert config.actor_rollout_ref.model.path == "/weights"
+    assert config.actor_rollout_ref.model.path == f"{tmp_path}/runs/models/weights-6144", (
+        "their copy, as train.sh makes it"
+    )
     assert config.data.train_files == ["/data/dapo_math.parquet"]
 
 
@@ -156,7 +154,7 @@ def test_a_failed_part_is_in_the_summary_and_the_others_run(stand_in: StandIn, t
     assert run.stdout.splitlines()[-5:-2] == summary
     assert "made to fail" in (tmp_path / "out/reward.log").read_text()
     (checked,) = stand_in.calls("same_metrics")
-    assert checked.endswith(f"same_metrics.py {tmp_path}/out/metrics/256/ispo")
+    assert checked.endswith(f"same_metrics.py {tmp_path}/out/metrics/256/ispo-separate")
     trained = stand_in.calls("main_ppo")
     assert len(trained) == 1 + 6, "two steps, and three variants at two lengths"
     assert "trainer.total_training_steps=2" in trained[0]

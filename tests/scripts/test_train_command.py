@@ -89,6 +89,10 @@ def test_it_composes_and_verl_accepts_it(
     assert (actor.optim.lr, actor.clip_ratio_low, actor.clip_ratio_high) == (1e-6, 0.2, 0.28)
     response = 8192 if model == "qwen2_5_7b" else 4096
     assert config.data.max_response_length == response
+    override = config.actor_rollout_ref.model.override_config
+    assert "rope_theta" not in override, "the copy holds it, which the printed command names"
+    copied = str(tmp_path / "runs/models") in config.actor_rollout_ref.model.path
+    assert copied == (model != "qwen2_5_7b")
     if method == "dapo":
         assert config.reward.reward_kwargs.overlong_buffer_cfg.len == response // 5
         assert config.reward.reward_kwargs.max_resp_len == response
