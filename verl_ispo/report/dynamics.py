@@ -202,7 +202,8 @@ def _time(drawing: Drawing) -> FigureBlock:
         "Time a step",
         "cost",
         "ISPO's share is the time of its own work (answer spans, second forward, rewards) in the whole step, the "
-        "dump for this report not counted. The reference forward, which the drift filter needs, is drawn apart.",
+        "dump for this report not counted; with ablated_pass=merged the second forward is inside the old-log-prob pass "
+        "and not counted either. The reference forward, which the drift filter needs, is drawn apart.",
         drawing.run_legend(),
         [
             [
