@@ -31,8 +31,10 @@ ENDINGS = ["card.json", "card.md", "dropped.jsonl", "near_duplicates.jsonl", "pa
 
 # Runs the generic command, but says so and waits when the named method is reached for the given time.
 STOPPING = """
-import sys, time
+import signal, sys, time
 from importlib import import_module
+# a job that a script runs in the background ignores it from birth, and so would all that the tests start there
+signal.signal(signal.SIGINT, signal.default_int_handler)
 module, holder, method, call = sys.argv[1:5]
 holder = getattr(import_module(module), holder)
 original, calls = getattr(holder, method), [0]
