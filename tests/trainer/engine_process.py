@@ -114,7 +114,9 @@ def measured(
         "lengths": rollouts["responses"].offsets().diff(),
         "log_probs": of_responses(old, "log_probs", rollouts),
         "entropy": of_responses(old, "entropy", rollouts),
-        "answer": ablated_answer_log_probs(without_trace["log_probs"], ablated, spans),
+        "answer": ablated_answer_log_probs(
+            response_from_nested(without_trace["log_probs"], ablated["response_mask"]), spans
+        ),
     }
     if worker.world_size > ranks:  # the other ranks of the sequence would have to step along
         return found
