@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Sets up .venv on a fresh machine, then lints and runs the tests, fast ones first.
 #
-#   bash scripts/test.sh                      # everything; on 2 busy cores more than half an hour
-#   bash scripts/test.sh -m "not trainer"     # without the tests that start verl's trainer (3 to 10 minutes)
+#   bash scripts/test.sh                      # everything; on 2 busy cores about an hour
+#   bash scripts/test.sh -m "not trainer"     # without the tests that start verl's trainer; half of that
 #   bash scripts/test.sh tests/signals -x     # any pytest arguments
 set -euo pipefail
 cd "$(dirname "$0")/.."
