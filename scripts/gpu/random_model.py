@@ -29,7 +29,7 @@ import torch
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, Qwen2Config, Qwen2ForCausalLM, Qwen2Tokenizer
 
 from verl_ispo.preflight.model_shape import SHIPPED_SHAPES
-from verl_ispo.tiny_task.tokenizer import CHAT_TEMPLATE, END_OF_TEXT, IM_END, IM_START, build_tokenizer
+from verl_ispo.tiny_task.tokenizer import build_tokenizer, byte_vocab
 
 SHAPE = "Qwen--Qwen2.5-Math-1.5B"
 # What train.sh extends Qwen2.5-Math to (verl_ispo/config/base_model), so that it makes no copy.
@@ -57,25 +57,11 @@ def sampled_texts(first_id: int, last_id: int, answer_tokens: int, box_every: in
 
 
 def build_wide_tokenizer(vocab_size: int, answer_tokens: int, box_every: int, max_length: int) -> Qwen2Tokenizer:
-    """The tiny task's byte-level tokenizer with an entry for every id of a large vocabulary.
-
-    Encoding never reaches the added entries, since there are no merges.
-    """
-    letters = build_tokenizer().get_vocab()
-    vocab = {symbol: place for symbol, place in letters.items() if place < 256}
+    """The tiny task's byte-level tokenizer with an entry for every id of a large vocabulary."""
+    vocab = byte_vocab()
     texts = sampled_texts(len(vocab), vocab_size - SPECIAL_TOKENS, answer_tokens, box_every)
     vocab |= {text: place for place, text in enumerate(texts, start=len(vocab))}
-    tokenizer = Qwen2Tokenizer(
-        vocab=vocab,
-        merges=[],
-        unk_token=END_OF_TEXT,
-        eos_token=IM_END,
-        pad_token=END_OF_TEXT,
-        extra_special_tokens=[IM_START],
-        model_max_length=max_length,
-    )
-    tokenizer.chat_template = CHAT_TEMPLATE
-    return tokenizer
+    return build_tokenizer(vocab, max_length)
 
 
 def build_random_model(
@@ -185,7 +171,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     write_problems(options.out / "data/train.parquet", made_problems(options.rows, options.prompt_bytes, options.seed))
     write_problems(options.out / "data/heldout.parquet", made_problems(16, options.prompt_bytes, options.seed + 1))
     count = sum(parameter.numel() for parameter in model.parameters())
-    print(f"{options.out / 'model'}: {count / 1e9:.2f} B random parameters, {vocab_size} tokens, {POSITIONS} positions")
+    print(f"{options.out / 'model'}: {count / 1e6:.1f} M random parameters, {vocab_size} tokens, {POSITIONS} positions")
     print(f"{options.out / 'data'}: {options.rows} problems, {options.prompt_bytes} bytes each on average")
     return 0
 

@@ -35,14 +35,21 @@ def _byte_symbols() -> list[str]:
     return [chr(byte) if byte in printable else chr(256 + unprintable.index(byte)) for byte in range(256)]
 
 
-def build_tokenizer(model_max_length: int = 256) -> Qwen2Tokenizer:
+def byte_vocab() -> dict[str, int]:
+    """The 256 symbols of single bytes; each one's id is its byte."""
+    return {symbol: byte for byte, symbol in enumerate(_byte_symbols())}
+
+
+def build_tokenizer(vocab: dict[str, int] | None = None, model_max_length: int = 256) -> Qwen2Tokenizer:
     """Build the tokenizer; ``save_pretrained`` writes it in Hugging Face form.
 
     Args:
+        vocab (`dict`, *optional*, defaults to `byte_vocab`): entries by text, bytes first. Encoding reaches the bytes
+            alone, since there are no merges; further ids only decode.
         model_max_length (`int`, *optional*, defaults to `256`): written into the tokenizer's config, in tokens.
     """
     tokenizer = Qwen2Tokenizer(
-        vocab={symbol: byte for byte, symbol in enumerate(_byte_symbols())},
+        vocab=byte_vocab() if vocab is None else vocab,
         merges=[],
         unk_token=END_OF_TEXT,
         eos_token=IM_END,

@@ -380,7 +380,9 @@ class ISPOTrainerMixin(PromptSelectionMixin):
         and would never log it. Readers of the file take several lines of a step as one.
         """
         rollout = self.config.actor_rollout_ref.rollout
-        if self._trained is None or rollout.get("moe_load_balance_metrics_interval", 0):
+        if self._trained is None or "file" not in self.logger.logger:
+            return
+        if rollout.get("moe_load_balance_metrics_interval", 0):
             return  # those metrics are accumulated where they are computed, and must be once
         batch, metrics = self._trained[0], dict(self._trained[1])
         epoch = (self.global_steps - 1) // self.steps_per_epoch
