@@ -6,7 +6,7 @@
 
 Not run on a GPU by us yet. Made batches of float32 log-probs and entropies, full and ragged, with empty responses,
 rollouts without an answer, tied entropies and drift at the threshold, go through `compute_ispo_reward`,
-`guarded_composite` and `group_advantage` on both devices, once with the settings of each method preset that trains on
+`guarded_reward` and `group_advantage` on both devices, once with the settings of each method preset that trains on
 the signals. Masks and whatever is a choice must be equal. Numbers may differ by 1e-5 + 1e-5 times the CPU's: both sum
 in float32, in another order. Advantages may differ by 1e-3 + 1e-3 times: a small spread in a group divides them.
 """
@@ -22,8 +22,8 @@ import torch
 
 from verl_ispo.config.ispo_config import ISPOConfig
 from verl_ispo.method_presets import method_names, read_preset
-from verl_ispo.signals.composite import ISPOReward, compute_ispo_reward
-from verl_ispo.signals.groups import RolloutGroups, group_advantage, guarded_composite
+from verl_ispo.signals.composite import ISPOReward, RewardParts, compute_ispo_reward
+from verl_ispo.signals.groups import RolloutGroups, group_advantage, guarded_reward
 from verl_ispo.signals.running_ifd import RunningIFD
 
 SIZES = ("1024x8192", "512x1024", "64x4096", "24x7", "8x1")
@@ -82,15 +82,16 @@ def results(batch: dict[str, torch.Tensor], config: ISPOConfig, device: torch.de
     running = RunningIFD(right=0.4, wrong=0.9)
     reward = compute_ispo_reward(**on_device, config=config, running_ifd=running)
     groups = RolloutGroups.from_labels([row // GROUP for row in range(len(batch["score"]))], device=device)
-    training_reward = guarded_composite(reward, on_device["correct"], groups, config)
+    guarded = guarded_reward(reward, on_device["correct"], groups, config)
     same_outcome = groups.all_wrong(on_device["correct"]) | groups.all_right(on_device["correct"])
     updated = running.updated(reward.measured_ifd, on_device["correct"], reward.answer_found, config.ifd_running_decay)
-    found = {field.name: getattr(reward, field.name) for field in fields(ISPOReward)}
-    found["training_reward"] = training_reward
+    found = {field.name: getattr(reward, field.name) for field in fields(ISPOReward) if field.name != "parts"}
+    found |= {f"{field.name} part": getattr(guarded.parts, field.name) for field in fields(RewardParts)}
+    found["training_reward"] = guarded.total
     found["running_ifd"] = torch.tensor([updated.right, updated.wrong])
     for divided in (True, False):
         found[f"advantage, {'divided' if divided else 'not divided'} by the std"] = group_advantage(
-            training_reward,
+            guarded.total,
             groups,
             divided,
             config.min_group_std,

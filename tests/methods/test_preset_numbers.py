@@ -3,8 +3,9 @@
     VERL_PLATFORM=cpu python -m tests.methods.test_preset_numbers > tests/methods/golden/preset_numbers.json
 
 writes the golden file. The batch comes from numpy's PCG64 and holds mixed, all-wrong and all-right groups, a group of
-one, missing answers, rollouts under the hinge, several lengths and a row without tokens. The numbers are bitwise repeatable on one machine; the
-test allows for other instruction sets. A preset that is new, or whose rule is changed on purpose, needs the file anew.
+one, missing answers, rollouts under the hinge, several lengths and a row without tokens. The numbers are bitwise
+repeatable on one machine; the test allows for other instruction sets. A preset that is new, or whose rule is changed on
+purpose, needs the file anew.
 
 Not exercised: the trainer around the estimator and the loss, and whether the numbers are the papers' (the tests of each
 method say that).
@@ -30,7 +31,7 @@ import verl_ispo.plugin  # noqa: F401 - registers estimators and losses
 from verl_ispo.config import ISPOConfig, split_ispo_settings
 from verl_ispo.method_presets import method_names
 from verl_ispo.signals.composite import compute_ispo_reward
-from verl_ispo.signals.groups import RolloutGroups, guarded_composite
+from verl_ispo.signals.groups import RolloutGroups, guarded_reward
 from verl_ispo.signals.running_ifd import RunningIFD
 from verl_ispo.trainer.advantage import composite_rewards
 from verl_ispo.trainer.batch_signals import BatchSignals, batch_signals
@@ -118,7 +119,7 @@ def training_reward(batch: FixedBatch, ispo: ISPOConfig) -> torch.Tensor:
         entropy_candidate_mask=batch.outside_answer,
         running_ifd=RUNNING_IFD,
     )
-    return guarded_composite(reward, batch.correct, RolloutGroups.from_labels(batch.labels), ispo)
+    return guarded_reward(reward, batch.correct, RolloutGroups.from_labels(batch.labels), ispo).total
 
 
 def advantages_under(config: DictConfig, batch: FixedBatch) -> torch.Tensor:

@@ -16,7 +16,7 @@ from verl_ispo.config.rollout_dump_config import RolloutDumpConfig
 from verl_ispo.signals.answer_span import find_answer_spans, gather_answer
 from verl_ispo.signals.composite import compute_ispo_reward
 from verl_ispo.signals.diagnostics import ObservedBatch
-from verl_ispo.signals.groups import RolloutGroups, group_advantage, guarded_composite
+from verl_ispo.signals.groups import RolloutGroups, group_advantage, guarded_reward
 from verl_ispo.trainer.rollout_dump import StepToDump, describe_run, dump_step
 
 
@@ -103,9 +103,8 @@ def update_of(
     )
     labels = [prompt for prompt, _, _ in rollouts]
     batch_groups = RolloutGroups.from_labels(labels)
-    training_reward = (
-        guarded_composite(reward, correct, batch_groups, config) if estimator == "ispo" else correct.float()
-    )
+    reward = guarded_reward(reward, correct, batch_groups, config)
+    training_reward = reward.total if estimator == "ispo" else correct.float()
     observed = ObservedBatch(
         reward=reward,
         training_reward=training_reward,

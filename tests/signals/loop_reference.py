@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from verl_ispo import ISPOConfig
@@ -174,10 +174,23 @@ def members(rollouts: Sequence[Rollout]) -> list[list[int]]:
     return list(groups.values())
 
 
-def reference_guarded(rollouts: Sequence[Rollout], config: ISPOConfig, means: Means = UNKNOWN) -> list[float]:
-    """The composite with the guards on same-outcome groups, then the one on missing answers."""
-    rewards = [reference_reward(rollout, config, means) for rollout in rollouts]
-    guarded = [reward.total for reward in rewards]
+@dataclass(frozen=True)
+class ReferenceParts:
+    """What a guarded composite is the sum of."""
+
+    outcome: float
+    ifd: float
+    token: float
+    missing_answer: float = 0.0
+
+    @property
+    def total(self) -> float:
+        return self.outcome + self.ifd + self.token + self.missing_answer
+
+
+def reference_guarded(rollouts: Sequence[Rollout], config: ISPOConfig, means: Means = UNKNOWN) -> list[ReferenceParts]:
+    """The composite's parts with the guards on same-outcome groups, then the one on missing answers."""
+    guarded = [ReferenceParts(0, 0, 0)] * len(rollouts)
     for rows in members(rollouts):
         verdicts = {rollouts[row].correct for row in rows}
         mode = "paper"
@@ -186,18 +199,18 @@ def reference_guarded(rollouts: Sequence[Rollout], config: ISPOConfig, means: Me
         elif verdicts == {True}:
             mode = config.all_right_groups
         for row in rows:
-            score, reward = rollouts[row].score, rewards[row]
-            if mode == "off":
-                guarded[row] = score
-            elif mode == "token_only":
-                guarded[row] = score + config.token_weight * reward.token_reward
-            elif mode == "informative":
-                guarded[row] = score + config.ifd_weight * reward.ifd + config.token_weight * reward.token_reward
+            rollout, reward = rollouts[row], reference_reward(rollouts[row], config, means)
+            sign = 1 if rollout.correct or mode == "informative" else -1
+            guarded[row] = ReferenceParts(
+                outcome=rollout.score,
+                ifd=0.0 if mode in ("off", "token_only") else config.ifd_weight * sign * reward.ifd,
+                token=0.0 if mode == "off" else config.token_weight * reward.token_reward,
+            )
         if config.missing_answer == "group_min":
-            lowest = min(guarded[row] for row in rows)
+            lowest = min(guarded[row].total for row in rows)
             for row in rows:
                 if not rollouts[row].answered:
-                    guarded[row] = lowest
+                    guarded[row] = replace(guarded[row], missing_answer=lowest - guarded[row].total)
     return guarded
 
 

@@ -21,7 +21,7 @@ import torch
 
 from verl_ispo import ISPOConfig, compute_ispo_reward
 from verl_ispo.signals.checks import NonFiniteSignalError, SignalShapeError
-from verl_ispo.signals.groups import RolloutGroups, group_advantage, guarded_composite
+from verl_ispo.signals.groups import RolloutGroups, group_advantage, guarded_reward
 
 PER_TOKEN = ("log_prob", "ref_log_prob", "entropy")
 PER_ANSWER_TOKEN = ("answer_log_prob", "ablated_answer_log_prob")
@@ -154,5 +154,5 @@ def test_a_missing_answer_alone_in_its_group_keeps_its_reward() -> None:
     inputs["answer_mask"][:] = False
     config = ISPOConfig(missing_answer="group_min", all_right_groups="off", all_wrong_groups="informative")
     reward = compute_ispo_reward(**inputs, config=config)
-    guarded = guarded_composite(reward, inputs["correct"], RolloutGroups.from_labels(["q"]), config)
-    assert torch.equal(guarded, inputs["score"])
+    guarded = guarded_reward(reward, inputs["correct"], RolloutGroups.from_labels(["q"]), config)
+    assert torch.equal(guarded.total, inputs["score"])

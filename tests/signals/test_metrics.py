@@ -9,6 +9,8 @@ Not exercised: the trainer's timing metrics, and who logs what.
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -23,6 +25,7 @@ from tests.signals.loop_reference import (
 )
 from tests.signals.rollout_batches import answer_spans, batches, configs, library_reward, padded, reward_inputs
 from verl_ispo import ISPOConfig
+from verl_ispo.method_presets import method_names, read_preset
 from verl_ispo.signals.diagnostics import (
     NEAR_EMPTY_TRACE_TOKENS,
     ObservedBatch,
@@ -30,16 +33,16 @@ from verl_ispo.signals.diagnostics import (
     order_violation_rate,
     signal_metrics,
 )
-from verl_ispo.signals.groups import RolloutGroups, guarded_composite
+from verl_ispo.signals.groups import RolloutGroups, guarded_reward
 
 
 def observe(batch: list[Rollout], config: ISPOConfig) -> ObservedBatch:
     inputs = reward_inputs(batch)
-    reward = library_reward(batch, config)
     groups = RolloutGroups.from_labels([rollout.group for rollout in batch])
+    reward = guarded_reward(library_reward(batch, config), inputs["correct"], groups, config)
     return ObservedBatch(
         reward=reward,
-        training_reward=guarded_composite(reward, inputs["correct"], groups, config),
+        training_reward=reward.total,
         correct=inputs["correct"],
         groups=groups,
         spans=answer_spans(batch),
@@ -116,11 +119,13 @@ def expected_metrics(batch: list[Rollout], config: ISPOConfig) -> dict[str, floa
         collect(f"answer_log_prob/ablated/{name}", [v for row in with_answer for v in batch[row].ablated])
 
     parts = {
-        "outcome": [rollout.score for rollout in batch],
-        "ifd": [config.ifd_weight * (1 if r.correct else -1) * o.ifd for r, o in zip(batch, rewards, strict=True)],
-        "token": [config.token_weight * reward.token_reward for reward in rewards],
-        "composite": guarded,
+        "outcome": [one.outcome for one in guarded],
+        "ifd": [one.ifd for one in guarded],
+        "token": [one.token for one in guarded],
+        "composite": [one.total for one in guarded],
     }
+    if config.missing_answer == "group_min":
+        parts["missing_answer"] = [one.missing_answer for one in guarded]
     for name, part in parts.items():
         collect(f"reward/{name}/mean", part)
     metrics = {name: mean(found) for name, found in values.items() if found}
@@ -144,6 +149,30 @@ def test_signal_metrics(batch: list[Rollout], config: ISPOConfig) -> None:
     metrics, expected = signal_metrics(observe(batch, config), config), expected_metrics(batch, config)
     assert sorted(metrics) == sorted(expected)
     assert metrics == pytest.approx(expected, rel=1e-5, abs=1e-5)
+
+
+def ispo_settings(preset: str) -> dict[str, Any]:
+    """What a method preset sets under ``algorithm.ispo``."""
+    section = "algorithm.ispo."
+    changes = read_preset(preset).changes
+    return {key.removeprefix(section): value for key, value in changes.items() if key.startswith(section)}
+
+
+@pytest.mark.parametrize("preset", [*method_names(), "missing_answer=group_min"])
+@given(batch=batches(groups=3))
+@settings(max_examples=15, deadline=None)
+def test_the_logged_parts_add_up_to_the_logged_composite(preset: str, batch: list[Rollout]) -> None:
+    """Guards included, rollout by rollout and in the means; also where another method trains on the score alone."""
+    config = ISPOConfig(missing_answer="group_min") if "=" in preset else ISPOConfig(**ispo_settings(preset))
+    observed = observe(batch, config)
+    parts = observed.reward.parts
+    together = parts.outcome + parts.ifd + parts.token + parts.missing_answer
+    assert together.tolist() == pytest.approx(observed.reward.total.tolist(), abs=1e-5)
+
+    metrics = signal_metrics(observed, config)
+    names = ("outcome", "ifd", "token", "missing_answer")
+    means = [metrics.get(f"ispo/reward/{name}/mean", 0.0) for name in names]
+    assert sum(means) == pytest.approx(metrics["ispo/reward/composite/mean"], abs=1e-5)
 
 
 @given(batches(groups=3), configs())

@@ -23,15 +23,17 @@ from hypothesis import strategies as st
 from tests.signals.loop_reference import Rollout
 from tests.signals.rollout_batches import batches, configs, library_reward, reward_inputs
 from verl_ispo import ISPOConfig, ISPOReward, compute_ispo_reward
-from verl_ispo.signals.groups import RolloutGroups, group_advantage, guarded_composite
+from verl_ispo.signals.groups import RolloutGroups, group_advantage, guarded_reward
 
-PER_ROLLOUT = ("total", "score", "ifd", "token_reward", "answer_found")
+PER_ROLLOUT = ("total", "ifd", "token_reward", "answer_found")
 PER_TOKEN = ("critical_mask", "entropy_mask", "drift_mask")
 
 
 def assert_same_bits(one: ISPOReward, other: ISPOReward, width: int) -> None:
     for name in PER_ROLLOUT:
         assert torch.equal(getattr(one, name), getattr(other, name)), name
+    for name in ("outcome", "ifd", "token", "missing_answer"):
+        assert torch.equal(getattr(one.parts, name), getattr(other.parts, name)), name
     for name in PER_TOKEN:
         assert torch.equal(getattr(one, name)[:, :width], getattr(other, name)[:, :width]), name
         assert not getattr(other, name)[:, width:].any(), name
@@ -41,7 +43,7 @@ def guarded(batch: list[Rollout], config: ISPOConfig, labels: list[object] | Non
     """Guarded composite and advantage."""
     groups = RolloutGroups.from_labels(labels or [rollout.group for rollout in batch])
     correct = torch.tensor([rollout.correct for rollout in batch])
-    composite = guarded_composite(library_reward(batch, config), correct, groups, config)
+    composite = guarded_reward(library_reward(batch, config), correct, groups, config).total
     # In float64, so that the order of a sum moves an advantage by far less than what is compared.
     return composite, group_advantage(composite.double(), groups, True, config.min_group_std)
 
@@ -144,7 +146,7 @@ def test_finite_in_finite_out(
         entropy_candidate_mask=tensor(st.booleans(), rows, width),
     )
     groups = RolloutGroups.from_labels(data.draw(st.lists(st.integers(0, 2), min_size=rows, max_size=rows)))
-    composite = guarded_composite(reward, correct, groups, config)
+    composite = guarded_reward(reward, correct, groups, config).total
     for values in (reward.total, reward.ifd, reward.token_reward, composite):
         assert torch.isfinite(values).all()
     for normalize_by_std in (True, False):

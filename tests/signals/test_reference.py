@@ -23,7 +23,7 @@ from tests.signals.loop_reference import Rollout, reference_advantage, reference
 from tests.signals.rollout_batches import batches, configs, library_reward
 from verl_ispo import ISPOConfig
 from verl_ispo.signals.critical_tokens import entropy_filter
-from verl_ispo.signals.groups import RolloutGroups, group_advantage, guarded_composite, one_success_std
+from verl_ispo.signals.groups import RolloutGroups, group_advantage, guarded_reward, one_success_std
 from verl_ispo.signals.running_ifd import RunningIFD
 
 TOLERANCE = 1e-5
@@ -61,7 +61,7 @@ def test_every_part_of_the_composite_reward(
     assert reward.ifd.tolist() == close([one.ifd for one in expected])
     assert reward.token_reward.tolist() == close([one.token_reward for one in expected])
     assert reward.total.tolist() == close([one.total for one in expected])
-    assert reward.score.tolist() == [rollout.score for rollout in batch]
+    assert reward.parts.outcome.tolist() == [rollout.score for rollout in batch]
     assert reward.answer_found.tolist() == [rollout.answered for rollout in batch]
     assert reward.total.dtype == reward.ifd.dtype == reward.token_reward.dtype == torch.float32
 
@@ -71,9 +71,12 @@ def test_every_part_of_the_composite_reward(
 def test_guards_and_group_advantage(batch: list[Rollout], config: ISPOConfig) -> None:
     groups = RolloutGroups.from_labels([rollout.group for rollout in batch])
     correct = torch.tensor([rollout.correct for rollout in batch])
-    guarded = guarded_composite(library_reward(batch, config), correct, groups, config)
+    reward = guarded_reward(library_reward(batch, config), correct, groups, config)
     expected = reference_guarded(batch, config)
-    assert guarded.tolist() == close(expected)
+    guarded = reward.total
+    assert guarded.tolist() == close([parts.total for parts in expected])
+    for name in ("outcome", "ifd", "token", "missing_answer"):
+        assert getattr(reward.parts, name).tolist() == close([getattr(parts, name) for parts in expected]), name
 
     # The advantage is compared on the library's own rewards: where a group's std is near 0 the division by
     # std + 1e-6 magnifies a rounding of the reward a millionfold, which says nothing about the advantage.
@@ -176,7 +179,7 @@ def test_guards_leave_mixed_groups_alone_and_silence_the_others() -> None:
     ]
     groups = RolloutGroups.from_labels(labels)
     reward = library_reward(batch, config)
-    guarded = guarded_composite(reward, torch.tensor(verdicts), groups, config)
+    guarded = guarded_reward(reward, torch.tensor(verdicts), groups, config).total
     advantage = group_advantage(guarded, groups, normalize_by_std=True, min_group_std=0.0)
     assert advantage[:4].tolist() == [0.0] * 4
     assert guarded[4:].tolist() == reward.total[4:].tolist()
@@ -187,12 +190,12 @@ def test_defaults_are_no_guard() -> None:
     batch = [rollout_without_tokens(correct=False), rollout_without_tokens(correct=False)]
     reward = library_reward(batch, ISPOConfig())
     groups = RolloutGroups.from_labels(["q", "q"])
-    guarded = guarded_composite(reward, torch.tensor([False, False]), groups, ISPOConfig())
+    guarded = guarded_reward(reward, torch.tensor([False, False]), groups, ISPOConfig()).total
     assert torch.equal(guarded, reward.total)
 
 
 def test_an_empty_batch_has_empty_rewards() -> None:
     groups = RolloutGroups.from_labels([])
     reward = library_reward([], ISPOConfig(all_wrong_groups="off", missing_answer="group_min"))
-    guarded = guarded_composite(reward, torch.zeros(0, dtype=torch.bool), groups, ISPOConfig())
+    guarded = guarded_reward(reward, torch.zeros(0, dtype=torch.bool), groups, ISPOConfig()).total
     assert guarded.shape == group_advantage(guarded, groups, True, 0.1).shape == (0,)

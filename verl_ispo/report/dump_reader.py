@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from verl_ispo.trainer.rollout_dump import DUMP_FORMAT, OUTCOMES
 
 _FILE_NAME = re.compile(r"step_(\d+)_(\d+)\.jsonl")
+PARTS = ("outcome", "ifd", "token", "missing_answer")
 _Line = TypeVar("_Line")
 
 
@@ -38,6 +39,7 @@ class DumpedRollout:
     entropy_filter: frozenset[int]
     drift_filter: frozenset[int]
     critical: frozenset[int]
+    critical_terms: Mapping[int, float]  # what each critical token adds to the mean of eq. 7, by position
     answer: tuple[int, int, int] | None  # lead-in start, start, end
     answer_log_prob: list[float]
     ablated_answer_log_prob: list[float]
@@ -160,6 +162,11 @@ def _parse_rollout(entry: Any) -> DumpedRollout:
             raise ValueError(f"answer places {answer} in a response of {length} tokens")
     answer_length = answer[2] - answer[1] if answer else 0
     parts = _typed(entry, "parts", dict)
+    critical = _places(entry, "critical", length)
+    # dumps of earlier versions do not say what each critical token adds
+    terms = (
+        _numbers(entry, "critical_terms", len(critical)) if "critical_terms" in entry else [math.nan] * len(critical)
+    )
     return DumpedRollout(
         token_texts=texts,
         response_mask=[bool(value) for value in _numbers(entry, "response_mask", length)],
@@ -168,7 +175,8 @@ def _parse_rollout(entry: Any) -> DumpedRollout:
         entropy=_numbers(entry, "entropy", length),
         entropy_filter=_places(entry, "entropy_filter", length),
         drift_filter=_places(entry, "drift_filter", length),
-        critical=_places(entry, "critical", length),
+        critical=critical,
+        critical_terms=dict(zip(sorted(critical), terms, strict=True)),
         answer=answer,
         answer_log_prob=_numbers(entry, "answer_log_prob", answer_length),
         ablated_answer_log_prob=_numbers(entry, "ablated_answer_log_prob", answer_length),
@@ -176,7 +184,8 @@ def _parse_rollout(entry: Any) -> DumpedRollout:
         correct=_typed(entry, "correct", bool),
         ifd=_number(entry, "ifd"),
         token_reward=_number(entry, "token_reward"),
-        parts={name: _number(parts, name) for name in ("outcome", "ifd", "token")},
+        # dumps of earlier versions have no guard among the parts
+        parts={name: _number(parts, name) for name in PARTS if name in parts or name != "missing_answer"},
         composite=_number(entry, "composite"),
         training_reward=_number(entry, "training_reward"),
         advantage=_number(entry, "advantage"),

@@ -112,6 +112,11 @@ class ShownGroup:
         return f"{OUTCOME_WORDS[self.group.outcome]}: {right} of {len(self.rollouts)} right"
 
     @property
+    def missing_answer_counts(self) -> bool:
+        """Whether a guard took something off rollouts without an answer."""
+        return any(shown.rollout.parts.get("missing_answer") for shown in self.rollouts)
+
+    @property
     def heading(self) -> str:
         """The prompt's first words on one line."""
         return visible(self.group.prompt_text.replace("\n", " "), MAX_HEADING_CHARS)
@@ -149,7 +154,7 @@ def show_group(run: str, group: DumpedGroup, max_tokens: int) -> ShownGroup:
                 tokens=tokens,
                 left_out=left_out,
                 answer_tokens=_answer_tokens(rollout) if tokens else [],
-                critical_tokens=_critical_tokens(rollout, group) if tokens else [],
+                critical_tokens=_critical_tokens(rollout) if tokens else [],
             )
         )
     rule = _advantage_rule(ordered, mean, std)
@@ -257,7 +262,7 @@ def _answer_tokens(rollout: DumpedRollout) -> list[AnswerToken]:
     ]
 
 
-def _critical_tokens(rollout: DumpedRollout, group: DumpedGroup) -> list[CriticalToken]:
+def _critical_tokens(rollout: DumpedRollout) -> list[CriticalToken]:
     return [
         CriticalToken(
             place=place,
@@ -265,26 +270,10 @@ def _critical_tokens(rollout: DumpedRollout, group: DumpedGroup) -> list[Critica
             entropy=rollout.entropy[place],
             log_prob=rollout.log_prob[place],
             drift=rollout.log_prob[place] - rollout.ref_log_prob[place],
-            adds=_adds(rollout, place, group),
+            adds=rollout.critical_terms[place],
         )
         for place in sorted(rollout.critical)[:MAX_CRITICAL_ROWS]
     ]
-
-
-def _adds(rollout: DumpedRollout, place: int, group: DumpedGroup) -> float:
-    """A token's term of eq. 7, from the settings that the dump carries; NaN where they are not numbers."""
-
-    def setting(name: str) -> float:
-        value = group.config.get(name)
-        return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else math.nan
-
-    entropy, log_prob = rollout.entropy[place], rollout.log_prob[place]
-    if rollout.correct:
-        return log_prob
-    if group.config.get("symmetric_token_reward") is True:
-        return -log_prob
-    hinge = max(0.0, setting("entropy_floor") - entropy)
-    return setting("entropy_bonus") * entropy - setting("hinge_weight") * hinge
 
 
 def _both_ends(count: int, shown: int) -> set[int]:

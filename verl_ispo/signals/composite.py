@@ -11,17 +11,34 @@ from verl_ispo.signals.checks import check_finite, check_same_shape
 from verl_ispo.signals.conditional_ifd import conditional_ifd
 from verl_ispo.signals.critical_tokens import critical_tokens, drift_filter, entropy_filter
 from verl_ispo.signals.running_ifd import RunningIFD, adjusted_ifd
-from verl_ispo.signals.token_reward import directional_token_reward
+from verl_ispo.signals.token_reward import directional_token_reward, token_reward_terms
+
+
+@dataclass(frozen=True)
+class RewardParts:
+    """What the composite reward of eq. 8 is the sum of, one number per rollout, each `(batch,)` float32.
+
+    Attributes:
+        outcome: R_o, the verifier's score as it came in.
+        ifd: lambda_1 * (2 R_o - 1) * IFD, with the sign and weight that a guard gives it.
+        token: lambda_2 * R_token, likewise.
+        missing_answer: what `missing_answer="group_min"` takes off a rollout without an answer (ours); 0 without it.
+    """
+
+    outcome: torch.Tensor
+    ifd: torch.Tensor
+    token: torch.Tensor
+    missing_answer: torch.Tensor
 
 
 @dataclass(frozen=True)
 class ISPOReward:
-    """What `compute_ispo_reward` found, one row a rollout.
+    """What `compute_ispo_reward` found, one row per rollout.
 
     Attributes:
-        total: R of eq. 8, `(batch,)` float32.
-        score: the verifier's score as it came in, `(batch,)` float32.
-        measured_ifd: Conditional IFD, after `max_abs_ifd` where that is set, `(batch,)` float32, nats a token.
+        total: R of eq. 8, `(batch,)` float32; the sum of the parts.
+        parts: what it is made of.
+        measured_ifd: Conditional IFD, after `max_abs_ifd` where that is set, `(batch,)` float32, nats per token.
         ifd: what of it enters the reward, after `ifd_reference`; the same with the paper's settings.
         token_reward: R_token, `(batch,)` float32.
         critical_mask: critical tokens, `(batch, response_length)` bool.
@@ -31,7 +48,7 @@ class ISPOReward:
     """
 
     total: torch.Tensor
-    score: torch.Tensor
+    parts: RewardParts
     measured_ifd: torch.Tensor
     ifd: torch.Tensor
     token_reward: torch.Tensor
@@ -41,20 +58,30 @@ class ISPOReward:
     answer_found: torch.Tensor
 
 
-def composite_reward(
+def reward_parts(
     score: torch.Tensor,
     ifd: torch.Tensor,
     token_reward: torch.Tensor,
     ifd_sign: torch.Tensor,
-    ifd_weight: float,
-    token_weight: float,
-) -> torch.Tensor:
-    """R = R_o + lambda_1 * (2 R_o - 1) * IFD + lambda_2 * R_token (eq. 8), all of shape `(batch,)`.
+    ifd_weight: float | torch.Tensor,
+    token_weight: float | torch.Tensor,
+) -> RewardParts:
+    """R_o, lambda_1 * (2 R_o - 1) * IFD and lambda_2 * R_token (eq. 8), all of shape `(batch,)`.
 
     ``ifd_sign`` stands for 2 R_o - 1. It comes from the verifier's verdict and not from the score, which may be shaped
-    or run from -1 to 1 (ours); for a 0/1 score this is eq. 8.
+    or run from -1 to 1 (ours); for a 0/1 score this is eq. 8. The weights may differ between rollouts.
     """
-    return score + ifd_weight * ifd_sign * ifd + token_weight * token_reward
+    return RewardParts(
+        outcome=score,
+        ifd=ifd_weight * ifd_sign * ifd,
+        token=token_weight * token_reward,
+        missing_answer=torch.zeros_like(score),
+    )
+
+
+def composite_reward(parts: RewardParts) -> torch.Tensor:
+    """R = R_o + lambda_1 * (2 R_o - 1) * IFD + lambda_2 * R_token (eq. 8), `(batch,)`."""
+    return parts.outcome + parts.ifd + parts.token + parts.missing_answer
 
 
 @torch.no_grad()
@@ -139,23 +166,21 @@ def compute_ispo_reward(
     entropy_mask = entropy_filter(entropy, candidates, config.top_entropy_fraction)
     drift_mask = drift_filter(log_prob, ref_log_prob, response_mask, config.drift_threshold)
     critical_mask = critical_tokens(entropy_mask, drift_mask, config.critical_selection)
-    token_reward = directional_token_reward(
+    terms = token_reward_terms(
         log_prob,
         entropy,
-        critical_mask,
         correct,
         entropy_floor=config.entropy_floor,
         entropy_bonus=config.entropy_bonus,
         hinge_weight=config.hinge_weight,
         symmetric=config.symmetric_token_reward,
     )
-    score = score.to(torch.float32)
-    total = composite_reward(
-        score, ifd, token_reward, 2.0 * correct.float() - 1.0, config.ifd_weight, config.token_weight
-    )
+    token_reward = directional_token_reward(terms, critical_mask)
+    ifd_sign = 2.0 * correct.float() - 1.0
+    parts = reward_parts(score.to(torch.float32), ifd, token_reward, ifd_sign, config.ifd_weight, config.token_weight)
     return ISPOReward(
-        total=total,
-        score=score,
+        total=composite_reward(parts),
+        parts=parts,
         measured_ifd=measured_ifd,
         ifd=ifd,
         token_reward=token_reward,

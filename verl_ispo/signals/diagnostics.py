@@ -20,8 +20,8 @@ class ObservedBatch:
     """All that the metrics look at, padding rows left out; shapes as in `compute_ispo_reward`.
 
     Attributes:
-        reward: of `compute_ispo_reward`.
-        training_reward: what the advantage was computed from, `(batch,)`: the guarded composite, or the plain score
+        reward: of `guarded_reward`.
+        training_reward: what the advantage was computed from, `(batch,)`: the composite reward, or the plain score
             under another estimator.
         correct: `(batch,)` bool.
         groups: who shares a prompt.
@@ -50,7 +50,6 @@ class ObservedBatch:
 def signal_metrics(batch: ObservedBatch, config: ISPOConfig) -> dict[str, float]:
     """Every ``ispo/`` metric that needs no advantage. What is undefined on this batch is left out, never set to 0."""
     reward, correct, answered = batch.reward, batch.correct, batch.spans.found
-    sign = 2.0 * correct.float() - 1.0
     metrics: dict[str, float | None] = {
         "ispo/answer_missing_rate": _mean(~answered),
         "ispo/trace_dropped_rate": _mean(answered & (batch.spans.lead_in_start <= NEAR_EMPTY_TRACE_TOKENS)),
@@ -62,12 +61,15 @@ def signal_metrics(batch: ObservedBatch, config: ISPOConfig) -> dict[str, float]
         **_zero_advantage_metrics(batch),
         **_critical_token_metrics(batch),
     }
+    # The composite is the sum of these parts under every estimator, also where the plain score is trained on.
     parts = {
-        "outcome": reward.score,
-        "ifd": config.ifd_weight * sign * reward.ifd,
-        "token": config.token_weight * reward.token_reward,
-        "composite": batch.training_reward,
+        "outcome": reward.parts.outcome,
+        "ifd": reward.parts.ifd,
+        "token": reward.parts.token,
+        "composite": reward.total,
     }
+    if config.missing_answer != "zero":
+        parts["missing_answer"] = reward.parts.missing_answer
     for name, part in parts.items():
         metrics[f"ispo/reward/{name}/mean"] = _mean(part)
         metrics[f"ispo/reward/{name}/std"] = _std(part)
@@ -120,7 +122,7 @@ def order_violation_rate(reward: torch.Tensor, correct: torch.Tensor, groups: Ro
 def _zero_advantage_metrics(batch: ObservedBatch) -> dict[str, float | None]:
     groups = batch.groups
     several = groups.size > 1  # a group of one has no spread to lose
-    flat_outcome = (groups.spread(batch.reward.score) == 0) & several
+    flat_outcome = (groups.spread(batch.reward.parts.outcome) == 0) & several
     tokens = torch.where(batch.response_mask, batch.response_ids, -1)
     same_tokens = torch.ones(groups.count, dtype=torch.bool)
     if groups.count:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 
 from verl_ispo.config.ispo_config import ISPOConfig
-from verl_ispo.signals.composite import ISPOReward, composite_reward
+from verl_ispo.signals.composite import ISPOReward, composite_reward, reward_parts
 
 
 @dataclass(frozen=True)
@@ -54,39 +54,39 @@ class RolloutGroups:
         return self.reduce(correct.float(), "amin") == 1
 
 
-def guarded_composite(
-    reward: ISPOReward, correct: torch.Tensor, groups: RolloutGroups, config: ISPOConfig
-) -> torch.Tensor:
-    """The composite reward with the guards (ours) applied group by group; with the defaults it is ``reward.total``.
+def guarded_reward(reward: ISPOReward, correct: torch.Tensor, groups: RolloutGroups, config: ISPOConfig) -> ISPOReward:
+    """The reward with the guards (ours) in its parts and total, group by group; with the defaults it is unchanged.
 
     Args:
-        reward (`ISPOReward`): of the batch.
+        reward (`ISPOReward`): of the batch, as `compute_ispo_reward` gives it.
         correct (`torch.Tensor` of shape `(batch,)`, bool).
         groups (`RolloutGroups`): of the batch.
         config (`ISPOConfig`): `all_wrong_groups`, `all_right_groups` and `missing_answer` are read here.
 
     Returns:
-        `torch.Tensor` of shape `(batch,)`, float32.
+        `ISPOReward`.
     """
-    composite = reward.total
+    ifd_sign = 2.0 * correct.float() - 1.0
+    ifd_weight = torch.full_like(ifd_sign, config.ifd_weight)
+    token_weight = torch.full_like(ifd_sign, config.token_weight)
     classes = (
         (groups.all_wrong(correct), config.all_wrong_groups),
         (groups.all_right(correct), config.all_right_groups),
     )
     for group_mask, mode in classes:
-        if mode != "paper":
-            composite = torch.where(group_mask[groups.ids], _composite_under(mode, reward, config), composite)
+        rows = group_mask[groups.ids]
+        if mode == "informative":
+            ifd_sign = torch.where(rows, 1.0, ifd_sign)
+        if mode in ("off", "token_only"):
+            ifd_weight = torch.where(rows, 0.0, ifd_weight)
+        if mode == "off":
+            token_weight = torch.where(rows, 0.0, token_weight)
+    parts = reward_parts(reward.parts.outcome, reward.ifd, reward.token_reward, ifd_sign, ifd_weight, token_weight)
+    total = composite_reward(parts)
     if config.missing_answer == "group_min":
-        composite = torch.where(reward.answer_found, composite, groups.reduce(composite, "amin")[groups.ids])
-    return composite
-
-
-def _composite_under(mode: str, reward: ISPOReward, config: ISPOConfig) -> torch.Tensor:
-    if mode == "off":
-        return reward.score
-    ifd_weight = config.ifd_weight if mode == "informative" else 0.0
-    plus_sign = torch.ones_like(reward.ifd)
-    return composite_reward(reward.score, reward.ifd, reward.token_reward, plus_sign, ifd_weight, config.token_weight)
+        lowest = torch.where(reward.answer_found, total, groups.reduce(total, "amin")[groups.ids])
+        parts, total = replace(parts, missing_answer=lowest - total), lowest
+    return replace(reward, parts=parts, total=total)
 
 
 def one_success_std(group_size: torch.Tensor) -> torch.Tensor:

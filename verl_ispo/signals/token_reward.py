@@ -12,37 +12,42 @@ def hinge(entropy: torch.Tensor, entropy_floor: float) -> torch.Tensor:
     return (entropy_floor - entropy).clamp(min=0)
 
 
-def directional_token_reward(
+def token_reward_terms(
     log_prob: torch.Tensor,
     entropy: torch.Tensor,
-    critical_mask: torch.Tensor,
     correct: torch.Tensor,
     entropy_floor: float,
     entropy_bonus: float,
     hinge_weight: float,
     symmetric: bool = False,
 ) -> torch.Tensor:
-    """R_token of eq. 7, one number a rollout.
+    """What each token adds to the mean of eq. 7 if it is critical.
 
-    A right rollout gets the mean of log p(y_t) over its critical tokens, a wrong one the mean of
-    alpha * H_t - beta * max(0, tau_H - H_t). Without critical tokens it is 0.
+    log p(y_t) in a correct rollout, alpha * H_t - beta * max(0, tau_H - H_t) in an incorrect one.
 
     Args:
         log_prob (`torch.Tensor` of shape `(batch, response_length)`): of the sampled tokens, nats.
         entropy (`torch.Tensor` of shape `(batch, response_length)`): nats.
-        critical_mask (`torch.Tensor` of shape `(batch, response_length)`, bool).
         correct (`torch.Tensor` of shape `(batch,)`, bool).
         entropy_floor, entropy_bonus, hinge_weight (`float`): tau_H, alpha, beta.
-        symmetric (`bool`, *optional*, defaults to `False`): the ablation; a wrong rollout gets the negative of a
-            right one's reward (ours, the paper gives no formula).
+        symmetric (`bool`, *optional*, defaults to `False`): the ablation; an incorrect rollout's terms are the negative
+            of a correct one's (ours, the paper gives no formula).
+
+    Returns:
+        `torch.Tensor` of shape `(batch, response_length)`.
+    """
+    directional = entropy_bonus * entropy - hinge_weight * hinge(entropy, entropy_floor)
+    return torch.where(correct.unsqueeze(-1), log_prob, -log_prob if symmetric else directional)
+
+
+def directional_token_reward(terms: torch.Tensor, critical_mask: torch.Tensor) -> torch.Tensor:
+    """R_token of eq. 7, one number per rollout: the mean of its critical tokens' terms, 0 without critical tokens.
+
+    Args:
+        terms (`torch.Tensor` of shape `(batch, response_length)`): of `token_reward_terms`.
+        critical_mask (`torch.Tensor` of shape `(batch, response_length)`, bool).
 
     Returns:
         `torch.Tensor` of shape `(batch,)`, float32.
     """
-    right_reward = masked_row_mean(log_prob, critical_mask)
-    if symmetric:
-        return torch.where(correct, right_reward, -right_reward)
-    wrong_reward = masked_row_mean(
-        entropy_bonus * entropy - hinge_weight * hinge(entropy, entropy_floor), critical_mask
-    )
-    return torch.where(correct, right_reward, wrong_reward)
+    return masked_row_mean(terms, critical_mask)

@@ -38,7 +38,7 @@ from verl_ispo.signals.answer_span import AnswerSpans, TokenTexts, find_answer_s
 from verl_ispo.signals.checks import NonFiniteSignalError
 from verl_ispo.signals.composite import compute_ispo_reward
 from verl_ispo.signals.diagnostics import ObservedBatch, advantage_metrics, signal_metrics
-from verl_ispo.signals.groups import RolloutGroups, guarded_composite
+from verl_ispo.signals.groups import RolloutGroups, guarded_reward
 from verl_ispo.signals.running_ifd import RunningIFD
 from verl_ispo.trainer.ablated_forward import ablated_answer_log_probs, ablated_rows
 from verl_ispo.trainer.advantage import composite_rewards
@@ -321,10 +321,10 @@ class ISPOTrainerMixin(PromptSelectionMixin):
         self.running_ifd = self.running_ifd.updated(
             reward.measured_ifd, correct, reward.answer_found, self.ispo_config.ifd_running_decay
         )
-        training_reward = guarded_composite(reward, correct, groups, self.ispo_config) if self.trains_ispo else score
+        reward = guarded_reward(reward, correct, groups, self.ispo_config)
         return ObservedBatch(
             reward=reward,
-            training_reward=training_reward,
+            training_reward=reward.total if self.trains_ispo else score,
             correct=correct,
             groups=groups,
             spans=spans,

@@ -22,12 +22,14 @@ A line of ``rollouts`` has of these ``format``, ``step``, ``local_update``, ``pr
 - ``rollouts``: one object each, with
     - ``key``; one entry a response token in ``token_ids``, ``token_texts``, ``response_mask`` (0: not written by the
       policy), ``log_prob``, ``ref_log_prob``, ``entropy`` (nats, six decimals; `null` if not finite);
-    - ``entropy_filter``, ``drift_filter``, ``critical``: positions of the tokens that belong;
+    - ``entropy_filter``, ``drift_filter``, ``critical``: positions of the tokens that belong; ``critical_terms``: what
+      each critical token adds to the mean of eq. 7, in the order of the positions;
     - ``lead_in_start``, ``answer_start``, ``answer_end`` (one past), all `null` without an answer;
       ``answer_log_prob`` and ``ablated_answer_log_prob``: the answer's tokens with the trace and without it;
-    - ``score``, ``correct``, ``ifd`` (nats a token), ``token_reward``; ``parts``: ``outcome``, ``ifd`` and ``token`` as
-      they are weighted into eq. 8; ``composite``: their sum; ``training_reward``: what the advantage was computed from,
-      after guards (and the score alone under another estimator); ``advantage``.
+    - ``score``, ``correct``, ``ifd`` (nats per token), ``token_reward``; ``parts``: ``outcome``, ``ifd``, ``token`` and
+      ``missing_answer`` as they are weighted into eq. 8, guards included; ``composite``: their sum;
+      ``training_reward``: what the advantage was computed from (the composite, or the score alone under another
+      estimator); ``advantage``.
 
 A token's text is that of the token alone; where a character is spread over several tokens, the last of them holds it.
 Size: 40 to 80 bytes a token (the shorter the responses, the more), so 4 prompts x 8 rollouts x 2000 tokens are some
@@ -43,7 +45,7 @@ import math
 import platform
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -54,7 +56,9 @@ from omegaconf import DictConfig, OmegaConf
 from verl_ispo.atomic_file import write_text
 from verl_ispo.config.ispo_config import ISPOConfig
 from verl_ispo.config.rollout_dump_config import RolloutDumpConfig
+from verl_ispo.signals.composite import RewardParts
 from verl_ispo.signals.diagnostics import ObservedBatch
+from verl_ispo.signals.token_reward import token_reward_terms
 
 DUMP_FORMAT = 1
 VERSIONED_PACKAGES = ("verl", "verl_ispo", "torch", "transformers", "ray", "TransferQueue", "vllm", "sglang")
@@ -229,7 +233,8 @@ def _group_line(
         {
             "key": update.keys[row],
             **_token_columns({name: column[place] for name, column in columns.items()}, decode),
-            **_signals(row, update, ispo_config),
+            **_signals(row, update),
+            "critical_terms": _critical_terms(row, update, columns, place, ispo_config),
         }
         for place, row in enumerate(rows)
     ]
@@ -256,11 +261,10 @@ def _token_columns(row: Mapping[str, torch.Tensor], decode: Callable[[list[int]]
     }
 
 
-def _signals(row: int, update: StepToDump, ispo_config: ISPOConfig) -> dict[str, Any]:
+def _signals(row: int, update: StepToDump) -> dict[str, Any]:
     observed = update.observed
     reward, spans, correct = observed.reward, observed.spans, bool(observed.correct[row])
     answered, answer_mask = bool(spans.found[row]), observed.answer_mask[row]
-    sign = 1.0 if correct else -1.0
 
     def number(values: torch.Tensor) -> float | None:
         return _rounded(values[row : row + 1])[0]
@@ -274,19 +278,31 @@ def _signals(row: int, update: StepToDump, ispo_config: ISPOConfig) -> dict[str,
         "answer_end": int(spans.end[row]) if answered else None,
         "answer_log_prob": _rounded(observed.answer_log_prob[row][answer_mask]),
         "ablated_answer_log_prob": _rounded(observed.ablated_answer_log_prob[row][answer_mask]),
-        "score": number(reward.score),
+        "score": number(reward.parts.outcome),
         "correct": correct,
         "ifd": number(reward.ifd),
         "token_reward": number(reward.token_reward),
-        "parts": {
-            "outcome": number(reward.score),
-            "ifd": number(ispo_config.ifd_weight * sign * reward.ifd),
-            "token": number(ispo_config.token_weight * reward.token_reward),
-        },
+        "parts": {field.name: number(getattr(reward.parts, field.name)) for field in fields(RewardParts)},
         "composite": number(reward.total),
         "training_reward": number(observed.training_reward),
         "advantage": number(update.advantage),
     }
+
+
+def _critical_terms(
+    row: int, update: StepToDump, columns: Mapping[str, Sequence[torch.Tensor]], place: int, config: ISPOConfig
+) -> list[float | None]:
+    log_prob, entropy = (columns[name][place].float() for name in ("old_log_probs", "entropy"))
+    terms = token_reward_terms(
+        log_prob.unsqueeze(0),
+        entropy.unsqueeze(0),
+        update.observed.correct[row : row + 1],
+        entropy_floor=config.entropy_floor,
+        entropy_bonus=config.entropy_bonus,
+        hinge_weight=config.hinge_weight,
+        symmetric=config.symmetric_token_reward,
+    )
+    return _rounded(terms[0][update.observed.reward.critical_mask[row, : len(log_prob)]])
 
 
 def _rows_by_group(observed: ObservedBatch) -> list[list[int]]:
