@@ -175,7 +175,7 @@ settings+=(
     "trainer.experiment_name=$(hydra_quoted "$model_name-$METHOD-seed$SEED")"
     "trainer.default_local_dir=$(hydra_quoted "$OUT/checkpoints")"
     trainer.resume_mode=auto
-    "algorithm.ispo.dump_dir=$(hydra_quoted "$OUT/dump")"
+    "trainer.v1.ispo.dump_dir=$(hydra_quoted "$OUT/dump")"
     "hydra.run.dir=$(hydra_quoted "$OUT")"
 )
 if [ "$ROLLOUT" = cpu ]; then

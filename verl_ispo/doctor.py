@@ -14,6 +14,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
+from verl_ispo.methods.registry import methods
 from verl_ispo.preflight.batch_sizes import check_batch_sizes, check_parallel_sizes
 from verl_ispo.preflight.checkpoints import check_checkpoints, check_disk
 from verl_ispo.preflight.composition import Parallelism, compose_config, preset_overrides, read_parallelism, setting
@@ -197,11 +198,12 @@ def missing_registrations() -> list[str]:
         from verl.workers.rollout.replica import RolloutReplicaRegistry
 
     expected = {
+        **{f"advantage estimator {name}": name in ADV_ESTIMATOR_REGISTRY for name in methods()},
         **{
-            f"advantage estimator {name}": name in ADV_ESTIMATOR_REGISTRY
-            for name in ("ispo", "gtpo", "grpo_s", "progrpo", "prepo")
+            f"policy loss {name}": name in POLICY_LOSS_REGISTRY
+            for name, method in methods().items()
+            if method.brings_a_loss
         },
-        **{f"policy loss {name}": name in POLICY_LOSS_REGISTRY for name in ("ispo", "grpo_s")},
         "trainer mode ispo_sync": "ispo_sync" in TRAINER_REGISTRY,
         "trainer mode ispo_colocate_async": "ispo_colocate_async" in TRAINER_REGISTRY,
         "trainer mode ispo_separate_async": "ispo_separate_async" in TRAINER_REGISTRY,

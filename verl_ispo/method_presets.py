@@ -1,7 +1,8 @@
-"""``verl-ispo methods``: what each preset under ``config/method`` changes, where it is from, how sure, at what cost.
+"""``verl-ispo methods``: what each preset under ``config/method`` changes, where it is from, what it needs and costs.
 
-A preset's file says all of this itself: its first comment lines are what the method is, ``How sure:`` and
-``Extra cost:``; its keys are all that it changes against GRPO. Read without verl, so that it answers at once.
+A preset's file says most of this itself: its first comment lines are what the method is, ``Source:``, ``Extra cost:``
+and, for a method of the paper's table, the name of its row; its keys are all that it changes against GRPO. What it
+needs of a batch is in the registry of methods. Read without verl, so that it answers at once.
 """
 
 from __future__ import annotations
@@ -10,15 +11,17 @@ import argparse
 import difflib
 import sys
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
 
+from verl_ispo.methods.registry import method_of
+
 PRESET_FOLDER = Path(__file__).parent / "config" / "method"
-HOW_SURE, EXTRA_COST = "How sure: ", "Extra cost: "
+SOURCE, EXTRA_COST, PAPER_ROW = "Source: ", "Extra cost: ", "Row of the paper's table: "
 
 
 class UnknownMethodError(ValueError):
@@ -32,15 +35,19 @@ class MethodPreset:
     Attributes:
         name: as in ``method=name``.
         about: what it is and its source.
-        how_sure: where its rule was read.
+        source: where its rule was read.
         extra_cost: beside GRPO's.
+        table_name: its row in the paper's table, or the preset's own name.
+        needs: what the method reads of a batch beyond rewards, in words; empty for verl's own methods.
         changes: key to value, those of the presets that it builds on included.
     """
 
     name: str
     about: str
-    how_sure: str
+    source: str
     extra_cost: str
+    table_name: str
+    needs: Sequence[str]
     changes: Mapping[str, Any]
 
 
@@ -59,23 +66,32 @@ def read_preset(name: str) -> MethodPreset:
     if name not in known:
         nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
         raise UnknownMethodError(f"unknown method {name!r}; did you mean {nearest!r}? Known: {' '.join(known)}")
-    about, how_sure, extra_cost = _header(PRESET_FOLDER / f"{name}.yaml")
-    return MethodPreset(name, about, how_sure, extra_cost, _changes(name))
+    header, changes = _header(PRESET_FOLDER / f"{name}.yaml"), _changes(name)
+    method = method_of(changes.get("algorithm.adv_estimator"))
+    return MethodPreset(
+        name=name,
+        about=header[""],
+        source=header[SOURCE],
+        extra_cost=header[EXTRA_COST],
+        table_name=header[PAPER_ROW] or name,
+        needs=[] if method is None else sorted(need.value for need in method.needs),
+        changes=changes,
+    )
 
 
-def _header(path: Path) -> tuple[str, str, str]:
-    """The comment above the first key: free text, then the two lines with a name."""
-    parts = {"": "", HOW_SURE: "", EXTRA_COST: ""}
+def _header(path: Path) -> dict[str, str]:
+    """The comment above the first key: free text, then the lines with a name."""
+    parts = {"": "", SOURCE: "", EXTRA_COST: "", PAPER_ROW: ""}
     part = ""
     for line in path.read_text(encoding="utf-8").splitlines()[1:]:
         if not line.startswith("# "):
             break
         text = line.removeprefix("# ")
-        for start in (HOW_SURE, EXTRA_COST):
+        for start in (SOURCE, EXTRA_COST, PAPER_ROW):
             if text.startswith(start):
                 part, text = start, text.removeprefix(start)
         parts[part] = f"{parts[part]} {text}".strip()
-    return parts[""], parts[HOW_SURE], parts[EXTRA_COST]
+    return parts
 
 
 def _changes(name: str) -> dict[str, Any]:
@@ -102,11 +118,26 @@ def describe(preset: MethodPreset) -> str:
         [
             preset.name,
             *(textwrap.wrap(preset.about, 110, initial_indent="  ", subsequent_indent="  ")),
-            f"  how sure:   {preset.how_sure}",
+            f"  source:     {preset.source}",
             f"  extra cost: {preset.extra_cost}",
-            *(f"  {'changes:' if not place else ''}".ljust(14) + change for place, change in enumerate(changes)),
+            *([f"  needs:      {', '.join(preset.needs)}"] if preset.needs else []),
+            *(f"  {'changes:' if not index else ''}".ljust(14) + change for index, change in enumerate(changes)),
         ]
     )
+
+
+def markdown_table(presets: Sequence[MethodPreset]) -> str:
+    """All presets as a table, one row each."""
+    rows = [
+        f"| `{preset.name}` | {preset.about} | {preset.source} | {', '.join(preset.needs) or 'nothing'} "
+        f"| {preset.extra_cost} |"
+        for preset in presets
+    ]
+    head = [
+        "| `method=` | what it is | source of the rule | needs of a batch | extra cost beside GRPO |",
+        "|---|---|---|---|---|",
+    ]
+    return "\n".join([*head, *rows])
 
 
 def _as_override(value: Any) -> str:
@@ -117,13 +148,15 @@ def add_methods_parser(commands: Any) -> None:
     """Add the subcommand to the parser of ``verl-ispo``."""
     parser = commands.add_parser(
         "methods",
-        help="list the method presets: what each changes, source, how sure, extra cost",
-        description="Lists the presets for method=NAME: what each changes against GRPO, where its rule is from, how "
-        "sure that is, and what it costs beside GRPO. Exits with 2 for a name that there is not.",
+        help="list the method presets: what each changes, its source, needs and extra cost",
+        description="Lists the presets for method=NAME: what each changes against GRPO, where its rule is from, what "
+        "it needs of a batch, and what it costs beside GRPO. Exits with 2 for an unknown name.",
         epilog="example: verl-ispo methods ispo_guarded dapo",
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help="only these (default: all)")
-    parser.add_argument("--names-only", action="store_true", help="print the names, one a line")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--names-only", action="store_true", help="print the names, one per line")
+    form.add_argument("--markdown", action="store_true", help="print the table of docs/methods.md")
 
 
 def run_methods(options: argparse.Namespace) -> int:
@@ -134,5 +167,10 @@ def run_methods(options: argparse.Namespace) -> int:
     except UnknownMethodError as error:
         print(error, file=sys.stderr)
         return 2
-    print("\n".join(names) if options.names_only else "\n\n".join(map(describe, presets)))
+    if options.names_only:
+        print("\n".join(names))
+    elif options.markdown:
+        print(markdown_table(presets))
+    else:
+        print("\n\n".join(map(describe, presets)))
     return 0

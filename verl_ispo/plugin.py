@@ -17,13 +17,7 @@ if TYPE_CHECKING:
 # while the modules of the others are being imported.
 REGISTERING_MODULES = [
     "verl_ispo.cpu.platform",  # platform "cpu", which only VERL_PLATFORM=cpu chooses
-    "verl_ispo.trainer.advantage",  # advantage estimator "ispo"
-    "verl_ispo.trainer.policy_loss",  # policy loss "ispo"
-    "verl_ispo.trainer.gtpo_advantage",  # advantage estimator "gtpo"
-    "verl_ispo.trainer.grpo_s_advantage",  # advantage estimator "grpo_s"
-    "verl_ispo.trainer.grpo_s_loss",  # policy loss "grpo_s"
-    "verl_ispo.trainer.progrpo_advantage",  # advantage estimator "progrpo"
-    "verl_ispo.trainer.prepo_advantage",  # advantage estimator "prepo"
+    "verl_ispo.trainer.method_adapter",  # advantage estimators and policy losses of verl_ispo.methods
     "verl_ispo.trainer.modes",  # trainer modes "ispo_sync", "ispo_colocate_async", "ispo_separate_async"
     "verl_ispo.cpu.rollout_seed",  # agent loop "ispo_seeded_single_turn"
 ]

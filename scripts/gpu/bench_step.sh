@@ -96,7 +96,7 @@ common=(
     trainer.val_before_train=false
     # verl looks for finished rollouts every 2 s, which would be a part of every figure
     trainer.v1.ispo.poll_interval_s=0.1
-    algorithm.ispo.dump_dir=null
+    trainer.v1.ispo.dump_dir=null
 )
 if [ -z "$MODEL_PATH" ]; then
     MODEL_PATH="$RANDOM_OUT/model"

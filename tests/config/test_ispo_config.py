@@ -22,7 +22,7 @@ from omegaconf import OmegaConf
 
 import verl_ispo
 from verl_ispo import ISPOConfig
-from verl_ispo.config import RolloutDumpConfig, UnknownISPOKeyError, split_ispo_settings
+from verl_ispo.config import UnknownISPOKeyError
 
 CONFIG_DIR = Path(verl_ispo.__file__).parent / "config"
 
@@ -159,12 +159,12 @@ def test_from_mapping_takes_what_hydra_gives() -> None:
         assert ISPOConfig.from_mapping(nothing) == ISPOConfig()
 
 
-def test_the_paper_yaml_is_the_two_dataclasses() -> None:
+def test_the_paper_yaml_is_the_dataclass() -> None:
     written = yaml.safe_load((CONFIG_DIR / "ispo" / "paper.yaml").read_text())
-    defaults = ISPOConfig().to_dict() | dataclasses.asdict(RolloutDumpConfig())
+    defaults = ISPOConfig().to_dict()
     assert written == defaults
     assert list(written) == list(defaults)
-    assert split_ispo_settings(written) == (ISPOConfig(), RolloutDumpConfig())
+    assert ISPOConfig.from_mapping(written) == ISPOConfig()
 
 
 def test_every_key_of_the_paper_yaml_is_explained_right_above_it() -> None:
@@ -172,12 +172,11 @@ def test_every_key_of_the_paper_yaml_is_explained_right_above_it() -> None:
     keys = [
         (number, line.split(":")[0]) for number, line in enumerate(lines) if line and not line.startswith(("#", " "))
     ]
-    dump_keys = [field.name for field in dataclasses.fields(RolloutDumpConfig)]
-    assert len(keys) == len(ISPOConfig().to_dict()) + len(dump_keys)
+    assert len(keys) == len(ISPOConfig().to_dict())
     for number, key in keys:
         comment = lines[number - 1]
         assert comment.startswith("# "), key
-        if key in GUARDS_OFF or key in dump_keys:
+        if key in GUARDS_OFF:
             assert "Ours" in comment, f"{key} is not the paper's and has to say so"
 
 

@@ -2,8 +2,8 @@
 
 The composed configs of all presets are held against GRPO's, key by key, on both trainers: what differs is exactly the
 preset's own keys (or, for a preset on top of others, theirs too). So two methods of the table differ in those alone.
-That every key has its source in a comment right above it, and that a preset says how sure its rule is, is read off the
-files.
+That every key has its source in a comment right above it, and that a preset says where its rule is from, is read off
+the files.
 
 Not exercised: that a training with each preset runs (tests/training), and whether a value is the right one, which only
 its source can tell; the values that are not verl's own are repeated here by hand.
@@ -22,8 +22,9 @@ from hydra.errors import MissingConfigException
 from omegaconf import OmegaConf
 from verl.trainer.ppo.core_algos import get_adv_estimator_fn, get_policy_loss_fn
 
-from verl_ispo.config import split_ispo_settings
+from verl_ispo.config import ISPOConfig, ISPOTrainerConfig
 from verl_ispo.method_presets import PRESET_FOLDER, UnknownMethodError, describe, method_names, read_preset
+from verl_ispo.methods.registry import methods
 from verl_ispo.trainer.refusals import refuse_unsupported_settings
 
 TRAINERS = ("ispo_trainer", "ispo_megatron_trainer")
@@ -57,6 +58,7 @@ def test_the_table_is_there() -> None:
         "prepo",
         "gtpo",
         "grpo_s",
+        "sign",
     ]
     wanted += ["ispo", "ispo_ifd_signal_only", "ispo_token_signal_only", "ispo_critical_entropy", "ispo_critical_drift"]
     wanted += ["ispo_critical_union", "ispo_symmetric", "ispo_no_hinge", "ispo_no_std", "ispo_std_floor"]
@@ -92,14 +94,15 @@ def test_a_preset_passes_the_checks_that_run_before_a_training(method: str) -> N
     with initialize_config_module("verl.trainer.config", version_base=None):
         config = compose("ispo_trainer", overrides=[f"method={method}"])
     refuse_unsupported_settings(config)
-    split_ispo_settings(config.algorithm.ispo)
+    ISPOConfig.from_mapping(config.algorithm.ispo)
+    ISPOTrainerConfig.from_mapping(config.trainer.v1.ispo)
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_preset_says_what_it_is_and_every_key_has_a_comment_above_it(method: str) -> None:
     preset = read_preset(method)
     assert preset.about
-    assert preset.how_sure
+    assert preset.source
     assert preset.extra_cost
     lines = (PRESET_FOLDER / f"{method}.yaml").read_text().splitlines()
     assert lines[0] == "# @package _global_"
@@ -136,12 +139,11 @@ def test_values_repeated_by_hand(method: str, key: str, value: object) -> None:
 @pytest.mark.parametrize("method", METHODS)
 def test_what_is_verls_is_verls_own_function(method: str) -> None:
     """So that verl's methods give verl's numbers, whatever this package registers beside them."""
-    ours = {"ispo", "gtpo", "grpo_s", "progrpo", "prepo"}
     config = composed(method, "ispo_trainer")
     estimator = config["algorithm.adv_estimator"]
     loss_mode = config["actor_rollout_ref.actor.policy_loss.loss_mode"]
     for name, function in ((estimator, get_adv_estimator_fn(estimator)), (loss_mode, get_policy_loss_fn(loss_mode))):
-        package = "verl_ispo.trainer" if name in ours else "verl.trainer.ppo.core_algos"
+        package = "verl_ispo.trainer" if name in methods() else "verl.trainer.ppo.core_algos"
         assert function.__module__.startswith(package), name
 
 
@@ -174,12 +176,12 @@ def test_an_unknown_method_is_told_the_nearest_and_all_known() -> None:
 
 def test_a_description_has_every_change() -> None:
     text = describe(read_preset("ispo_dr_grpo"))
-    for part in ("algorithm.adv_estimator=ispo", "norm_adv_by_std_in_grpo=false", "how sure:", "extra cost:"):
+    for part in ("algorithm.adv_estimator=ispo", "norm_adv_by_std_in_grpo=false", "source:", "extra cost:", "needs:"):
         assert part in text
 
 
 @pytest.mark.parametrize(
-    ("arguments", "status"), [([], 0), (["--names-only"], 0), (["grpo", "ispo"], 0), (["nope"], 2)]
+    ("arguments", "status"), [([], 0), (["--names-only"], 0), (["grpo", "ispo"], 0), (["nope"], 2), (["--markdown"], 0)]
 )
 def test_the_command(arguments: list[str], status: int) -> None:
     process = subprocess.run(

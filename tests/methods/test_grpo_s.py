@@ -36,9 +36,11 @@ from tests.methods.test_gtpo import MIXED, estimator_inputs, grpo, rollout
 from verl_ispo.methods.grpo_s import GRPOSConfig, clipped_surrogate_loss, grpo_s_advantage, sequence_ratio
 from verl_ispo.methods.gtpo import GTPOConfig, gtpo_advantage
 from verl_ispo.signals.checks import NonFiniteSignalError
-from verl_ispo.trainer.batch_signals import MissingBatchSignalsError, batch_signals
-from verl_ispo.trainer.grpo_s_advantage import compute_grpo_s_advantage
-from verl_ispo.trainer.grpo_s_loss import compute_grpo_s_policy_loss
+from verl_ispo.trainer.hand_over import handed_over
+from verl_ispo.trainer.method_adapter import MissingSignalsError
+
+compute_grpo_s_advantage = get_adv_estimator_fn("grpo_s")
+compute_grpo_s_policy_loss = get_policy_loss_fn("grpo_s")
 
 LOSS_AGG_MODES = ["token-mean", "token-sum", "seq-mean-token-sum", "seq-mean-token-mean", "seq-mean-token-sum-norm"]
 
@@ -109,12 +111,12 @@ def test_limits() -> None:
 
 def test_estimator() -> None:
     estimator = get_adv_estimator_fn("grpo_s")
-    assert estimator is compute_grpo_s_advantage
+    assert estimator.__module__ == "verl_ispo.trainer.method_adapter"
     signals, arguments = estimator_inputs(MIXED)
-    with pytest.raises(MissingBatchSignalsError, match="grpo_s"):
+    with pytest.raises(MissingSignalsError, match="grpo_s"):
         estimator(**arguments)
     chosen = {"normalization": "together", "entropy_weight": 0.5}
-    with batch_signals(signals):
+    with handed_over(signals):
         plain, returns = estimator(**arguments)
         section = OmegaConf.create({"grpo_s": chosen, "norm_adv_by_std_in_grpo": False})
         configured, _ = estimator(**arguments, config=section)

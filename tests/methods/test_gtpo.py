@@ -32,8 +32,10 @@ import verl_ispo
 from tests.methods.gtpo_reference import BATCHES, SETTINGS, EntropyRollout, reference_advantage, tensors
 from verl_ispo.methods.gtpo import GTPOConfig, entropy_rewards, gtpo_advantage
 from verl_ispo.signals.checks import NonFiniteSignalError, SignalShapeError
-from verl_ispo.trainer.batch_signals import BatchSignals, MissingBatchSignalsError, batch_signals
-from verl_ispo.trainer.gtpo_advantage import compute_gtpo_advantage
+from verl_ispo.trainer.hand_over import KnownOfBatch, handed_over
+from verl_ispo.trainer.method_adapter import MissingSignalsError
+
+compute_gtpo_advantage = get_adv_estimator_fn("gtpo")
 
 
 def rollout(correct: bool, *entropy: float | None, group: str = "a") -> EntropyRollout:
@@ -238,10 +240,10 @@ def test_preset_repeats_the_defaults() -> None:
     assert preset == {"algorithm": {"adv_estimator": "gtpo", "gtpo": dataclasses.asdict(GTPOConfig())}}
 
 
-def estimator_inputs(batch: list[EntropyRollout]) -> tuple[BatchSignals, dict[str, Any]]:
+def estimator_inputs(batch: list[EntropyRollout]) -> tuple[KnownOfBatch, dict[str, Any]]:
     given = tensors(batch)
     mask = given["response_mask"]
-    signals = BatchSignals(
+    signals = KnownOfBatch(
         correct=given["correct"],
         log_prob=torch.zeros(mask.shape),
         entropy=given["entropy"],
@@ -255,10 +257,10 @@ def estimator_inputs(batch: list[EntropyRollout]) -> tuple[BatchSignals, dict[st
 def test_estimator() -> None:
     """Found by name; settings from verl's algorithm section, whose other keys it passes along are of no concern."""
     estimator = get_adv_estimator_fn("gtpo")
-    assert estimator is compute_gtpo_advantage
+    assert estimator.__module__ == "verl_ispo.trainer.method_adapter"
     signals, arguments = estimator_inputs(MIXED)
     chosen = {"normalization": "together", "entropy_weight": 0.5}
-    with batch_signals(signals):
+    with handed_over(signals):
         plain, returns = estimator(**arguments, non_tensor_batch={})
         section = OmegaConf.create({"gtpo": chosen, "norm_adv_by_std_in_grpo": False})
         configured, _ = estimator(**arguments, config=section)
@@ -274,5 +276,5 @@ def test_estimator() -> None:
 
 def test_estimator_without_signals_says_what_to_set() -> None:
     _, arguments = estimator_inputs(MIXED)
-    with pytest.raises(MissingBatchSignalsError, match="trainer_mode"):
+    with pytest.raises(MissingSignalsError, match="trainer_mode"):
         compute_gtpo_advantage(**arguments)

@@ -47,8 +47,10 @@ from verl_ispo.methods.prepo import (
     select_prompts,
 )
 from verl_ispo.signals.checks import NonFiniteSignalError, SignalShapeError
-from verl_ispo.trainer.batch_signals import BatchSignals, MissingBatchSignalsError, batch_signals
-from verl_ispo.trainer.prepo_advantage import compute_prepo_advantage
+from verl_ispo.trainer.hand_over import KnownOfBatch, handed_over
+from verl_ispo.trainer.method_adapter import MissingSignalsError
+
+compute_prepo_advantage = get_adv_estimator_fn("prepo")
 
 PRESET = Path(verl_ispo.__file__).parent / "config" / "method" / "prepo.yaml"
 LOSS_AGG_MODES = ["token-mean", "token-sum", "seq-mean-token-sum", "seq-mean-token-mean", "seq-mean-token-sum-norm"]
@@ -257,10 +259,10 @@ def rollout_batches(draw: st.DrawFn) -> tuple[dict[str, Any], torch.Tensor]:
     }, entropy
 
 
-def signals_of(entropy: torch.Tensor) -> BatchSignals:
+def signals_of(entropy: torch.Tensor) -> KnownOfBatch:
     """Only the entropy is PREPO's; what it must not touch is NaN."""
     nothing = torch.full_like(entropy, math.nan)
-    return BatchSignals(
+    return KnownOfBatch(
         correct=torch.zeros(len(entropy), dtype=torch.bool),
         log_prob=nothing,
         entropy=entropy,
@@ -270,7 +272,7 @@ def signals_of(entropy: torch.Tensor) -> BatchSignals:
 
 
 def advantages_of(batch: dict[str, Any], entropy: torch.Tensor, config: DictConfig | None = None) -> torch.Tensor:
-    with batch_signals(signals_of(entropy)):
+    with handed_over(signals_of(entropy)):
         advantages, returns = compute_prepo_advantage(**batch, config=config)
     assert torch.equal(advantages, returns)
     assert torch.isfinite(advantages).all()
@@ -278,7 +280,7 @@ def advantages_of(batch: dict[str, Any], entropy: torch.Tensor, config: DictConf
 
 
 def test_verl_finds_it_by_name() -> None:
-    assert get_adv_estimator_fn("prepo") is compute_prepo_advantage
+    assert get_adv_estimator_fn("prepo").__module__ == "verl_ispo.trainer.method_adapter"
 
 
 @given(rollout_batches(), st.booleans())
@@ -351,7 +353,7 @@ def test_groups_of_each_kind() -> None:
 
 def test_without_signals_it_names_the_modes() -> None:
     batch = {"token_level_rewards": torch.ones(1, 1), "response_mask": torch.ones(1, 1), "index": np.array(["q"])}
-    with pytest.raises(MissingBatchSignalsError, match=r"adv_estimator=prepo.*ispo_sync"):
+    with pytest.raises(MissingSignalsError, match=r"adv_estimator=prepo.*ispo_sync"):
         compute_prepo_advantage(**batch)
     with pytest.raises(SignalShapeError, match="entropy"):
         advantages_of(batch, torch.ones(2, 1))

@@ -28,13 +28,12 @@ from verl.trainer.ppo.core_algos import get_adv_estimator_fn, get_policy_loss_fn
 from verl.utils.config import omega_conf_to_dataclass
 
 import verl_ispo.plugin  # noqa: F401 - registers estimators and losses
-from verl_ispo.config import ISPOConfig, split_ispo_settings
+from verl_ispo.config import ISPOConfig
 from verl_ispo.method_presets import method_names
 from verl_ispo.signals.composite import compute_ispo_reward
 from verl_ispo.signals.groups import RolloutGroups, guarded_reward
 from verl_ispo.signals.running_ifd import RunningIFD
-from verl_ispo.trainer.advantage import composite_rewards
-from verl_ispo.trainer.batch_signals import BatchSignals, batch_signals
+from verl_ispo.trainer.hand_over import KnownOfBatch, handed_over
 
 GOLDEN = Path(__file__).parent / "golden/preset_numbers.json"
 LENGTH, PROMPT_LENGTH, ANSWER_LENGTH = 12, 9, 5
@@ -127,9 +126,9 @@ def advantages_under(config: DictConfig, batch: FixedBatch) -> torch.Tensor:
     name = config.algorithm.adv_estimator
     reward = batch.score
     if name == "ispo":
-        reward = training_reward(batch, split_ispo_settings(config.algorithm.ispo)[0])
-    signals = BatchSignals(batch.correct, batch.log_prob, batch.entropy, batch.prompt_log_prob, batch.prompt_mask)
-    with composite_rewards(batch.correct), batch_signals(signals):
+        reward = training_reward(batch, ISPOConfig.from_mapping(config.algorithm.ispo))
+    known = KnownOfBatch(batch.correct, batch.log_prob, batch.entropy, batch.prompt_log_prob, batch.prompt_mask)
+    with handed_over(known):
         advantages, _ = get_adv_estimator_fn(name)(
             token_level_rewards=on_last_token(reward, batch.response_mask),
             response_mask=batch.response_mask.long(),

@@ -35,8 +35,10 @@ import verl_ispo
 from verl_ispo.config import UnknownISPOKeyError
 from verl_ispo.methods.progrpo import ProGRPOConfig, low_probability_confidence
 from verl_ispo.signals.checks import NonFiniteSignalError, SignalShapeError
-from verl_ispo.trainer.batch_signals import BatchSignals, MissingBatchSignalsError, batch_signals
-from verl_ispo.trainer.progrpo_advantage import compute_progrpo_advantage
+from verl_ispo.trainer.hand_over import KnownOfBatch, handed_over
+from verl_ispo.trainer.method_adapter import MissingSignalsError
+
+compute_progrpo_advantage = get_adv_estimator_fn("progrpo")
 
 PRESET = Path(verl_ispo.__file__).parent / "config" / "method" / "progrpo.yaml"
 
@@ -93,7 +95,7 @@ configs = st.builds(
 )
 
 
-def arguments(batch: Sequence[Row], padding: int = 0, junk: float = 0.0) -> tuple[dict[str, Any], BatchSignals]:
+def arguments(batch: Sequence[Row], padding: int = 0, junk: float = 0.0) -> tuple[dict[str, Any], KnownOfBatch]:
     """What verl hands to the estimator, and the signals; ``junk`` wherever a mask is false."""
     width = max(len(one.log_prob) for one in batch) + 1 + padding
     prompt_width = max(len(one.prompt) for one in batch) + padding
@@ -109,7 +111,7 @@ def arguments(batch: Sequence[Row], padding: int = 0, junk: float = 0.0) -> tupl
         for place, value in enumerate(one.prompt):
             prompt_log_prob[number, place], prompt_mask[number, place] = value, True
     index = np.array([one.group for one in batch], dtype=object)
-    signals = BatchSignals(
+    signals = KnownOfBatch(
         correct=torch.tensor([one.correct for one in batch]),
         log_prob=log_prob,
         entropy=torch.full_like(log_prob, junk),
@@ -130,7 +132,7 @@ def advantages_of(
     **layout: Any,
 ) -> torch.Tensor:
     given_by_verl, signals = arguments(batch, **layout)
-    with batch_signals(signals):
+    with handed_over(signals):
         advantages, returns = compute_progrpo_advantage(**given_by_verl, config=algorithm(config, normalize_by_std))
     assert torch.equal(advantages, returns)
     assert torch.isfinite(advantages).all()
@@ -176,7 +178,7 @@ def reference_advantage(batch: Sequence[Row], number: int, config: ProGRPOConfig
 
 
 def test_verl_finds_it_by_name() -> None:
-    assert get_adv_estimator_fn("progrpo") is compute_progrpo_advantage
+    assert get_adv_estimator_fn("progrpo").__module__ == "verl_ispo.trainer.method_adapter"
 
 
 @given(batches, configs, st.booleans())
@@ -273,7 +275,7 @@ def test_weight_0_through_verls_own_dispatch() -> None:
             tensors={name: given_by_verl[name].clone() for name in ("token_level_rewards", "response_mask")},
             non_tensors={"uid": given_by_verl["index"]},
         )
-        with batch_signals(signals):
+        with handed_over(signals):
             data = compute_advantage_for_multi_trajectories(
                 data,
                 batch_keys=["q_0_0", "q_1_0", "r_0_0"],
@@ -358,7 +360,7 @@ def test_hopeless_tokens_stay_finite() -> None:
 
 def test_it_is_detached() -> None:
     given_by_verl, signals = arguments([row("q", True, [0.5], [0.4]), row("q", False, [0.5], [0.4])])
-    with batch_signals(dataclasses.replace(signals, log_prob=signals.log_prob.requires_grad_())):
+    with handed_over(dataclasses.replace(signals, log_prob=signals.log_prob.requires_grad_())):
         assert not compute_progrpo_advantage(**given_by_verl)[0].requires_grad
 
 
@@ -369,7 +371,7 @@ def test_a_number_that_is_none_is_named(field: str, bad: float) -> None:
     values = getattr(signals, field).clone()
     values[1, 1] = bad
     with (
-        batch_signals(dataclasses.replace(signals, **{field: values})),
+        handed_over(dataclasses.replace(signals, **{field: values})),
         pytest.raises(NonFiniteSignalError, match=rf"^{field} is {bad} at row 1, position 1"),
     ):
         compute_progrpo_advantage(**given_by_verl)
@@ -379,12 +381,12 @@ def test_a_number_that_is_none_is_named(field: str, bad: float) -> None:
 def test_signals_of_another_shape_are_refused(field: str) -> None:
     given_by_verl, signals = arguments([row("q", True, [0.5], [0.5]), row("q", False, [0.5], [0.5])])
     shorter = dataclasses.replace(signals, **{field: getattr(signals, field)[:1]})
-    with batch_signals(shorter), pytest.raises(SignalShapeError, match=rf" {field} \(1, "):
+    with handed_over(shorter), pytest.raises(SignalShapeError, match=rf" {field} \(1, "):
         compute_progrpo_advantage(**given_by_verl)
 
 
 def test_without_signals_it_names_the_modes() -> None:
-    with pytest.raises(MissingBatchSignalsError, match=r"adv_estimator=progrpo.*ispo_sync"):
+    with pytest.raises(MissingSignalsError, match=r"adv_estimator=progrpo.*ispo_sync"):
         compute_progrpo_advantage(**arguments([row("q", True, [0.5], [0.5])])[0])
 
 
@@ -392,7 +394,7 @@ def test_without_signals_it_names_the_modes() -> None:
 def test_a_missing_section_means_the_defaults(config: DictConfig | None) -> None:
     batch = [row("q", True, [0.9], [0.4]), row("q", False, [0.1], [0.4])]
     given_by_verl, signals = arguments(batch)
-    with batch_signals(signals):
+    with handed_over(signals):
         found, _ = compute_progrpo_advantage(**given_by_verl, config=config)
     assert torch.equal(found, advantages_of(batch, ProGRPOConfig()))
 

@@ -12,7 +12,7 @@ import torch
 from omegaconf import OmegaConf
 
 from verl_ispo.config.ispo_config import ISPOConfig
-from verl_ispo.config.rollout_dump_config import RolloutDumpConfig
+from verl_ispo.config.ispo_trainer_config import ISPOTrainerConfig
 from verl_ispo.signals.answer_span import find_answer_spans, gather_answer
 from verl_ispo.signals.composite import compute_ispo_reward
 from verl_ispo.signals.diagnostics import ObservedBatch
@@ -148,9 +148,9 @@ def update_of(
     )
 
 
-def write_dump(folder: Path, updates: Sequence[StepToDump], every: int = 1, **config: Any) -> RolloutDumpConfig:
+def write_dump(folder: Path, updates: Sequence[StepToDump], every: int = 1, **config: Any) -> ISPOTrainerConfig:
     """A dump folder, as the trainer writes it."""
-    dump = RolloutDumpConfig(dump_dir=str(folder), dump_every=every)
+    dump = ISPOTrainerConfig(dump_dir=str(folder), dump_every=every)
     settings = {
         "algorithm": {"adv_estimator": "ispo", "ispo": ISPOConfig().to_dict()},
         "data": {"seed": 7},

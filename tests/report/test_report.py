@@ -121,7 +121,7 @@ def test_what_a_run_does_not_have_is_a_gap_that_names_it(tmp_path: Path):
     alone = report(tmp_path / "verl")
     assert "No run has ispo/zero_adv_rate/outcome." in panel(alone, "Zero-advantage groups, by outcome")
     assert "<svg" not in panel(alone, "Zero-advantage groups, by outcome")
-    assert "No run has per-prompt outcomes, which need algorithm.ispo.dump_dir." in alone
+    assert "No run has per-prompt outcomes, which need trainer.v1.ispo.dump_dir." in alone
     assert "No rollouts: none of these runs has a dump that can be read." in alone
 
 

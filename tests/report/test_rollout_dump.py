@@ -21,7 +21,7 @@ from omegaconf import OmegaConf
 
 from tests.report.made_up_run import LetterTokenizer, update_of, write_dump
 from verl_ispo import atomic_file
-from verl_ispo.config import ISPOConfig, RolloutDumpConfig, UnknownISPOKeyError, split_ispo_settings
+from verl_ispo.config import ISPOConfig, ISPOTrainerConfig
 from verl_ispo.report.dump_reader import dumped_steps, read_groups, read_outcomes
 from verl_ispo.trainer.rollout_dump import OUTCOMES, choose_groups, describe_run, dump_step, hash_prompt, token_texts
 
@@ -30,40 +30,6 @@ GROUPS = [
     ("3*3=", [("\\boxed{8}", False), ("then \\boxed{7}", False)]),
     ("1+0=", [("\\boxed{1}", True), ("it is \\boxed{1.0}", True)]),
 ]
-
-
-def test_settings_are_split_and_both_halves_stay_strict():
-    maths, dump = split_ispo_settings({"ifd_weight": 0.3, "dump_dir": "d", "dump_every": 5})
-    assert maths == ISPOConfig(ifd_weight=0.3)
-    assert dump == RolloutDumpConfig(dump_dir="d", dump_every=5)
-    assert split_ispo_settings(None) == (ISPOConfig(), RolloutDumpConfig())
-    with pytest.raises(UnknownISPOKeyError, match=r"'dump_evry'.*did you mean 'dump_every'"):
-        split_ispo_settings({"dump_evry": 5})
-    with pytest.raises(UnknownISPOKeyError, match=r"'ifd_wieght'.*did you mean 'ifd_weight'"):
-        split_ispo_settings({"ifd_wieght": 5})
-    with pytest.raises(UnknownISPOKeyError):
-        ISPOConfig.from_mapping({"dump_dir": "d"})
-
-
-@pytest.mark.parametrize(
-    ("key", "value"),
-    [
-        ("dump_every", 0),
-        ("dump_every", 1.5),
-        ("dump_every", True),
-        ("dump_groups", -1),
-        ("dump_dir", ""),
-        ("dump_dir", 3),
-    ],
-)
-def test_values_outside_their_range_name_the_key(key: str, value: object):
-    with pytest.raises(ValueError, match=f"algorithm.ispo.{key} must be"):
-        split_ispo_settings({key: value})
-
-
-def test_the_first_step_and_every_so_many_are_dumped():
-    dump = RolloutDumpConfig(dump_every=4)
-    assert [step for step in range(1, 13) if dump.dumps_rollouts_at(step)] == [1, 4, 8, 12]
 
 
 @given(st.lists(st.tuples(st.sampled_from(OUTCOMES), st.text("0123456789abcdef", min_size=4)), max_size=12), st.data())
@@ -157,8 +123,8 @@ def test_a_full_disk_leaves_no_half_file(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_a_folder_that_cannot_be_written_stops_the_run_at_once(tmp_path: Path):
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(ValueError, match=r"algorithm\.ispo\.dump_dir=.*cannot be written.*or null for no dump"):
-        describe_run(RolloutDumpConfig(dump_dir=str(tmp_path / "file" / "dump")), OmegaConf.create({}))
+    with pytest.raises(ValueError, match=r"trainer\.v1\.ispo\.dump_dir=.*cannot be written.*or null for no dump"):
+        describe_run(ISPOTrainerConfig(dump_dir=str(tmp_path / "file" / "dump")), OmegaConf.create({}))
 
 
 def test_the_description_has_versions_and_seeds_and_no_secrets(tmp_path: Path):

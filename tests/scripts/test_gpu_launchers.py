@@ -71,7 +71,7 @@ def test_the_commands_of_a_variant_compose_and_verl_accepts_them(
         assert (config.data.train_batch_size, actor.ppo_mini_batch_size) == (32, 16)
         assert config.data.max_prompt_length + config.data.max_response_length <= rollout.max_model_len
         assert (run.save_freq, run.test_freq, run.val_before_train, run.total_training_steps) == (-1, -1, False, 6)
-        assert config.algorithm.ispo.dump_dir is None
+        assert config.trainer.v1.ispo.dump_dir is None
         assert config.algorithm.adv_estimator == variant.split(":")[0]
         assert run.v1.ispo.watch_signals == watches
         assert run.v1.ispo.ablated_pass == ablated_pass
@@ -85,7 +85,7 @@ def test_the_variants_differ_in_nothing_else(tmp_path: Path) -> None:
     (_, grpo), (_, ispo) = printed(tmp_path, VARIANTS="grpo ispo", LENGTHS="1024")
     of_the_method = {"method", "trainer.experiment_name", "hydra.run.dir", "trainer.default_local_dir"}
     differing = {override.split("=")[0] for override in set(grpo) ^ set(ispo)}
-    assert differing == of_the_method | {"algorithm.ispo.dump_dir", "trainer.v1.ispo.watch_signals"}
+    assert differing == of_the_method | {"trainer.v1.ispo.dump_dir", "trainer.v1.ispo.watch_signals"}
 
 
 def test_ones_own_model_and_data_are_taken(tmp_path: Path) -> None:

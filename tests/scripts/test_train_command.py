@@ -81,7 +81,7 @@ def test_it_composes_and_verl_accepts_it(
     names = ("aime24", "aime25", "amc23", "math500", "olympiadbench")
     assert config.data.val_files == [str(data / f"{name}.parquet") for name in names]
     assert run.default_local_dir == str(tmp_path / "runs/mine/checkpoints")
-    assert config.algorithm.ispo.dump_dir == str(tmp_path / "runs/mine/dump")
+    assert config.trainer.v1.ispo.dump_dir == str(tmp_path / "runs/mine/dump")
     assert run.logger == ["console", "file"]
     assert run.resume_mode == "auto"
     # the paper's settings, whatever the model

@@ -2,7 +2,7 @@
 
 - With both weights 0 the composite is the outcome, so the result has to be verl's ``grpo`` to the bit, through verl's
   own dispatch too.
-- Inside the ISPO trainer (`composite_rewards`) the rewards are composite ones, and nothing else is changed: GRPO's
+- Inside the ISPO trainer (`handed_over`) the rewards are composite ones, and nothing else is changed: GRPO's
   bits again.
 - Elsewhere, with a weight that is not 0, it would be GRPO under another name: refused, naming the trainer modes.
 - With a floor: (R - mean) / (max(std, floor) + 1e-6), against a loop.
@@ -25,12 +25,10 @@ from verl import DataProto
 from verl.trainer.ppo.core_algos import compute_grpo_outcome_advantage, get_adv_estimator_fn
 from verl.trainer.ppo.v1.utils import compute_advantage_for_multi_trajectories
 
-from verl_ispo.trainer.advantage import (
-    ISPO_TRAINER_MODES,
-    MissingIntrinsicSignalsError,
-    composite_rewards,
-    compute_ispo_advantage,
-)
+from verl_ispo.trainer.hand_over import KnownOfBatch, handed_over
+from verl_ispo.trainer.method_adapter import ISPO_TRAINER_MODES, MissingSignalsError
+
+compute_ispo_advantage = get_adv_estimator_fn("ispo")
 
 
 def algorithm(normalize_by_std: bool = True, **ispo: Any) -> DictConfig:
@@ -71,7 +69,7 @@ def assert_same_bits(one: tuple[torch.Tensor, ...], other: tuple[torch.Tensor, .
 
 
 def test_verl_finds_it_by_name() -> None:
-    assert get_adv_estimator_fn("ispo") is compute_ispo_advantage
+    assert compute_ispo_advantage.__module__ == "verl_ispo.trainer.method_adapter"
 
 
 @given(scored_batches(), st.booleans())
@@ -85,7 +83,7 @@ def test_zero_weights_give_the_bits_of_grpo(batch: dict[str, Any], normalize_by_
 @given(scored_batches(), st.booleans())
 @settings(max_examples=50, deadline=None)
 def test_composite_rewards_are_treated_as_grpo_treats_rewards(batch: dict[str, Any], normalize_by_std: bool) -> None:
-    with composite_rewards(NO_VERDICTS):
+    with handed_over(KnownOfBatch(correct=NO_VERDICTS)):
         found = compute_ispo_advantage(**batch, config=algorithm(normalize_by_std))
     assert_same_bits(found, compute_grpo_outcome_advantage(**batch, norm_adv_by_std_in_grpo=normalize_by_std))
 
@@ -93,7 +91,7 @@ def test_composite_rewards_are_treated_as_grpo_treats_rewards(batch: dict[str, A
 @given(scored_batches(), st.booleans(), st.sampled_from([1e-3, 0.1, 2.0]))
 @settings(max_examples=100, deadline=None)
 def test_a_floor_under_the_std(batch: dict[str, Any], normalize_by_std: bool, floor: float) -> None:
-    with composite_rewards(NO_VERDICTS):
+    with handed_over(KnownOfBatch(correct=NO_VERDICTS)):
         advantages, returns = compute_ispo_advantage(**batch, config=algorithm(normalize_by_std, min_group_std=floor))
     assert torch.equal(advantages, returns)
     rewards = batch["token_level_rewards"].double().sum(dim=-1).tolist()
@@ -114,7 +112,7 @@ def test_the_floor_tames_a_group_of_almost_equal_rewards() -> None:
     """Rewards 1.000 and 1.002: GRPO makes full-size advantages of +-0.7 of them, a floor of 0.1 leaves +-0.01."""
     rewards = torch.tensor([[1.0], [1.002]])
     batch = {"token_level_rewards": rewards, "response_mask": torch.ones(2, 1), "index": np.array(["q", "q"])}
-    with composite_rewards(NO_VERDICTS):
+    with handed_over(KnownOfBatch(correct=NO_VERDICTS)):
         paper, _ = compute_ispo_advantage(**batch, config=algorithm())
         floored, _ = compute_ispo_advantage(**batch, config=algorithm(min_group_std=0.1))
     assert paper.flatten().tolist() == pytest.approx([-0.7071, 0.7071], abs=2e-3)
@@ -130,7 +128,7 @@ def test_a_fixed_scale_where_outcomes_are_equal() -> None:
     rewards = torch.tensor([[0.0], [0.0], [0.0], [0.1], [1.0], [0.0], [0.0], [0.0]])
     batch = {"token_level_rewards": rewards, "response_mask": torch.ones(8, 1), "index": np.array(list("aaaabbbb"))}
     correct = torch.tensor([False] * 4 + [True] + [False] * 3)
-    with composite_rewards(correct):
+    with handed_over(KnownOfBatch(correct=correct)):
         advantages, _ = compute_ispo_advantage(**batch, config=algorithm(same_outcome_std="one_success"))
     assert advantages.flatten().tolist() == pytest.approx([-0.05] * 3 + [0.15] + [1.5] + [-0.5] * 3, abs=1e-5)
 
@@ -154,7 +152,7 @@ BATCH = {
     ],
 )
 def test_without_signals_it_fails_and_names_the_modes(config: DictConfig | None) -> None:
-    with pytest.raises(MissingIntrinsicSignalsError) as caught:
+    with pytest.raises(MissingSignalsError) as caught:
         compute_ispo_advantage(**BATCH, config=config)
     assert "trainer.v1.trainer_mode" in str(caught.value)
     for mode in ("ispo_sync", "ispo_colocate_async", "ispo_separate_async"):
@@ -163,14 +161,14 @@ def test_without_signals_it_fails_and_names_the_modes(config: DictConfig | None)
 
 
 def test_the_permission_ends_with_the_block_even_after_an_error() -> None:
-    with pytest.raises(ZeroDivisionError), composite_rewards(NO_VERDICTS):
+    with pytest.raises(ZeroDivisionError), handed_over(KnownOfBatch(correct=NO_VERDICTS)):
         raise ZeroDivisionError
-    with pytest.raises(MissingIntrinsicSignalsError):
+    with pytest.raises(MissingSignalsError):
         compute_ispo_advantage(**BATCH, config=algorithm())
 
 
 def test_a_typo_in_the_settings_is_no_silent_default() -> None:
-    with composite_rewards(NO_VERDICTS), pytest.raises(ValueError, match="did you mean 'ifd_weight'"):
+    with handed_over(KnownOfBatch(correct=NO_VERDICTS)), pytest.raises(ValueError, match="did you mean 'ifd_weight'"):
         compute_ispo_advantage(**BATCH, config=algorithm(ifd_weigth=0.1))
 
 
@@ -199,5 +197,5 @@ def test_the_bits_of_grpo_through_verls_own_dispatch(batch: dict[str, Any], norm
 
 
 def test_verls_stock_trainer_is_refused_through_its_own_dispatch() -> None:
-    with pytest.raises(MissingIntrinsicSignalsError, match="ispo_sync"):
+    with pytest.raises(MissingSignalsError, match="ispo_sync"):
         through_verl(BATCH, "ispo", algorithm())

@@ -39,7 +39,7 @@ def test_rates(name: str, first: float, now: float, warned: bool) -> None:
     if warned:
         (warning,) = warnings
         assert name in warning
-        assert "algorithm.ispo.all_wrong_groups=off" in warning
+        assert "method=ispo_guarded (algorithm.ispo.all_wrong_groups=informative)" in warning
 
 
 @pytest.mark.parametrize(("first", "now", "warned"), [(40.0, 20.0, False), (40.0, 19.9, True), (40.0, 80.0, False)])

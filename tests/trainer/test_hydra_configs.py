@@ -16,7 +16,7 @@ from verl.trainer.ppo.utils import need_critic, need_reference_policy
 from verl.utils.config import validate_config
 
 from verl_ispo import ISPOConfig
-from verl_ispo.config import RolloutDumpConfig, split_ispo_settings
+from verl_ispo.config import ISPOTrainerConfig
 
 
 def composed(*overrides: str, name: str = "ispo_trainer") -> DictConfig:
@@ -27,7 +27,8 @@ def composed(*overrides: str, name: str = "ispo_trainer") -> DictConfig:
 @pytest.mark.parametrize(("name", "strategy"), [("ispo_trainer", "fsdp"), ("ispo_megatron_trainer", "megatron")])
 def test_paper_values(name: str, strategy: str) -> None:
     config = composed(name=name)
-    assert split_ispo_settings(config.algorithm.ispo) == (ISPOConfig(), RolloutDumpConfig())
+    assert ISPOConfig.from_mapping(config.algorithm.ispo) == ISPOConfig()
+    assert ISPOTrainerConfig.from_mapping(config.trainer.v1.ispo) == ISPOTrainerConfig()
     assert config.algorithm.adv_estimator == "ispo"
     assert config.algorithm.norm_adv_by_std_in_grpo is True
     assert config.algorithm.use_kl_in_reward is False
@@ -51,7 +52,7 @@ def test_every_setting_can_be_overridden_without_a_plus(name: str) -> None:
     wanted |= {"all_wrong_groups": "informative", "all_right_groups": "off"}
     wanted |= {"ifd_reference": "running_mean", "same_outcome_std": "one_success"}
     config = composed(*(f"algorithm.ispo.{key}={value}" for key, value in wanted.items()), name=name)
-    assert split_ispo_settings(config.algorithm.ispo)[0].to_dict() == wanted
+    assert ISPOConfig.from_mapping(config.algorithm.ispo).to_dict() == wanted
 
 
 @pytest.mark.parametrize("name", ["ispo_trainer", "ispo_megatron_trainer"])

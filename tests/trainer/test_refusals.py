@@ -18,7 +18,7 @@ import pytest
 from hydra import compose, initialize_config_module
 from omegaconf import DictConfig, open_dict
 
-from verl_ispo.config.signal_use import ablated_pass
+from verl_ispo.config import ISPOTrainerConfig
 from verl_ispo.trainer.modes import ISPOTrainerSync
 from verl_ispo.trainer.refusals import UnsupportedSettingError, refuse_unsupported_settings, unsupported_settings
 
@@ -68,7 +68,7 @@ def test_router_replay_under_prepo_without_signals() -> None:
     """Its prompts are rows without routes too."""
     settings = ("method=prepo", "trainer.v1.ispo.watch_signals=false")
     config = composed(*settings, "actor_rollout_ref.actor.megatron.router_replay.mode=R3", name="ispo_megatron_trainer")
-    with pytest.raises(UnsupportedSettingError, match="PREPO's prompts have none"):
+    with pytest.raises(UnsupportedSettingError, match="the prompts that prepo scores have none"):
         refuse_unsupported_settings(config)
 
 
@@ -137,7 +137,7 @@ def test_a_model_whose_rows_are_more_than_tokens(monkeypatch: pytest.MonkeyPatch
 
     def read(processor: object, *overrides: str) -> None:
         trainer = object.__new__(ISPOTrainerSync)
-        trainer.config, trainer.prepo_config = composed(*overrides), None
+        trainer.config, trainer.prompt_choice = composed(*overrides), None
         monkeypatch.setattr(
             "verl.trainer.ppo.v1.trainer_base.PPOTrainer._init_tokenizer",
             lambda self: setattr(self, "processor", processor),
@@ -220,6 +220,7 @@ def test_what_the_signals_need_is_no_concern_of_a_run_without_them() -> None:
 
 
 def test_a_pass_that_does_not_exist_is_an_error_that_names_those_that_do() -> None:
-    assert ablated_pass(composed("trainer.v1.ispo.ablated_pass=merged")) == "merged"
+    merged = composed("trainer.v1.ispo.ablated_pass=merged").trainer.v1.ispo
+    assert ISPOTrainerConfig.from_mapping(merged).ablated_pass == "merged"
     with pytest.raises(UnsupportedSettingError, match=r"ablated_pass must be one of .*separate.*merged.*both"):
         refuse_unsupported_settings(composed("trainer.v1.ispo.ablated_pass=both"))

@@ -28,9 +28,9 @@ def test_the_dump_tells_what_the_log_tells(train: Train, tmp_path: Path, capsys:
     run = train(
         "trainer.total_training_steps=3",
         f"hydra.run.dir={tmp_path}",
-        f"algorithm.ispo.dump_dir={tmp_path}/dump",
-        "algorithm.ispo.dump_every=2",
-        "algorithm.ispo.dump_groups=3",
+        f"trainer.v1.ispo.dump_dir={tmp_path}/dump",
+        "trainer.v1.ispo.dump_every=2",
+        "trainer.v1.ispo.dump_groups=3",
     )
     assert run.exit_status == 0, run.output[-3000:]
     dump = tmp_path / "dump"

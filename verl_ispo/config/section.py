@@ -10,6 +10,9 @@ from typing import Any, TypeVar
 
 SectionT = TypeVar("SectionT")
 
+# Keys that stand elsewhere now, so that a command of an earlier version is told the new name.
+MOVED_KEYS = {f"algorithm.ispo.{name}": f"trainer.v1.ispo.{name}" for name in ("dump_dir", "dump_every", "dump_groups")}
+
 
 class UnknownISPOKeyError(TypeError, ValueError):
     """A key that a section does not know. A TypeError as for any unknown keyword, a ValueError as for a bad setting."""
@@ -29,6 +32,9 @@ def from_section(cls: type[SectionT], section: str, settings: Mapping[str, Any] 
 def refuse_unknown_keys(settings: Iterable[str], known: Sequence[str], section: str) -> None:
     """Raise `UnknownISPOKeyError` for the first key that is not known, naming the nearest one that is."""
     for key in settings:
+        moved = MOVED_KEYS.get(f"{section}.{key}")
+        if moved is not None:
+            raise UnknownISPOKeyError(f"{section}.{key} has moved: set {moved} instead")
         if key not in known:
             nearest = difflib.get_close_matches(key, known, n=1, cutoff=0.0)[0]
             raise UnknownISPOKeyError(

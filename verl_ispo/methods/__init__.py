@@ -1,1 +1,1 @@
-"""Other methods of the table, one a module: pure torch, each rule in a small function named as its paper names it."""
+"""The methods of the comparison, one module each: pure torch, each rule in a small function named as its paper does."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 
 from verl_ispo.methods.gtpo import EntropyRewardConfig, entropy_rewards, normalized_rewards
+from verl_ispo.methods.method import LossBatch, Method, MethodBatch, Need, TokenLoss
 from verl_ispo.signals.checks import check_finite, check_same_shape
 from verl_ispo.signals.groups import RolloutGroups
 from verl_ispo.signals.masked import masked_row_mean
@@ -86,3 +87,33 @@ def clipped_surrogate_loss(
     free = -advantage * ratio
     bounded = -advantage * ratio.clamp(1 - clip_low, 1 + clip_high)
     return torch.maximum(free, bounded), bounded > free
+
+
+def grpo_s_loss(batch: LossBatch) -> TokenLoss:
+    """-min(A s, A clip(s)) for each sequence, s being the mean of its token ratios; on every token of the sequence.
+
+    As in verl's ``gspo``, every token carries its sequence's loss into verl's aggregation, which divides by numbers of
+    the global batch: loss and gradient do not depend on the split into micro-batches or on the number of workers.
+    With ``loss_agg_mode=seq-mean-token-mean`` it is the mean over sequences. The advantage is the same on every token
+    of a sequence; their mean is taken.
+    """
+    mask = batch.response_mask
+    advantage = torch.where(mask, batch.advantages, 0).sum(dim=-1) / mask.sum(dim=-1).clamp(min=1)
+    ratio = sequence_ratio(batch.log_ratio, mask)
+    loss, clipped = clipped_surrogate_loss(ratio, advantage, batch.clip_low, batch.clip_high)
+    return TokenLoss(loss.unsqueeze(-1).expand(mask.shape), clipped.unsqueeze(-1).expand(mask.shape))
+
+
+def _advantage(batch: MethodBatch, config: GRPOSConfig) -> torch.Tensor:
+    return grpo_s_advantage(
+        batch.entropy, batch.response_mask, batch.correct, batch.groups, config, batch.normalize_by_std
+    )
+
+
+METHOD = Method(
+    name="grpo_s",
+    advantage=_advantage,
+    needs=frozenset({Need.CORRECT, Need.ENTROPY}),
+    settings=GRPOSConfig.from_mapping,
+    token_loss=grpo_s_loss,
+)

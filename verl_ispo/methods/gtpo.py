@@ -22,6 +22,7 @@ from typing import Any, ClassVar, TypeVar
 import torch
 
 from verl_ispo.config.section import check_choice, check_number, from_section
+from verl_ispo.methods.method import Method, MethodBatch, Need
 from verl_ispo.signals.checks import check_finite, check_same_shape
 from verl_ispo.signals.groups import RolloutGroups
 
@@ -249,3 +250,17 @@ def _group_sum_by_place(values: torch.Tensor, groups: RolloutGroups) -> torch.Te
     """Each row's group sum at every place, `(batch, length)`."""
     total = values.new_zeros(groups.count, values.shape[-1]).index_add(0, groups.ids, values)
     return total[groups.ids]
+
+
+def _advantage(batch: MethodBatch, config: GTPOConfig) -> torch.Tensor:
+    return gtpo_advantage(
+        batch.entropy, batch.response_mask, batch.correct, batch.groups, config, batch.normalize_by_std
+    )
+
+
+METHOD = Method(
+    name="gtpo",
+    advantage=_advantage,
+    needs=frozenset({Need.CORRECT, Need.ENTROPY}),
+    settings=GTPOConfig.from_mapping,
+)

@@ -8,13 +8,14 @@ summary too; the window's formula and the share of 20 % are from the notes alone
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from verl_ispo.config.section import check_number, from_section
+from verl_ispo.methods.method import Contradiction, Lookup, Method, MethodBatch, Need, PromptChoice
 from verl_ispo.signals.checks import check_finite, check_same_shape
 from verl_ispo.signals.masked import masked_row_mean
 
@@ -139,3 +140,46 @@ def relative_entropy_weight(entropy: torch.Tensor, response_mask: torch.Tensor) 
     mean = rollout_entropy.sum() / has_tokens.sum().clamp(min=1)
     weight = torch.where(has_tokens & (mean > 0), rollout_entropy / mean, 1.0)
     return weight.to(torch.float32)
+
+
+def prepo_advantage(batch: MethodBatch, config: PREPOConfig) -> torch.Tensor:
+    """w_i A, A being verl's own GRPO, `(batch, response_length)`.
+
+    In PREPO w_i multiplies the clipped loss. It is not negative, and the clipped surrogate, dual clip included, is
+    positively homogeneous in A, so on the advantage it does the same and verl's losses stay as they are.
+    """
+    return relative_entropy_weight(batch.entropy, batch.response_mask).unsqueeze(-1) * batch.grpo_advantage
+
+
+def contradictions(setting: Lookup) -> Iterator[Contradiction]:
+    """Settings under which the chosen prompts would not be the ones that are trained on."""
+    estimator, filter_key, mode = "algorithm.adv_estimator", "algorithm.filter_groups.enable", "trainer.v1.trainer_mode"
+    if setting(filter_key):
+        yield Contradiction(
+            estimator,
+            filter_key,
+            "PREPO chooses a step's prompts beforehand, and refilled ones would not be chosen",
+            f"Set {filter_key}=false.",
+        )
+    if setting(mode) not in ("ispo_sync", None):
+        yield Contradiction(
+            estimator,
+            mode,
+            "PREPO scores a step's candidates with the policy that answers them, which asynchronous modes do not have",
+            f"Set {mode}=ispo_sync.",
+        )
+
+
+METHOD = Method(
+    name="prepo",
+    advantage=prepo_advantage,
+    needs=frozenset({Need.ENTROPY, Need.GRPO_ADVANTAGE}),
+    settings=PREPOConfig.from_mapping,
+    prompt_choice=PromptChoice(
+        keep_fraction=lambda config: config.keep_fraction,
+        score=prompt_perplexity,
+        score_name="perplexity",
+        choose=select_prompts,
+    ),
+    contradictions=contradictions,
+)

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from verl_ispo.config.section import check_choice, check_number, from_section
+from verl_ispo.methods.method import Method, MethodBatch, Need
 from verl_ispo.signals.checks import check_finite, check_same_shape
 from verl_ispo.signals.critical_tokens import entropy_filter
 from verl_ispo.signals.groups import RolloutGroups
@@ -143,3 +144,22 @@ def progrpo_advantage(
         left_alone = left_alone | groups.all_right(correct)
     term = torch.where(left_alone[groups.ids], 0.0, config.confidence_weight * gap)
     return advantage + term.unsqueeze(-1) * response_mask
+
+
+def _advantage(batch: MethodBatch, config: ProGRPOConfig) -> torch.Tensor:
+    gap = confidence_gap(
+        batch.log_prob,
+        batch.response_mask,
+        batch.prompt_log_prob,
+        batch.prompt_mask,
+        config.low_probability_fraction,
+    )
+    return progrpo_advantage(batch.grpo_advantage, batch.response_mask, gap, batch.correct, batch.groups, config)
+
+
+METHOD = Method(
+    name="progrpo",
+    advantage=_advantage,
+    needs=frozenset({Need.CORRECT, Need.LOG_PROB, Need.PROMPT_LOG_PROB, Need.GRPO_ADVANTAGE}),
+    settings=ProGRPOConfig.from_mapping,
+)

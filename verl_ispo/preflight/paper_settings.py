@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from omegaconf import DictConfig
 
 from verl_ispo.config.ispo_config import ISPOConfig
-from verl_ispo.config.rollout_dump_config import split_ispo_settings
 from verl_ispo.preflight.composition import setting
 from verl_ispo.preflight.finding import NOTE, OK, Finding
 
@@ -38,7 +37,7 @@ def check_paper_settings(config: DictConfig, preset: DictConfig) -> Iterator[Fin
         config (`DictConfig`): the composed config.
         preset (`DictConfig`): composed with the same preset and nothing else.
     """
-    settings, _ = split_ispo_settings(setting(config, "algorithm.ispo"))
+    settings = ISPOConfig.from_mapping(setting(config, "algorithm.ispo"))
     ours = {key: value for key, value in settings.to_dict().items() if value != getattr(ISPOConfig(), key)}
     yield Finding(OK, "algorithm.ispo", str(ours or "as in the paper"))
     changed = False

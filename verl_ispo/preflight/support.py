@@ -10,7 +10,9 @@ from collections.abc import Iterator
 
 from omegaconf import DictConfig
 
+from verl_ispo.config.ispo_config import ISPOConfig
 from verl_ispo.config.signal_use import trains_on_signals
+from verl_ispo.methods.registry import method_of
 from verl_ispo.preflight.composition import runs_extra_forwards, setting
 from verl_ispo.preflight.finding import NOTE, OK, PROBLEM, Finding
 from verl_ispo.preflight.gpu_memory import lora_rank, shards_output_head
@@ -22,12 +24,11 @@ READ_STRATEGIES = ("fsdp", "fsdp2", "megatron")
 
 def check_refusals(config: DictConfig) -> Iterator[Finding]:
     """What the trainer itself refuses: its settings, contradictions, and a trainer mode without signals."""
-    from verl_ispo.config.rollout_dump_config import split_ispo_settings
-    from verl_ispo.trainer.advantage import ISPO_TRAINER_MODES
+    from verl_ispo.trainer.method_adapter import ISPO_TRAINER_MODES
     from verl_ispo.trainer.refusals import unsupported_settings
 
     try:
-        split_ispo_settings(setting(config, "algorithm.ispo"))
+        ISPOConfig.from_mapping(setting(config, "algorithm.ispo"))
     except ValueError as error:
         yield Finding(PROBLEM, "algorithm.ispo", str(error))
     mode, use_v1 = setting(config, "trainer.v1.trainer_mode"), setting(config, "trainer.use_v1", False)
@@ -99,7 +100,8 @@ def _check_fused_kernels(config: DictConfig, strategy: str, shape: ModelShape | 
 def _check_data_kinds(config: DictConfig, shape: ModelShape | None) -> Iterator[Finding]:
     from verl_ispo.trainer.refusals import multimodal_refusal
 
-    sends_rows = runs_extra_forwards(config) or setting(config, "algorithm.adv_estimator") == "prepo"
+    method = method_of(setting(config, "algorithm.adv_estimator"))
+    sends_rows = runs_extra_forwards(config) or (method is not None and method.prompt_choice is not None)
     if shape is not None and shape.is_multimodal and sends_rows:
         refusal = multimodal_refusal(str(setting(config, f"{MODEL}.path")))
         yield Finding(PROBLEM, refusal.key, refusal.sentence)

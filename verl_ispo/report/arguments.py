@@ -19,7 +19,7 @@ def add_report_parser(commands: argparse._SubParsersAction) -> None:
         epilog=(
             "a run folder holds: metrics*.jsonl (trainer.logger=[console,file], "
             "VERL_FILE_LOGGER_PATH=RUN/metrics.1.jsonl; one file an attempt, later ones win) or tensorboard event "
-            "files; dump/ (algorithm.ispo.dump_dir=RUN/dump) for rollouts, prompts solved later, config, versions and "
+            "files; dump/ (trainer.v1.ispo.dump_dir=RUN/dump) for rollouts, prompts solved later, config, versions and "
             "seeds; .hydra/config.yaml (hydra.run.dir=RUN) for the config alone. "
             "example: verl-ispo report runs/grpo runs/ispo --out runs/report"
         ),

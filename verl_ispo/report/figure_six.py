@@ -10,7 +10,7 @@ from verl_ispo.report.run_folder import Run
 from verl_ispo.report.solved_later import SolvedLater, default_early_steps, solved_later
 
 TITLE = "Failed early, solved by this step"
-NEED = "per-prompt outcomes, which need algorithm.ispo.dump_dir"
+NEED = "per-prompt outcomes, which need trainer.v1.ispo.dump_dir"
 
 
 def figure_six(

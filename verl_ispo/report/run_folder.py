@@ -5,7 +5,7 @@
     RUN/metrics*.jsonl                 verl's file logger, a file an attempt
     RUN/**/events.out.tfevents.*       tensorboard's instead, where there is no metrics*.jsonl
     RUN/.hydra/config.yaml             Hydra's snapshot (hydra.run.dir=RUN), used where the dump has no config
-    RUN/dump/                          algorithm.ispo.dump_dir=RUN/dump, see verl_ispo.trainer.rollout_dump
+    RUN/dump/                          trainer.v1.ispo.dump_dir=RUN/dump, see verl_ispo.trainer.rollout_dump
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def load_run(name: str, path: Path) -> Run:
     if dump is None:
         gaps.append(
             f"no rollout dump ({DUMP_FOLDER}/): no rollout view and no figure 6; train with "
-            f"algorithm.ispo.dump_dir=RUN/{DUMP_FOLDER}"
+            f"trainer.v1.ispo.dump_dir=RUN/{DUMP_FOLDER}"
         )
     else:
         description, problem = _read_description(dump / "run.json")

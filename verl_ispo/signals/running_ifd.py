@@ -1,4 +1,4 @@
-"""Conditional IFD against what it has been so far: centring and capping (both ours, for METHOD's hazard)."""
+"""Conditional IFD against what it has been so far: centring and capping (both ours, against the hazard)."""
 
 from __future__ import annotations
 

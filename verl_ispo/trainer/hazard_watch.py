@@ -1,4 +1,4 @@
-"""Warns when a run begins to lose its reasoning or its answers (METHOD's hazard; ours)."""
+"""Warns when a run begins to lose its reasoning or its answers (ours)."""
 
 from __future__ import annotations
 
@@ -29,13 +29,14 @@ class HazardWatch:
                 self.first.setdefault(name, metrics[name])
         warnings = [
             f"{name} is {metrics[name]:.0%}, {self.first[name]:.0%} at the first step: {meaning}. If accuracy suffers, "
-            "set algorithm.ispo.all_wrong_groups=off."
+            "train with method=ispo_guarded (algorithm.ispo.all_wrong_groups=informative)."
             for name, meaning in RATES.items()
             if name in metrics and metrics[name] > max(ALARM_RATE, 2 * self.first[name])
         ]
         if TRACE_LENGTH in metrics and metrics[TRACE_LENGTH] < self.first[TRACE_LENGTH] / 2:
             warnings.append(
                 f"{TRACE_LENGTH} is {metrics[TRACE_LENGTH]:.1f} tokens, {self.first[TRACE_LENGTH]:.1f} at the first "
-                "step: traces shrink. If accuracy suffers, set algorithm.ispo.all_wrong_groups=off."
+                "step: traces shrink. If accuracy suffers, train with method=ispo_guarded "
+                "(algorithm.ispo.all_wrong_groups=informative)."
             )
         return warnings

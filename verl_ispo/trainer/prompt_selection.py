@@ -1,4 +1,4 @@
-"""PREPO's choice of prompts (arXiv 2511.00794): draw more than are trained on, score them, keep a window.
+"""Lets a method choose the prompts that a step trains on: draw more, score them, keep some (`PromptChoice`).
 
 The candidates are scored by the policy that is about to write the rollouts, in one forward over the prompts alone. That
 forward runs while the rollout engine holds its weights and cache, so on a GPU it needs some room beside them.
@@ -12,15 +12,15 @@ from collections.abc import Sequence
 import torch
 from omegaconf import DictConfig
 from tensordict import TensorDict
-from verl.trainer.ppo.v1.trainer_base import PPOTrainer
 from verl.utils import tensordict_utils as tu
 from verl.utils.config import omega_conf_to_dataclass
 from verl.utils.tokenizer.continuous_token_wiring import create_continuous_token_builder
 from verl.workers.utils.padding import response_from_nested
 
-from verl_ispo.methods.prepo import PREPOConfig, prompt_perplexity, select_prompts
+from verl_ispo.methods.registry import method_of
 from verl_ispo.trainer.forward_rows import forward_rows, with_forward_settings
 from verl_ispo.trainer.refusals import UnsupportedSettingError
+from verl_ispo.trainer.verl_workarounds.trainer_workarounds import TrainerWorkarounds
 
 
 def candidate_count(kept: int, keep_fraction: float, drawn_at_once: int) -> int:
@@ -29,7 +29,7 @@ def candidate_count(kept: int, keep_fraction: float, drawn_at_once: int) -> int:
 
 
 def prompt_rows(prompts: Sequence[Sequence[int]], row_multiple: int) -> TensorDict:
-    """One row a prompt for verl's ``compute_log_prob``: its first token as "prompt", the others as "response".
+    """One row per prompt for verl's ``compute_log_prob``: its first token as "prompt", the others as "response".
 
     A prompt of one token gets that token as a stand-in, whose log-prob nobody reads. The last row is repeated until the
     number of rows divides, as workers and micro-batches ask for.
@@ -40,18 +40,21 @@ def prompt_rows(prompts: Sequence[Sequence[int]], row_multiple: int) -> TensorDi
     return forward_rows(heads, tails)
 
 
-class PromptSelectionMixin(PPOTrainer):
-    """verl's V1 trainer with PREPO's choice of prompts where ``algorithm.adv_estimator=prepo``."""
+class PromptSelectionMixin(TrainerWorkarounds):
+    """verl's V1 trainer with the choice of prompts of ``algorithm.adv_estimator``'s method, where it has one."""
 
     def __init__(self, config: DictConfig) -> None:
         super().__init__(config)
-        chooses = config.algorithm.adv_estimator == "prepo"
-        self.prepo_config = PREPOConfig.from_mapping(config.algorithm.get("prepo")) if chooses else None
+        self.method = method_of(config.algorithm.adv_estimator)
+        self.prompt_choice = None if self.method is None else self.method.prompt_choice
+        if self.prompt_choice is not None:
+            settings = self.method.read_settings(config.algorithm.get(self.method.name))
+            self._keep_fraction = self.prompt_choice.keep_fraction(settings)
         self._selection_metrics: dict[str, float] = {}
 
     def _init_tokenizer(self) -> None:
         super()._init_tokenizer()
-        if self.prepo_config is not None:
+        if self.prompt_choice is not None:
             # As verl's agent loops build theirs, so that the scored prompt is the one that is answered.
             model = omega_conf_to_dataclass(self.config.actor_rollout_ref.model)
             self._prompt_builder = create_continuous_token_builder(
@@ -62,11 +65,12 @@ class PromptSelectionMixin(PPOTrainer):
 
     def _init_dataloader(self) -> None:
         super()._init_dataloader()
-        if self.prepo_config is not None and len(self.train_dataset) < self._candidates(self._kept_prompts()):
+        if self.prompt_choice is not None and len(self.train_dataset) < self._candidates(self._kept_prompts()):
+            keep_key = f"algorithm.{self.method.name}.keep_fraction"
             raise UnsupportedSettingError(
-                f"PREPO draws {self._candidates(self._kept_prompts())} candidates a step (data.train_batch_size / "
-                f"algorithm.prepo.keep_fraction), and data.train_files has {len(self.train_dataset)} prompts. Lower "
-                "data.train_batch_size, raise algorithm.prepo.keep_fraction, or give more data."
+                f"adv_estimator={self.method.name} draws {self._candidates(self._kept_prompts())} candidates per step "
+                f"(data.train_batch_size / {keep_key}), and data.train_files has {len(self.train_dataset)} prompts. "
+                f"Lower data.train_batch_size, raise {keep_key}, or give more data."
             )
 
     def prepare_step(self) -> dict:
@@ -77,26 +81,27 @@ class PromptSelectionMixin(PPOTrainer):
 
     def _candidates(self, kept: int) -> int:
         drawn_at_once = self.config.data.get("gen_batch_size", None) or self.config.data.train_batch_size
-        return candidate_count(kept, self.prepo_config.keep_fraction, int(drawn_at_once))
+        return candidate_count(kept, self._keep_fraction, int(drawn_at_once))
 
     def _next_train_batch(self, num_prompts: int | None = None) -> TensorDict:
-        if self.prepo_config is None:
+        if self.prompt_choice is None:
             return super()._next_train_batch(num_prompts)
         kept = num_prompts or self._kept_prompts()
         candidates = super()._next_train_batch(self._candidates(kept))
         prompts = [self._prompt_builder.build_initial_tokens(list(messages)) for messages in candidates["raw_prompt"]]
         log_probs = self._prompt_log_probs_of(prompts)
         mask = [torch.full((len(row),), len(prompt) > 1) for row, prompt in zip(log_probs, prompts, strict=True)]
-        perplexity = prompt_perplexity(
+        score = self.prompt_choice.score(
             torch.nn.utils.rnn.pad_sequence(log_probs, batch_first=True),
             torch.nn.utils.rnn.pad_sequence(mask, batch_first=True),
         )
-        chosen = select_prompts(perplexity, kept, progress=self.global_steps / self.total_training_steps)
+        chosen = self.prompt_choice.choose(score, kept, self.global_steps / self.total_training_steps)
+        name = f"{self.method.name}/{self.prompt_choice.score_name}"
         self._selection_metrics = {
-            "prepo/perplexity/candidates": float(perplexity.mean()),
-            "prepo/perplexity/kept": float(perplexity[chosen].mean()),
+            f"{name}/candidates": float(score.mean()),
+            f"{name}/kept": float(score[chosen].mean()),
         }
-        # In the data loader's order, so that the choice is all that PREPO changes.
+        # In the data loader's order, so that the choice is all that the method changes.
         return tu.index_select_tensor_dict(candidates, sorted(chosen.tolist()))
 
     def _prompt_log_probs_of(self, prompts: Sequence[Sequence[int]]) -> list[torch.Tensor]:

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from omegaconf import DictConfig, OmegaConf
 from verl.trainer.ppo.core_algos import ADV_ESTIMATOR_REGISTRY, POLICY_LOSS_REGISTRY
 
-from verl_ispo.config.signal_use import ABLATED_PASS_KEY, ablated_pass, observes_signals, trains_on_signals
-
-# Estimators that take more than rewards (`BatchSignals`); their settings lie under algorithm.<name>.
-SIGNAL_ESTIMATORS = ("gtpo", "grpo_s", "prepo", "progrpo")
+from verl_ispo.config.ispo_trainer_config import ISPOTrainerConfig
+from verl_ispo.config.signal_use import observes_signals, trains_on_signals
+from verl_ispo.methods.method import Contradiction, Need
+from verl_ispo.methods.registry import method_of, methods
 
 ALGORITHM, MODEL, ACTOR = "algorithm", "actor_rollout_ref.model", "actor_rollout_ref.actor"
 ESTIMATOR = f"{ALGORITHM}.adv_estimator"
@@ -26,6 +26,8 @@ ROPE_KEYS = ("rope_theta", "rope_parameters", "rope_scaling")
 # Which key makes a strategy build an adapter (workers/engine of verl 0.9.1); the others have none.
 FSDP_RANK, MEGATRON_RANK = f"{MODEL}.lora_rank", f"{MODEL}.lora.rank"
 ADAPTER_RANKS = {"fsdp": FSDP_RANK, "fsdp2": FSDP_RANK, "fsdp_turbo": FSDP_RANK, "megatron": MEGATRON_RANK}
+# What only verl's own pass over the rollouts gives.
+OF_THE_POLICY_PASS = {Need.ENTROPY, Need.LOG_PROB, Need.PROMPT_LOG_PROB, Need.ISPO_SIGNALS}
 
 
 class UnsupportedSettingError(ValueError):
@@ -59,7 +61,7 @@ def unsupported_settings(config: DictConfig) -> Iterator[Refusal]:
     yield from _sequence_parallel(config)
     yield from _rope_overrides(config)
     yield from _unknown_names(config)
-    yield from _unknown_pass(config)
+    yield from _trainer_settings(config)
     yield from _contradictions(config)
 
 
@@ -78,9 +80,10 @@ def _setting(config: DictConfig, key: str) -> object:
 
 def _without_what_signals_need(config: DictConfig) -> Iterator[Refusal]:
     needs_signals = observes_signals(config)
-    estimator = _setting(config, ESTIMATOR)
+    method = method_of(_setting(config, ESTIMATOR))
+    needs_pass = method is not None and bool(method.needs & OF_THE_POLICY_PASS)
     bypass = f"{ALGORITHM}.rollout_correction.bypass_mode"
-    if (needs_signals or estimator in SIGNAL_ESTIMATORS) and _setting(config, bypass):
+    if (needs_signals or needs_pass) and _setting(config, bypass):
         yield Refusal(
             bypass,
             f"{bypass}=true takes old log-probs from the rollout engine and computes no entropy, which ISPO's entropy "
@@ -88,8 +91,9 @@ def _without_what_signals_need(config: DictConfig) -> Iterator[Refusal]:
         )
     # Megatron and VeOmni have router replay, under the same key of their own section.
     replay = f"{ACTOR}.{_setting(config, f'{ACTOR}.strategy')}.router_replay.mode"
-    if (needs_signals or estimator == "prepo") and _setting(config, replay) not in (None, "disabled"):
-        rows = "the trace-ablated rows" if needs_signals else "PREPO's prompts"
+    scores_prompts = method is not None and method.prompt_choice is not None
+    if (needs_signals or scores_prompts) and _setting(config, replay) not in (None, "disabled"):
+        rows = "the trace-ablated rows" if needs_signals else f"the prompts that {method.name} scores"
         yield Refusal(
             replay,
             f"{replay}={_setting(config, replay)} records or replays expert routes row by row, and {rows} have none. "
@@ -191,11 +195,12 @@ def _unknown_names(config: DictConfig) -> Iterator[Refusal]:
             )
 
 
-def _unknown_pass(config: DictConfig) -> Iterator[Refusal]:
+def _trainer_settings(config: DictConfig) -> Iterator[Refusal]:
+    """What `ISPOTrainerConfig` refuses."""
     try:
-        ablated_pass(config)
+        ISPOTrainerConfig.from_mapping(_setting(config, "trainer.v1.ispo"))
     except ValueError as error:
-        yield Refusal(ABLATED_PASS_KEY, str(error))
+        yield Refusal("trainer.v1.ispo", str(error))
 
 
 def _contradictions(config: DictConfig) -> Iterator[Refusal]:
@@ -204,70 +209,28 @@ def _contradictions(config: DictConfig) -> Iterator[Refusal]:
     def setting(key: str) -> object:
         return _setting(config, key)
 
-    def contradiction(first: str, second: str, why: str, remedy: str) -> Refusal:
-        return Refusal(
-            first, f"{first}={setting(first)} and {second}={setting(second)} contradict each other: {why}. {remedy}"
-        )
+    def refusal(pair: Contradiction) -> Refusal:
+        first, second = f"{pair.first}={setting(pair.first)}", f"{pair.second}={setting(pair.second)}"
+        return Refusal(pair.first, f"{first} and {second} contradict each other: {pair.why}. {pair.remedy}")
 
     estimator, loss_mode = setting(ESTIMATOR), setting(LOSS_MODE)
-    if (estimator == "grpo_s") != (loss_mode == "grpo_s"):
-        yield contradiction(
-            ESTIMATOR,
-            LOSS_MODE,
-            "GRPO-S is the advantage and the ratio of the whole sequence together",
-            "Set both, as method=grpo_s does, or neither.",
-        )
-    for name in SIGNAL_ESTIMATORS:
-        if setting(f"algorithm.{name}") is not None and estimator != name:
-            yield contradiction(
-                ESTIMATOR,
-                f"algorithm.{name}",
-                f"only adv_estimator={name} reads that section",
-                f"Set method={name}, or leave the section out.",
-            )
-
-    filter_key = "algorithm.filter_groups.enable"
-    if estimator == "prepo" and setting(filter_key):
-        yield contradiction(
-            ESTIMATOR,
-            filter_key,
-            "PREPO chooses a step's prompts beforehand, and refilled ones would not be chosen",
-            f"Set {filter_key}=false.",
-        )
-    if estimator == "prepo" and setting(TRAINER_MODE) not in ("ispo_sync", None):
-        yield contradiction(
-            ESTIMATOR,
-            TRAINER_MODE,
-            "PREPO scores a step's candidates with the policy that answers them, which asynchronous modes do not have",
-            f"Set {TRAINER_MODE}=ispo_sync.",
-        )
-    if estimator == "ispo":
-        for group_key in ("algorithm.ispo.all_wrong_groups", "algorithm.ispo.all_right_groups"):
-            if setting(filter_key) and setting(group_key) != "off":
-                yield contradiction(
-                    filter_key,
-                    group_key,
-                    "the filter throws away the groups of equal outcome that ISPO is to learn from",
-                    f"Set {filter_key}=false, or both algorithm.ispo.all_wrong_groups and all_right_groups to off.",
-                )
-        std_key = "algorithm.norm_adv_by_std_in_grpo"
-        if setting(std_key) is False:
-            for scale_key, off in (("algorithm.ispo.min_group_std", 0), ("algorithm.ispo.same_outcome_std", "own")):
-                if setting(scale_key) not in (off, None):
-                    yield contradiction(
-                        std_key,
-                        scale_key,
-                        "without the division there is no std to change",
-                        f"Set {std_key}=true or {scale_key}={off}.",
-                    )
+    for name, method in methods().items():
+        if method.token_loss is not None and (estimator == name) != (loss_mode == name):
+            why = f"{name} is an advantage and a policy loss together"
+            yield refusal(Contradiction(ESTIMATOR, LOSS_MODE, why, f"Set both, as method={name} does, or neither."))
+        # ISPO's signals are computed and logged under other estimators too
+        if name != "ispo" and setting(f"{ALGORITHM}.{name}") is not None and estimator != name:
+            why = f"only adv_estimator={name} reads that section"
+            remedy = f"Set method={name}, or leave the section out."
+            yield refusal(Contradiction(ESTIMATOR, f"{ALGORITHM}.{name}", why, remedy))
+    method = method_of(estimator)
+    if method is not None and method.contradictions is not None:
+        yield from map(refusal, method.contradictions(setting))
 
     buffer_key, length_key = "reward.reward_kwargs.overlong_buffer_cfg.len", "data.max_response_length"
     if setting("reward.reward_kwargs.overlong_buffer_cfg.enable"):
         buffer_length, response_length = setting(buffer_key), setting(length_key)
         if not 0 < buffer_length <= response_length:
-            yield contradiction(
-                buffer_key,
-                length_key,
-                "DAPO's length penalty begins that many tokens before the end of the response",
-                f"Set {buffer_key} to a fifth of it ({max(1, response_length // 5)}).",
-            )
+            why = "DAPO's length penalty begins that many tokens before the end of the response"
+            remedy = f"Set {buffer_key} to a fifth of it ({max(1, response_length // 5)})."
+            yield refusal(Contradiction(buffer_key, length_key, why, remedy))

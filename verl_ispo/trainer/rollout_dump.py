@@ -1,4 +1,4 @@
-"""What the trainer writes down for ``verl-ispo report`` when ``algorithm.ispo.dump_dir`` is set (format 1, all ours).
+"""What the trainer writes down for ``verl-ispo report`` when ``trainer.v1.ispo.dump_dir`` is set (format 1, all ours).
 
 ::
 
@@ -55,7 +55,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from verl_ispo.atomic_file import write_text
 from verl_ispo.config.ispo_config import ISPOConfig
-from verl_ispo.config.rollout_dump_config import RolloutDumpConfig
+from verl_ispo.config.ispo_trainer_config import ISPOTrainerConfig
 from verl_ispo.signals.composite import RewardParts
 from verl_ispo.signals.diagnostics import ObservedBatch
 from verl_ispo.signals.token_reward import token_reward_terms
@@ -96,7 +96,7 @@ class StepToDump:
     fetch: Callable[[Sequence[int], list[str]], Any]
 
 
-def describe_run(dump: RolloutDumpConfig, config: DictConfig) -> None:
+def describe_run(dump: ISPOTrainerConfig, config: DictConfig) -> None:
     """Write ``run.json``, before training starts, so that a folder that cannot be written stops the run at once.
 
     Ray's own settings are left out, and values whose key looks like a secret's are masked.
@@ -124,16 +124,16 @@ def describe_run(dump: RolloutDumpConfig, config: DictConfig) -> None:
         write_text(folder / "run.json", [json.dumps(description, indent=1, default=str), "\n"])
     except OSError as error:
         raise ValueError(
-            f"algorithm.ispo.dump_dir={dump.dump_dir} cannot be written on {platform.node()}: {error}. "
+            f"trainer.v1.ispo.dump_dir={dump.dump_dir} cannot be written on {platform.node()}: {error}. "
             "Set another folder, or null for no dump."
         ) from error
 
 
-def dump_step(dump: RolloutDumpConfig, ispo_config: ISPOConfig, tokenizer: Any, update: StepToDump) -> None:
+def dump_step(dump: ISPOTrainerConfig, ispo_config: ISPOConfig, tokenizer: Any, update: StepToDump) -> None:
     """Write the outcomes of one update, and at every ``dump_every``-th step the rollouts of a few prompts.
 
     Args:
-        dump (`RolloutDumpConfig`): with ``dump_dir`` set.
+        dump (`ISPOTrainerConfig`): with ``dump_dir`` set.
         ispo_config (`ISPOConfig`): the maths' settings, written along.
         tokenizer: has ``decode``.
         update (`StepToDump`).

@@ -1,7 +1,8 @@
 """A replay buffer that notices the death of a worker it waits for.
 
 verl's replay buffer polls for finished rollouts, and nothing in that loop asks whether the actors that make them are
-alive: a prompt whose agent-loop worker has died stays "running", and the trainer waits for it for ever.
+alive: a prompt whose agent-loop worker has died stays "running", and the trainer waits for it for ever
+(https://github.com/verl-project/verl/issues/7155 is of that kind).
 """
 
 from __future__ import annotations

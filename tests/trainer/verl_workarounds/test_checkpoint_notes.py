@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from verl.utils.checkpoint.checkpoint_manager import find_latest_ckpt_path
 
-from verl_ispo.trainer.checkpoint_folder import TRACKER_FILE, mend_tracker, remove_older
+from verl_ispo.trainer.verl_workarounds.checkpoint_notes import TRACKER_FILE, remove_older, repair_tracker
 
 
 def checkpoint(folder: Path, step: int, *, whole: bool = True) -> Path:
@@ -30,24 +30,24 @@ def test_a_note_that_a_crash_left_empty_names_the_newest_whole_checkpoint(tmp_pa
     with pytest.raises(ValueError, match="invalid literal"):
         find_latest_ckpt_path(str(tmp_path))
 
-    assert mend_tracker(tmp_path) == 10
+    assert repair_tracker(tmp_path) == 10
     assert find_latest_ckpt_path(str(tmp_path)) == str(newest)
 
 
 def test_a_note_that_verl_can_read_is_left_alone(tmp_path: Path) -> None:
-    assert mend_tracker(tmp_path) is None
+    assert repair_tracker(tmp_path) is None
     assert not (tmp_path / TRACKER_FILE).exists()
     checkpoint(tmp_path, 9)
     checkpoint(tmp_path, 10)
     (tmp_path / TRACKER_FILE).write_text("9")
-    assert mend_tracker(tmp_path) is None
+    assert repair_tracker(tmp_path) is None
     assert (tmp_path / TRACKER_FILE).read_text() == "9"
 
 
 def test_without_a_whole_checkpoint_the_run_starts_anew(tmp_path: Path) -> None:
     checkpoint(tmp_path, 1, whole=False)
     (tmp_path / TRACKER_FILE).write_text("")
-    assert mend_tracker(tmp_path) == 0
+    assert repair_tracker(tmp_path) == 0
     assert find_latest_ckpt_path(str(tmp_path)) is None
 
 

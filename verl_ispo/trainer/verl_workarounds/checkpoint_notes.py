@@ -1,8 +1,9 @@
 """The folder of a run's checkpoints, where a run that was killed and started again needs more than verl does.
 
-- `mend_tracker`: verl empties ``latest_checkpointed_iteration.txt`` and then writes the step into it. A machine that
+- `repair_tracker`: verl empties ``latest_checkpointed_iteration.txt`` and then writes the step into it. A machine that
   dies in between, or before the disk has the text, leaves an empty file, in which no later start finds a number.
-- `remove_older`: verl counts the checkpoints that it keeps from each start on, so every restart would leave some.
+- `remove_older`: verl counts the checkpoints that it keeps from each start on, so every restart would leave some
+  (https://github.com/verl-project/verl/issues/7395, of its SFT trainer).
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ TRACKER_FILE = "latest_checkpointed_iteration.txt"
 LAST_FILE = "data.pt"
 
 
-def mend_tracker(folder: Path) -> int | None:
+def repair_tracker(folder: Path) -> int | None:
     """Write the newest complete step into a tracker that holds no number.
 
     Args:
@@ -43,7 +44,7 @@ def mend_tracker(folder: Path) -> int | None:
 
 
 def remove_older(folder: Path, step: int, keep: int) -> None:
-    """Remove weights and optimiser of all but the newest ``keep`` checkpoints up to ``step``, as verl does of its own.
+    """Remove weights and optimizer of all but the newest ``keep`` checkpoints up to ``step``, as verl does of its own.
 
     Args:
         folder (`Path`): ``trainer.default_local_dir``.

@@ -14,7 +14,7 @@ import ray
 from omegaconf import OmegaConf
 from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer, ReplayBufferAsync
 
-from verl_ispo.trainer.worker_watch import DeadWorkerError, WorkerWatch, watchful
+from verl_ispo.trainer.verl_workarounds.dead_workers import DeadWorkerError, WorkerWatch, watchful
 
 
 @ray.remote(num_cpus=0)

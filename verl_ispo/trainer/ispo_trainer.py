@@ -1,0 +1,358 @@
+"""ISPO on verl's V1 trainer: a second forward over the answers, and composite rewards where verl reads rewards."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, fields, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig
+from tensordict import TensorDict
+from transfer_queue import KVBatchMeta
+from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer
+from verl.utils.debug import marked_timer
+from verl.workers.utils.padding import response_from_nested
+
+from verl_ispo.config.ispo_config import ISPOConfig
+from verl_ispo.config.ispo_trainer_config import ISPOTrainerConfig
+from verl_ispo.config.signal_use import observes_signals, trains_on_signals
+from verl_ispo.methods.method import MethodBatch, Need
+from verl_ispo.methods.registry import method_of, methods
+from verl_ispo.signals.answer_span import TokenTexts
+from verl_ispo.signals.checks import NonFiniteSignalError
+from verl_ispo.signals.diagnostics import ObservedBatch, advantage_metrics, signal_metrics
+from verl_ispo.signals.groups import RolloutGroups
+from verl_ispo.trainer.ablated_forward import ablated_answer_log_probs
+from verl_ispo.trainer.forward_rows import with_forward_settings
+from verl_ispo.trainer.hand_over import KnownOfBatch, handed_over
+from verl_ispo.trainer.hazard_watch import HazardWatch
+from verl_ispo.trainer.merged_forward import put_ablated_rows, take_ablated_log_probs
+from verl_ispo.trainer.observation import observe
+from verl_ispo.trainer.policy_pass import PolicyPass, find_ablated_rows, prompt_log_probs
+from verl_ispo.trainer.prompt_selection import PromptSelectionMixin
+from verl_ispo.trainer.refusals import UnsupportedSettingError, multimodal_refusal, refuse_unsupported_settings
+from verl_ispo.trainer.repeatable_order import repeatable_order
+from verl_ispo.trainer.rollout_dump import StepToDump, describe_run, dump_step
+from verl_ispo.trainer.step_batch import SIGNAL_FIELDS, StepBatch, fetch, on_last_token, read_step_batch, store
+
+logger = logging.getLogger(__name__)
+logger.setLevel(os.getenv("VERL_LOGGING_LEVEL", "INFO"))
+
+# In a checkpoint's folder, beside what verl writes there.
+HAZARD_FILE = "ispo_first_step.json"
+
+# Fields of verl's that the needs of a method are read from.
+FIELDS_OF_NEEDS = {Need.LOG_PROB: "old_log_probs", Need.ENTROPY: "entropy", Need.ANSWER_TEXT: "responses"}
+
+
+class ISPOTrainerMixin(PromptSelectionMixin):
+    """ISPO on verl's V1 trainer.
+
+    With ``algorithm.adv_estimator`` other than ``ispo`` the rewards are left alone. The signals are computed and logged
+    all the same, so that a GRPO run shows the same metrics, unless ``trainer.v1.ispo.watch_signals=false`` saves their
+    cost.
+    """
+
+    verl_mode: str
+
+    def __init__(self, config: DictConfig) -> None:
+        self.ispo_config = ISPOConfig.from_mapping(config.algorithm.get("ispo"))
+        self.ispo_trainer_config = ISPOTrainerConfig.from_mapping(config.trainer.v1.get("ispo"))
+        self.keeps_over_starts = self.ispo_trainer_config.keep_over_starts
+        refuse_unsupported_settings(config)
+        # verl compares trainer_mode with the literals of its own modes, to choose replay buffer and checkpoints.
+        with setting_for_now(config.trainer.v1, "trainer_mode", self.verl_mode):
+            super().__init__(config)
+        # The drift filter needs the reference policy, also where no KL term asks verl for it.
+        self.use_reference_policy = self.use_reference_policy or self.observes_signals
+        self.hazard_watch = HazardWatch()
+        # of the method that is trained, and of ISPO where its signals are computed
+        self.method_states = {
+            name: method.state.kind()
+            for name, method in methods().items()
+            if method.state is not None and (method is self.method or (name == "ispo" and self.observes_signals))
+        }
+        self._token_texts: TokenTexts | None = None
+        self._policy_pass: PolicyPass | None = None
+        if self.dumps_rollouts:
+            describe_run(self.ispo_trainer_config, config)
+        if self.trains_ispo and config.actor_rollout_ref.rollout.n < 2:
+            logger.warning("actor_rollout_ref.rollout.n=1: a group of one has no group-relative advantage")
+        if not self.trains_ispo:
+            what = "logged, not trained on" if self.observes_signals else "neither computed nor trained on"
+            logger.info(f"adv_estimator={config.algorithm.adv_estimator}: ISPO's signals are {what}")
+
+    @property
+    def trains_ispo(self) -> bool:
+        """Whether the composite reward is trained on, or only logged."""
+        return trains_on_signals(self.config)
+
+    @property
+    def observes_signals(self) -> bool:
+        """Whether the signals are computed at all."""
+        return observes_signals(self.config)
+
+    @property
+    def dumps_rollouts(self) -> bool:
+        """Whether rollouts with their signals are written down."""
+        return self.ispo_trainer_config.dump_dir is not None and self.observes_signals
+
+    @property
+    def _needs(self) -> frozenset[Need]:
+        """What the method that is trained needs of a batch."""
+        return frozenset() if self.method is None else self.method.needs
+
+    def _build_replay_buffer(self) -> ReplayBuffer:
+        replay_buffer = super()._build_replay_buffer()
+        poll_interval_s = self.ispo_trainer_config.poll_interval_s
+        if poll_interval_s is not None:
+            replay_buffer.poll_interval = float(poll_interval_s)
+        return replay_buffer
+
+    def _init_tokenizer(self) -> None:
+        super()._init_tokenizer()
+        # verl makes a processor where a row is more than its tokens.
+        sends_rows = self.observes_signals or self.prompt_choice is not None
+        if self.processor is not None and sends_rows:
+            raise UnsupportedSettingError(multimodal_refusal(self.config.actor_rollout_ref.model.path).sentence)
+
+    def _init_resource_pool_mgr(self) -> None:
+        # verl starts the reference policy where actor.use_kl_loss is set; the loss itself must not see that.
+        actor = self.config.actor_rollout_ref.actor
+        with setting_for_now(actor, "use_kl_loss", actor.use_kl_loss or self.observes_signals):
+            super()._init_resource_pool_mgr()
+
+    def _balance_batch(self, batch: KVBatchMeta, metrics: dict, *args: Any, **kwargs: Any) -> KVBatchMeta:
+        if self.ispo_trainer_config.repeatable_order:
+            batch.reorder(repeatable_order(batch))
+        return super()._balance_batch(batch, metrics, *args, **kwargs)
+
+    def _compute_old_log_prob(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
+        spans = ablated_log_prob = None
+        if self.observes_signals or Need.ANSWER_TEXT in self._needs:
+            with marked_timer("ispo_answer_span", self.timing_raw):
+                rows, spans = find_ablated_rows(batch, self._token_text(), self.ispo_config.answer_format)
+        if not self.observes_signals:
+            batch = super()._compute_old_log_prob(batch, metrics)
+        else:
+            # The cost to expect of these rows is their share of the tokens.
+            metrics["ispo/tokens/old_log_prob"] = sum(tag["seq_len"] for tag in batch.tags)
+            metrics["ispo/tokens/ablated"] = int(rows["input_ids"].offsets()[-1])
+            if self.ispo_trainer_config.ablated_pass == "merged":
+                batch, tail_log_probs = self._old_and_ablated_log_probs(batch, rows, metrics)
+            else:
+                batch = super()._compute_old_log_prob(batch, metrics)
+                tail_log_probs = self._ablated_log_probs(rows)
+            ablated_log_prob = ablated_answer_log_probs(tail_log_probs, spans)
+        of_prompts = prompt_log_probs(batch) if Need.PROMPT_LOG_PROB in self._needs else None
+        self._policy_pass = PolicyPass(tuple(batch.keys), spans, ablated_log_prob, of_prompts)
+        return batch
+
+    def _ablated_log_probs(self, rows: TensorDict) -> torch.Tensor:
+        """A forward of their own for the ablated rows."""
+        with marked_timer("ispo_ablated_log_prob", self.timing_raw):
+            rows = with_forward_settings(rows, self.config.actor_rollout_ref.rollout.temperature)
+            output = self.actor_rollout_wg.compute_log_prob(rows)
+            return response_from_nested(output["log_probs"], rows["response_mask"])
+
+    def _old_and_ablated_log_probs(
+        self, batch: KVBatchMeta, rows: TensorDict, metrics: dict
+    ) -> tuple[KVBatchMeta, torch.Tensor]:
+        """verl's old-log-prob pass over rollouts and ablated rows together."""
+        # verl asks the workers for this when it balances the batch, and keeps the answer.
+        data_parallel_size = max(self.actor_rollout_wg._dispatch_info["actor"]) + 1
+        merged, ablated_keys = put_ablated_rows(batch, rows, data_parallel_size)
+        result = super()._compute_old_log_prob(merged, metrics)
+        tail_log_probs = take_ablated_log_probs(batch, ablated_keys)
+        rollouts = KVBatchMeta(
+            keys=batch.keys, tags=batch.tags, partition_id=batch.partition_id, extra_info=result.extra_info
+        )
+        return rollouts, tail_log_probs
+
+    def _compute_advantage(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
+        if not self.observes_signals and not self._needs:
+            return super()._compute_advantage(batch, metrics)
+        if self._policy_pass is None or self._policy_pass.keys != tuple(batch.keys):
+            raise RuntimeError("the old-log-prob pass ran on another batch than the advantage: verl's step has changed")
+        wanted = [FIELDS_OF_NEEDS[need] for need in self._needs if need in FIELDS_OF_NEEDS]
+        step = read_step_batch(batch, [*wanted, *(SIGNAL_FIELDS if self.observes_signals else ())])
+        observed = self._observe(step, metrics) if self.observes_signals else None
+        known = self._known(step, observed)
+        with handed_over(known):
+            if self.trains_ispo:
+                result = self._advantage_of_composite(batch, metrics, step, observed)
+            else:
+                result = super()._compute_advantage(batch, metrics)
+        self._update_states(step, replace(known, ispo_signals=observed))
+        if observed is not None:
+            self._watch_advantage(batch, metrics, step, observed)
+        return result
+
+    def _advantage_of_composite(
+        self, batch: KVBatchMeta, metrics: dict, step: StepBatch, observed: ObservedBatch
+    ) -> KVBatchMeta:
+        """verl's advantage with the composite where verl reads rewards."""
+        rewards = on_last_token(step.on_verls_rows(observed.training_reward), step.raw["response_mask"])
+        store(batch, rm_scores=rewards)
+        try:
+            result = super()._compute_advantage(batch, metrics)
+        finally:
+            # verl logs rm_scores as the score and token_level_rewards as the reward; both stay true.
+            store(batch, rm_scores=step.raw["rm_scores"])
+        if not self.config.algorithm.use_kl_in_reward:
+            store(batch, token_level_rewards=rewards)
+        return result
+
+    def _observe(self, step: StepBatch, metrics: dict) -> ObservedBatch:
+        """The step's signals and their metrics."""
+        with marked_timer("ispo_reward", self.timing_raw):
+            try:
+                observed = observe(
+                    step,
+                    self._policy_pass,
+                    self.ispo_config,
+                    self.method_states["ispo"],
+                    self.tokenizer.eos_token_id,
+                    self.trains_ispo,
+                )
+            except NonFiniteSignalError as error:
+                raise RuntimeError(f"step {self.global_steps}, rollout {step.keys[error.row]}: {error}") from error
+            metrics.update(signal_metrics(observed, self.ispo_config))
+        return observed
+
+    def _known(self, step: StepBatch, observed: ObservedBatch | None) -> KnownOfBatch:
+        """What the method needs of the batch beyond verl's rewards, laid out on verl's rows."""
+
+        def where(need: Need, value: Callable[[], Any]) -> Any:
+            return value() if need in self._needs else None
+
+        prompts = where(Need.PROMPT_LOG_PROB, lambda: self._policy_pass.prompt_log_probs)
+        return KnownOfBatch(
+            correct=where(Need.CORRECT, lambda: step.on_verls_rows(step.correct)),
+            log_prob=where(Need.LOG_PROB, lambda: step.on_verls_rows(step.padded("old_log_probs").float())),
+            entropy=where(Need.ENTROPY, lambda: step.on_verls_rows(step.padded("entropy").float())),
+            prompt_log_prob=None if prompts is None else _padded_rows(prompts),
+            prompt_mask=None if prompts is None else _padded_rows([torch.ones_like(row).bool() for row in prompts]),
+            answer_texts=where(Need.ANSWER_TEXT, lambda: self._answer_texts(step)),
+            ispo_signals=where(Need.ISPO_SIGNALS, lambda: observed),
+            state=None if self.method is None else self.method_states.get(self.method.name),
+        )
+
+    def _answer_texts(self, step: StepBatch) -> tuple[str | None, ...]:
+        """Text of each rollout's answer, on verl's rows; `None` for rows without one."""
+        texts: list[str | None] = [None] * step.verl_rows
+        spans = self._policy_pass.spans
+        responses = step.raw["responses"].unbind()
+        for row in step.rows.tolist():
+            start, end = int(spans.start[row]), int(spans.end[row])
+            if end > start:
+                texts[row] = self.tokenizer.decode(responses[row][start:end].tolist(), skip_special_tokens=True)
+        return tuple(texts)
+
+    def _update_states(self, step: StepBatch, known: KnownOfBatch) -> None:
+        """Carry the methods' states over to the next step."""
+        if not self.method_states:
+            return
+        batch = MethodBatch(
+            rewards=step.raw["rm_scores"].to_padded_tensor(0),
+            response_mask=step.raw["response_mask"].to_padded_tensor(0),
+            groups=RolloutGroups.from_labels([str(uid) for uid in step.raw["uid"]]),
+            **{part.name: getattr(known, part.name) for part in fields(KnownOfBatch)},
+        )
+        for name, before in self.method_states.items():
+            method = methods()[name]
+            settings = method.read_settings(self.config.algorithm.get(name))
+            self.method_states[name] = method.state.update(before, batch, settings)
+
+    def _watch_advantage(self, batch: KVBatchMeta, metrics: dict, step: StepBatch, observed: ObservedBatch) -> None:
+        """Metrics of the advantages, warnings of the hazard, and the rollout dump."""
+        data = fetch(batch, ["advantages", "response_mask"])
+        advantage = masked_mean(data["advantages"], data["response_mask"])[step.rows]
+        metrics.update(advantage_metrics(advantage, observed))
+        for warning in self.hazard_watch.observe(metrics):
+            logger.warning(f"step {self.global_steps}: {warning}")
+        if self.dumps_rollouts:
+            with marked_timer("ispo_dump", self.timing_raw):
+                self._dump_rollouts(batch, step, observed, advantage)
+
+    def _dump_rollouts(
+        self, batch: KVBatchMeta, step: StepBatch, observed: ObservedBatch, advantage: torch.Tensor
+    ) -> None:
+        """Write the rollout dump of this update; a full disk costs the dump and not the training."""
+
+        def fetch_rows(rows: Sequence[int], names: list[str]) -> TensorDict:
+            chosen = KVBatchMeta(keys=[step.keys[row] for row in rows], partition_id=batch.partition_id, tags=[])
+            return fetch(chosen, names)
+
+        estimator = str(self.config.algorithm.adv_estimator)
+        update = StepToDump(
+            self.global_steps, self.local_trigger_step, estimator, step.keys, observed, advantage, fetch_rows
+        )
+        try:
+            dump_step(self.ispo_trainer_config, self.ispo_config, self.tokenizer, update)
+        except OSError as error:
+            folder = self.ispo_trainer_config.dump_dir
+            logger.warning(f"step {self.global_steps}: no rollout dump in {folder}: {error}")
+
+    def _token_text(self) -> TokenTexts:
+        if self._token_texts is None:
+            self._token_texts = TokenTexts(
+                lambda token_id: self.tokenizer.decode([token_id], clean_up_tokenization_spaces=False),
+                special_ids=self.tokenizer.all_special_ids,
+            )
+        return self._token_texts
+
+    def _save_checkpoint(self) -> None:
+        # Written first, since verl's own last act is to name this step the latest complete one.
+        folder = Path(self.config.trainer.default_local_dir) / f"global_step_{self.global_steps}"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / HAZARD_FILE).write_text(json.dumps(self.hazard_watch.first))
+        for name, state in self.method_states.items():
+            (folder / _state_file(name)).write_text(json.dumps(asdict(state)))
+        super()._save_checkpoint()
+
+    def _load_checkpoint(self) -> None:
+        super()._load_checkpoint()
+        if not self.global_steps:
+            return
+        trainer = self.config.trainer
+        folder = Path(trainer.default_local_dir) / f"global_step_{self.global_steps}"
+        saved = Path(trainer.resume_from_path if trainer.resume_mode == "resume_path" else folder)
+        if (saved / HAZARD_FILE).exists():
+            self.hazard_watch = HazardWatch(json.loads((saved / HAZARD_FILE).read_text()))
+        for name in self.method_states:
+            if (saved / _state_file(name)).exists():
+                values = json.loads((saved / _state_file(name)).read_text())
+                self.method_states[name] = methods()[name].state.kind(**values)
+
+
+def _state_file(method: str) -> str:
+    return f"{method}_{method_of(method).state.name}.json"
+
+
+@contextmanager
+def setting_for_now(section: DictConfig, key: str, value: Any) -> Iterator[None]:
+    """Set one key of a config for the length of the block."""
+    before = section[key]
+    section[key] = value
+    try:
+        yield
+    finally:
+        section[key] = before
+
+
+def masked_mean(values: torch.Tensor, response_mask: torch.Tensor) -> torch.Tensor:
+    """Mean of each nested row over the tokens that the policy wrote, `(rows,)` float32; 0 for a row without one."""
+    mask = response_mask.to_padded_tensor(0).double()
+    total = (values.to_padded_tensor(0).double() * mask).sum(dim=-1)
+    return (total / mask.sum(dim=-1).clamp(min=1)).float()
+
+
+def _padded_rows(rows: Sequence[torch.Tensor]) -> torch.Tensor:
+    return torch.nn.utils.rnn.pad_sequence(list(rows), batch_first=True)

@@ -1,0 +1,81 @@
+"""ISPO's signals, composite reward and all that the metrics need, out of a step's batch."""
+
+from __future__ import annotations
+
+import torch
+
+from verl_ispo.config.ispo_config import ISPOConfig
+from verl_ispo.signals.answer_span import AnswerSpans, gather_answer
+from verl_ispo.signals.composite import compute_ispo_reward
+from verl_ispo.signals.diagnostics import ObservedBatch
+from verl_ispo.signals.groups import guarded_reward
+from verl_ispo.signals.running_ifd import RunningIFD
+from verl_ispo.trainer.policy_pass import PolicyPass
+from verl_ispo.trainer.refusals import UnsupportedSettingError
+from verl_ispo.trainer.step_batch import StepBatch
+
+
+def observe(
+    step: StepBatch,
+    policy_pass: PolicyPass,
+    config: ISPOConfig,
+    running_ifd: RunningIFD,
+    end_of_sequence: int | None,
+    trains_on_composite: bool,
+) -> ObservedBatch:
+    """Signals and rewards of the step's rollouts.
+
+    Args:
+        step (`StepBatch`): with `SIGNAL_FIELDS`.
+        policy_pass (`PolicyPass`): of the same batch.
+        config (`ISPOConfig`).
+        running_ifd (`RunningIFD`): of the steps before.
+        end_of_sequence (`int`, *optional*): token id, for `exclude_answer_from_critical`.
+        trains_on_composite (`bool`): whether the composite or the score is trained on.
+
+    Raises:
+        UnsupportedSettingError: there are no reference log-probs.
+        NonFiniteSignalError: NaN or infinity where a mask is true, with field, row and position.
+    """
+    if not step.has("ref_log_prob"):
+        raise UnsupportedSettingError("no reference log-probs: ISPO's drift filter needs the reference policy")
+    spans = AnswerSpans(*(getattr(policy_pass.spans, name)[step.rows] for name in ("lead_in_start", "start", "end")))
+    log_prob, entropy = step.padded("old_log_probs").float(), step.padded("entropy").float()
+    response_ids = step.padded("responses")
+    answer_log_prob, answer_mask = gather_answer(log_prob, spans)
+    ablated_answer_log_prob = policy_pass.ablated_log_prob[step.rows][:, : answer_mask.shape[1]]
+    reward = compute_ispo_reward(
+        score=step.score,
+        correct=step.correct,
+        log_prob=log_prob,
+        ref_log_prob=step.padded("ref_log_prob").float(),
+        entropy=entropy,
+        response_mask=step.response_mask,
+        answer_log_prob=answer_log_prob,
+        ablated_answer_log_prob=ablated_answer_log_prob,
+        answer_mask=answer_mask,
+        config=config,
+        entropy_candidate_mask=_outside_the_answer(response_ids, spans, end_of_sequence),
+        running_ifd=running_ifd,
+    )
+    reward = guarded_reward(reward, step.correct, step.groups, config)
+    return ObservedBatch(
+        reward=reward,
+        training_reward=reward.total if trains_on_composite else step.score,
+        correct=step.correct,
+        groups=step.groups,
+        spans=spans,
+        response_ids=response_ids,
+        response_mask=step.response_mask,
+        entropy=entropy,
+        answer_log_prob=answer_log_prob,
+        ablated_answer_log_prob=ablated_answer_log_prob,
+        answer_mask=answer_mask,
+    )
+
+
+def _outside_the_answer(response_ids: torch.Tensor, spans: AnswerSpans, end_of_sequence: int | None) -> torch.Tensor:
+    """Tokens that are neither the answer's nor the end of sequence, `(rollouts, response_length)` bool."""
+    position = torch.arange(response_ids.shape[1])
+    in_answer = (position >= spans.start.unsqueeze(-1)) & (position < spans.end.unsqueeze(-1))
+    return ~in_answer if end_of_sequence is None else ~in_answer & (response_ids != end_of_sequence)

@@ -1,0 +1,65 @@
+"""The forward under the rollout policy: old log-probs as in verl, and the answers without their traces.
+
+The ablated rows run in a forward of their own or in the one of the old log-probs (``trainer.v1.ispo.ablated_pass``);
+the same weights score the answers with and without their traces either way.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from tensordict import TensorDict
+from transfer_queue import KVBatchMeta
+
+from verl_ispo.signals.answer_span import AnswerSpans, TokenTexts, find_answer_spans
+from verl_ispo.trainer.ablated_forward import ablated_rows
+from verl_ispo.trainer.refusals import UnsupportedSettingError
+from verl_ispo.trainer.step_batch import fetch
+
+
+@dataclass(frozen=True)
+class PolicyPass:
+    """What the pass gave beside verl's own fields, kept until the advantage is computed; rows as verl has them.
+
+    Attributes:
+        keys: of the batch, in the order of the rows.
+        spans: answers and lead-ins; `None` where ISPO's signals are not computed.
+        ablated_log_prob: `(rows, answer_length)` float32, log p(A | Q) token by token; `None` likewise.
+        prompt_log_probs: of each prompt's tokens but the first; `None` where no method asks for them.
+    """
+
+    keys: tuple[str, ...]
+    spans: AnswerSpans | None = None
+    ablated_log_prob: torch.Tensor | None = None
+    prompt_log_probs: tuple[torch.Tensor, ...] | None = None
+
+
+def find_ablated_rows(batch: KVBatchMeta, token_text: TokenTexts, answer_format: str) -> tuple[TensorDict, AnswerSpans]:
+    """Find the answers of a batch, and write them down without their traces.
+
+    Raises:
+        UnsupportedSettingError: the model's position ids are multi-dimensional (vision, audio).
+    """
+    data = fetch(batch, ["prompts", "responses", "position_ids"])
+    if data["position_ids"].dim() > 2:
+        raise UnsupportedSettingError(
+            "ISPO's ablated prompts are text: models with multi-dimensional position ids (vision, audio) are not "
+            "supported"
+        )
+    prompts, responses = data["prompts"].unbind(), data["responses"].unbind()
+    spans = find_answer_spans([response.tolist() for response in responses], token_text, answer_format)
+    return ablated_rows(prompts, responses, spans), spans
+
+
+def prompt_log_probs(batch: KVBatchMeta) -> tuple[torch.Tensor, ...]:
+    """Log-probs of each prompt's tokens but the first, out of the pass that gave the old log-probs.
+
+    To be read at once: the reference pass writes its own values over them.
+    """
+    data = fetch(batch, ["log_probs", "prompts"])
+    # One value per token of prompt and response, each the log-prob of the token after it.
+    return tuple(
+        row[: len(prompt) - 1].float()
+        for row, prompt in zip(data["log_probs"].unbind(), data["prompts"].unbind(), strict=True)
+    )

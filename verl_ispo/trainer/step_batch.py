@@ -1,0 +1,131 @@
+"""A step's batch out of verl's transfer queue: fetched once, checked, padded, with verl's padding rows left out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+import transfer_queue as tq
+from tensordict import TensorDict
+from transfer_queue import KVBatchMeta
+
+from verl_ispo.signals.groups import RolloutGroups
+from verl_ispo.trainer.outcome import correctness
+from verl_ispo.trainer.refusals import UnsupportedSettingError
+
+# What every reader of a step needs, and what ISPO's signals need beyond it.
+OUTCOME_FIELDS = ("uid", "rm_scores", "response_mask", "extra_fields")
+SIGNAL_FIELDS = ("responses", "old_log_probs", "ref_log_prob", "entropy")
+
+
+def fetch(batch: KVBatchMeta, fields: Sequence[str]) -> TensorDict:
+    """The fields of a batch; one that no row has is left out."""
+    return tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=list(fields))
+
+
+def store(batch: KVBatchMeta, **fields: torch.Tensor) -> None:
+    """Write fields of a batch, one row each."""
+    tq.kv_batch_put(
+        keys=batch.keys, partition_id=batch.partition_id, fields=TensorDict(fields, batch_size=len(batch.keys))
+    )
+
+
+@dataclass(frozen=True)
+class StepBatch:
+    """The rollouts of one update, verl's padding rows left out; `(rollouts, response_length)` unless said.
+
+    Attributes:
+        keys: verl's key of each rollout, ``{uid}_{session}_{output}``.
+        rows: index of each rollout among verl's rows.
+        verl_rows: how many rows verl has, padding included.
+        raw: the fields as they were fetched, verl's rows.
+    """
+
+    keys: tuple[str, ...]
+    rows: torch.Tensor
+    verl_rows: int
+    raw: TensorDict
+
+    def has(self, name: str) -> bool:
+        """Whether a field was there to be fetched."""
+        return name in self.raw.keys()  # noqa: SIM118 - a TensorDict iterates over rows
+
+    def padded(self, name: str) -> torch.Tensor:
+        """A field of tokens, padded with 0 to the longest of verl's rows."""
+        return self.raw[name].to_padded_tensor(0)[self.rows]
+
+    def column(self, name: str) -> list[Any]:
+        """A field of objects, one per rollout."""
+        values = list(self.raw[name])
+        return [getattr(values[row], "data", values[row]) for row in self.rows.tolist()]
+
+    def on_verls_rows(self, values: torch.Tensor) -> torch.Tensor:
+        """Values of the rollouts laid out over verl's rows; padding rows get 0."""
+        out = torch.zeros(self.verl_rows, *values.shape[1:], dtype=values.dtype)
+        return out.index_copy(0, self.rows, values)
+
+    @cached_property
+    def groups(self) -> RolloutGroups:
+        """Which rollouts share a prompt."""
+        return RolloutGroups.from_labels([str(uid) for uid in self.column("uid")])
+
+    @cached_property
+    def score(self) -> torch.Tensor:
+        """The scorer's score, `(rollouts,)`."""
+        return self.padded("rm_scores").sum(dim=-1)
+
+    @cached_property
+    def correct(self) -> torch.Tensor:
+        """The verifier's verdict, `(rollouts,)` bool."""
+        return correctness(self.score, [_reward_extra_info(fields) for fields in self.column("extra_fields")])
+
+    @cached_property
+    def response_mask(self) -> torch.Tensor:
+        """Where the policy wrote the token, bool."""
+        return self.padded("response_mask").bool()
+
+
+def read_step_batch(batch: KVBatchMeta, fields: Sequence[str]) -> StepBatch:
+    """Fetch the outcome fields and these, in one go.
+
+    Raises:
+        UnsupportedSettingError: an agent loop has given several outputs in one session.
+    """
+    rows = [row for row, tag in enumerate(batch.tags) if not tag.get("is_padding", False)]
+    keys = tuple(batch.keys[row] for row in rows)
+    # verl's keys read {prompt}_{session}_{output}; its own GRPO counts only the last output of a session.
+    several = [key for key in keys if key.rsplit("_", 1)[-1] != "0"]
+    if several:
+        raise UnsupportedSettingError(
+            f"rollout {several[0]} is a further output of its session: agent loops with several outputs per session "
+            "are not supported by ISPO, whose groups count each output as a rollout"
+        )
+    wanted = list(dict.fromkeys([*OUTCOME_FIELDS, *fields]))
+    return StepBatch(keys, torch.tensor(rows, dtype=torch.long), len(batch), fetch(batch, wanted))
+
+
+def on_last_token(rewards: torch.Tensor, response_mask: torch.Tensor) -> torch.Tensor:
+    """One reward per row on the last token that the policy wrote, zeros elsewhere.
+
+    Args:
+        rewards (`torch.Tensor` of shape `(rows,)`).
+        response_mask (nested `torch.Tensor`): one value per token.
+
+    Returns:
+        nested `torch.Tensor` of the mask's shape.
+    """
+    rows = []
+    for reward, mask in zip(rewards, response_mask.unbind(), strict=True):
+        row = torch.zeros(len(mask))
+        written = mask.nonzero()
+        if len(written):
+            row[int(written[-1])] = reward
+        rows.append(row)
+    return torch.nested.as_nested_tensor(rows, layout=torch.jagged)
+
+
+def _reward_extra_info(extra_fields: Mapping[str, Any]) -> Mapping[str, Any]:
+    return extra_fields.get("reward_extra_info") or {}

@@ -1,0 +1,65 @@
+"""The workarounds of this folder, at the places where verl's trainer has its hooks."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+
+from omegaconf import DictConfig
+from ray.actor import ActorHandle
+from transfer_queue import KVBatchMeta
+from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer
+from verl.trainer.ppo.v1.trainer_base import PPOTrainer
+
+from verl_ispo.trainer.verl_workarounds.checkpoint_notes import remove_older, repair_tracker
+from verl_ispo.trainer.verl_workarounds.dead_workers import WorkerWatch, watchful
+from verl_ispo.trainer.verl_workarounds.early_log_line import log_before_the_checkpoint
+
+logger = logging.getLogger(__name__)
+logger.setLevel(os.getenv("VERL_LOGGING_LEVEL", "INFO"))
+
+
+class TrainerWorkarounds(PPOTrainer):
+    """verl's V1 trainer with the workarounds of this folder."""
+
+    # whether `max_actor_ckpt_to_keep` counts over all starts of a run
+    keeps_over_starts = False
+
+    def __init__(self, config: DictConfig) -> None:
+        super().__init__(config)
+        self._last_step: tuple[KVBatchMeta, dict] | None = None
+
+    def _build_replay_buffer(self) -> ReplayBuffer:
+        return watchful(super()._build_replay_buffer(), WorkerWatch(self._actors_of_rollouts))
+
+    def _actors_of_rollouts(self) -> dict[str, ActorHandle]:
+        """The actors that rollouts need, by name."""
+        managers = (getattr(self, name, None) for name in ("llm_server_manager", "standalone_server_manager"))
+        servers = [server for manager in managers if manager for server in manager.server_handles]
+        named = {
+            "agent-loop worker": self.agent_loop_manager.agent_loop_workers,
+            "rollout server": servers,
+            "reward worker": self.get_reward_handles() or [],
+        }
+        return {f"{name} {number}": actor for name, actors in named.items() for number, actor in enumerate(actors)}
+
+    def step(self, metrics: dict, timing_raw: dict) -> KVBatchMeta:
+        batch = super().step(metrics, timing_raw)
+        self._last_step = (batch, metrics)
+        return batch
+
+    def _save_checkpoint(self) -> None:
+        if self._last_step is not None:
+            log_before_the_checkpoint(self, *self._last_step)
+        super()._save_checkpoint()
+        keep = self.config.trainer.get("max_actor_ckpt_to_keep")
+        saves_later = self.config.actor_rollout_ref.actor.get("checkpoint", {}).get("async_save", False)
+        if self.keeps_over_starts and keep and not saves_later:
+            remove_older(Path(self.config.trainer.default_local_dir), self.global_steps, keep)
+
+    def _load_checkpoint(self) -> None:
+        step = repair_tracker(Path(self.config.trainer.default_local_dir))
+        if step is not None:
+            logger.warning(f"the note of the latest checkpoint was empty, as a crash leaves it; now it is step {step}")
+        super()._load_checkpoint()
