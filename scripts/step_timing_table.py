@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from verl_ispo.report.errors import ReportInputError
-from verl_ispo.report.metric_log import read_metric_log
+from verl_ispo.runs.metric_log import read_metric_log
 
 TIMING = "timing_s/"
 STEP = f"{TIMING}step"

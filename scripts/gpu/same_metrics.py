@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from verl_ispo.report.errors import ReportInputError
-from verl_ispo.report.metric_log import read_metric_log
+from verl_ispo.runs.metric_log import read_metric_log
 
 NAMES = Path(__file__).parent / "metric_names.txt"
 

@@ -21,9 +21,9 @@ import pandas as pd
 import pytest
 
 from tests.evaluation.conftest import arithmetic_row
-from verl_ispo.evaluation.checkpoints import LATEST_STEP_FILE, model_digest, resolve_checkpoint
 from verl_ispo.evaluation.errors import EvaluationError
 from verl_ispo.evaluation.grader import Grader
+from verl_ispo.evaluation.model_folder import LATEST_STEP_FILE, model_digest, resolve_checkpoint
 from verl_ispo.evaluation.questions import Question, questions_digest, read_questions
 from verl_ispo.evaluation.run import EvaluationOptions, evaluate
 

@@ -20,7 +20,7 @@ import pytest
 
 from tests.evaluation.conftest import ResultWriter
 from verl_ispo import cli
-from verl_ispo.evaluation.comparison import compare
+from verl_ispo.evaluation.baseline_comparison import compare
 from verl_ispo.evaluation.document import build_document
 from verl_ispo.evaluation.errors import EvaluationError
 from verl_ispo.evaluation.layout_csv import format_scores_csv

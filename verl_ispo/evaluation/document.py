@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from verl_ispo.evaluation.comparison import Comparison, choose_baseline, compare
+from verl_ispo.evaluation.baseline_comparison import Comparison, choose_baseline, compare
 from verl_ispo.evaluation.metrics import Metric
 from verl_ispo.evaluation.paper_results import DOUBT_NOTE, SOURCE_NOTE
 from verl_ispo.evaluation.results import EvaluationResult

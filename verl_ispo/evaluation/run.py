@@ -17,15 +17,15 @@ from tqdm import tqdm
 
 from verl_ispo.atomic_file import write_text
 from verl_ispo.cpu.sampling import SampleRequest
-from verl_ispo.evaluation.checkpoints import Checkpoint, model_digest, resolve_checkpoint
 from verl_ispo.evaluation.errors import EvaluationError
 from verl_ispo.evaluation.grader import Grade, Grader
 from verl_ispo.evaluation.manifest import FORMAT, MANIFEST_NAME, read_manifest, refuse_differences, write_manifest
+from verl_ispo.evaluation.model_folder import Checkpoint, model_digest, resolve_checkpoint
 from verl_ispo.evaluation.questions import Question, questions_digest, read_questions
 from verl_ispo.evaluation.results import QUESTIONS_NAME, SAMPLES_NAME, load_result
+from verl_ispo.evaluation.sampler_choice import Completion, load_sampler, resolve_sampler, sampler_versions
 from verl_ispo.evaluation.samples import PlannedSample, SampleLog, plan_samples
-from verl_ispo.evaluation.sampling import Completion, load_sampler, resolve_sampler, sampler_versions
-from verl_ispo.evaluation.summary import format_summary, summarise
+from verl_ispo.evaluation.score_summary import format_summary, summarise
 
 LOG_NAME = "samples.partial.jsonl"
 SUMMARY_NAME = "summary.json"

@@ -20,7 +20,7 @@ from typing import Any
 from verl_ispo.atomic_file import atomic_file, sync_folder
 from verl_ispo.evaluation.errors import EvaluationError
 from verl_ispo.evaluation.questions import Question
-from verl_ispo.evaluation.sampling import sample_seed
+from verl_ispo.evaluation.sampler_choice import sample_seed
 
 SampleKey = tuple[str, str, str, int]
 """Benchmark, question id, mode, sample index."""

@@ -9,19 +9,19 @@ from pathlib import Path
 
 import verl_ispo
 from verl_ispo.atomic_file import write_text
+from verl_ispo.report.chart_panels import Drawing
 from verl_ispo.report.config_diff import config_differences
-from verl_ispo.report.dump_reader import PromptOutcome, dumped_steps, read_groups, read_outcomes
 from verl_ispo.report.dynamics import dynamics
 from verl_ispo.report.errors import ReportInputError
 from verl_ispo.report.figure_six import figure_six
+from verl_ispo.report.html_page import ReportContent, StepOfGroups, render
+from verl_ispo.report.key_numbers import critical_fractions, key_numbers, sentences
 from verl_ispo.report.line_chart import SMOOTHED_FROM_STEPS, smoothing_window
-from verl_ispo.report.page import ReportContent, StepOfGroups, render
-from verl_ispo.report.panels import Drawing
 from verl_ispo.report.rollout_view import show_group
 from verl_ispo.report.run_folder import Run, load_runs
-from verl_ispo.report.summary import critical_fractions, key_numbers, sentences
 from verl_ispo.report.table_file import read_table
 from verl_ispo.report.visible_text import visible
+from verl_ispo.runs.rollout_dump.reader import PromptOutcome, dumped_steps, read_groups, read_outcomes
 
 REPORT_FILE = "report.html"
 # Names and dumps may hold what a terminal would obey.

@@ -5,7 +5,7 @@
     RUN/metrics*.jsonl                 verl's file logger, a file an attempt
     RUN/**/events.out.tfevents.*       tensorboard's instead, where there is no metrics*.jsonl
     RUN/.hydra/config.yaml             Hydra's snapshot (hydra.run.dir=RUN), used where the dump has no config
-    RUN/dump/                          algorithm.ispo.dump_dir=RUN/dump, see verl_ispo.trainer.rollout_dump
+    RUN/dump/                          algorithm.ispo.dump_dir=RUN/dump, see verl_ispo.runs.rollout_dump.writer
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from verl_ispo.report.errors import ReportInputError
-from verl_ispo.report.metric_log import MetricLog, read_metric_log
+from verl_ispo.runs.metric_log import MetricLog, read_metric_log
 
 CONFIG_SNAPSHOTS = (".hydra/config.yaml", "config.yaml")
 DUMP_FOLDER = "dump"

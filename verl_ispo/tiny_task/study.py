@@ -22,7 +22,7 @@ from scipy import stats
 from verl_ispo.atomic_file import write_text
 from verl_ispo.evaluation.results import EvaluationResult, load_result
 from verl_ispo.evaluation.statistics import Interval, Scores, holm, macro_difference_interval, sign_flip_test
-from verl_ispo.tiny_task.run_log import metric, read_run
+from verl_ispo.runs.metric_table import metric, read_run
 
 BASELINE = "grpo"
 GUARD_PREFIX = "ispo_"

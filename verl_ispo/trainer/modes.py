@@ -34,6 +34,7 @@ from verl.workers.utils.padding import response_from_nested
 
 from verl_ispo.config.rollout_dump_config import split_ispo_settings
 from verl_ispo.config.signal_use import ablated_pass, observes_signals, trains_on_signals
+from verl_ispo.runs.rollout_dump.writer import StepToDump, describe_run, dump_step
 from verl_ispo.signals.answer_span import AnswerSpans, TokenTexts, find_answer_spans, gather_answer
 from verl_ispo.signals.checks import NonFiniteSignalError
 from verl_ispo.signals.composite import compute_ispo_reward
@@ -55,7 +56,6 @@ from verl_ispo.trainer.refusals import (
     multimodal_refusal,
     refuse_unsupported_settings,
 )
-from verl_ispo.trainer.rollout_dump import StepToDump, describe_run, dump_step
 from verl_ispo.trainer.worker_watch import WorkerWatch, watchful
 
 logger = logging.getLogger(__name__)

@@ -1,6 +1,6 @@
 """Compare finished or running runs: a table, a few plain sentences computed from it, and a figure of the curves.
 
-    python -m verl_ispo.tiny_task.summary --runs runs/grpo runs/ispo runs/ispo_guarded --out runs
+    python -m verl_ispo.tiny_task.compare_runs --runs runs/grpo runs/ispo runs/ispo_guarded --out runs
 
 Each run is a folder with the JSON lines of verl's ``file`` logger (``metrics*.jsonl``, one file for each attempt); its
 name is the run's name. The text is also written to ``summary.txt``, the figure to ``curves.png``. Whatever a run did
@@ -19,9 +19,9 @@ from pathlib import Path
 import pandas as pd
 
 from verl_ispo.atomic_file import atomic_file
+from verl_ispo.runs.metric_table import metric, read_run
 from verl_ispo.tiny_task.accuracy import Accuracy, Difference, difference, read_accuracies
 from verl_ispo.tiny_task.curves import draw_curves
-from verl_ispo.tiny_task.run_log import metric, read_run
 
 GRPO, LITERAL, GUARDED = "GRPO", "ISPO (literal)", "ISPO (guarded)"
 LABELS = {"grpo": GRPO, "ispo": LITERAL, "ispo_guarded": GUARDED}
@@ -288,7 +288,7 @@ def describe(runs: Mapping[str, pd.DataFrame], problems_per_level: int) -> str:
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
-        prog="python -m verl_ispo.tiny_task.summary",
+        prog="python -m verl_ispo.tiny_task.compare_runs",
         description=(__doc__ or "").strip(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

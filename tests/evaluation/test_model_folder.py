@@ -17,8 +17,8 @@ import torch
 from safetensors.torch import load_file
 
 from tests.training.conftest import TinyTask, TrainingRun, train  # noqa: F401
-from verl_ispo.evaluation.checkpoints import MERGE_RECORD, MERGED_FOLDER, resolve_checkpoint
 from verl_ispo.evaluation.errors import EvaluationError
+from verl_ispo.evaluation.model_folder import MERGE_RECORD, MERGED_FOLDER, resolve_checkpoint
 from verl_ispo.tiny_task.make_data import make_rows, write_parquet
 
 pytestmark = pytest.mark.trainer

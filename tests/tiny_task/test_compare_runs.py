@@ -14,9 +14,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from verl_ispo.tiny_task import curves, summary
+from verl_ispo.runs.metric_table import read_run
+from verl_ispo.tiny_task import compare_runs, curves
 from verl_ispo.tiny_task.accuracy import Accuracy, difference, read_accuracies
-from verl_ispo.tiny_task.run_log import read_run
 
 LEVELS = range(1, 7)
 
@@ -56,7 +56,7 @@ def write_log(folder, entries, name="metrics.jsonl", tail=b""):
 
 def plain(runs, problems_per_level):
     """The text with its line breaks taken out, so that a sentence can be looked for."""
-    return " ".join(summary.describe(runs, problems_per_level).split())
+    return " ".join(compare_runs.describe(runs, problems_per_level).split())
 
 
 def make_run(folder, final, dropped_at_end=0.01, steps=30):
@@ -173,28 +173,28 @@ def test_a_validation_that_lacks_a_level_is_left_out(tmp_path):
 
 def test_the_rows_have_a_fixed_order(three_runs, tmp_path):
     extra = make_run(tmp_path / "a_run_of_mine", (50, 50, 48, 26, 20, 8))
-    runs = summary.read_runs([extra, *three_runs])
+    runs = compare_runs.read_runs([extra, *three_runs])
     assert list(runs) == ["GRPO", "ISPO (literal)", "ISPO (guarded)", "a_run_of_mine"]
     accuracies = {label: read_accuracies(run, 50) for label, run in runs.items()}
-    assert list(summary.accuracy_table(accuracies).index) == list(runs)
-    assert list(summary.signal_table(runs).index) == list(runs)
+    assert list(compare_runs.accuracy_table(accuracies).index) == list(runs)
+    assert list(compare_runs.signal_table(runs).index) == list(runs)
 
 
 def test_the_table_shows_the_counts(three_runs):
-    runs = summary.read_runs(three_runs)
-    table = summary.accuracy_table({label: read_accuracies(run, 50) for label, run in runs.items()})
+    runs = compare_runs.read_runs(three_runs)
+    table = compare_runs.accuracy_table({label: read_accuracies(run, 50) for label, run in runs.items()})
     assert table.loc["GRPO"].to_dict() == {
         **{"step": "30", "start": "0.300", "final": "0.667", "s.e.": "0.019"},
         **{"L1": "1.00", "L2": "1.00", "L3": "0.96", "L4": "0.50", "L5": "0.40", "L6": "0.14"},
     }
-    signals = summary.signal_table(runs)
+    signals = compare_runs.signal_table(runs)
     assert signals.loc["GRPO", "zero adv. outcome"] == "0.40 / 0.40"
     assert signals.loc["GRPO", "zero adv. composite"] == "0.00 / 0.00"
     assert signals.loc["GRPO", "step time (s)"] == "1.50 / 1.50"
 
 
 def test_the_text_says_what_the_numbers_show(three_runs):
-    text = plain(summary.read_runs(three_runs), 50)
+    text = plain(compare_runs.read_runs(three_runs), 50)
     assert "n = 300 problems, 50 a level" in text
     assert "GRPO at step 30 against its start: +0.367 (standard error 0.027), higher beyond noise." in text
     assert "ISPO (literal) against GRPO: -0.150 (standard error 0.029), lower beyond noise." in text
@@ -216,7 +216,7 @@ def test_the_text_follows_the_numbers_and_not_the_names(three_runs, tmp_path):
     (tmp_path / "swapped").mkdir()
     (tmp_path / "grpo").rename(tmp_path / "swapped" / "ispo")
     (tmp_path / "ispo").rename(tmp_path / "swapped" / "grpo")
-    text = plain(summary.read_runs([tmp_path / "swapped" / name for name in ("grpo", "ispo")]), 50)
+    text = plain(compare_runs.read_runs([tmp_path / "swapped" / name for name in ("grpo", "ispo")]), 50)
     assert "ISPO (literal) against GRPO: +0.150 (standard error 0.029), higher beyond noise." in text
     assert "It did not show in this run" in text
 
@@ -224,13 +224,13 @@ def test_the_text_follows_the_numbers_and_not_the_names(three_runs, tmp_path):
 def test_a_composite_that_collapses_is_reported(tmp_path):
     entries = [(0, validation(1, 1, 1, 1, 1, 1))]
     entries += [(step, training(step, composite=0.25 if step == 3 else 0.0)) for step in range(1, 5)]
-    text = plain(summary.read_runs([write_log(tmp_path / "ispo", entries)]), 50)
+    text = plain(compare_runs.read_runs([write_log(tmp_path / "ispo", entries)]), 50)
     assert "was 0 in 3 steps, at most 0.25" in text
 
 
 def test_what_was_not_logged_is_a_dash(tmp_path, capsys):
     entries = [(step, {"timing_s/step": 1.0, "ispo/critical_entropy/wrong": None}) for step in (1, 2)]
-    summary.main(["--runs", str(write_log(tmp_path / "grpo", entries)), "--out", str(tmp_path / "out")])
+    compare_runs.main(["--runs", str(write_log(tmp_path / "grpo", entries)), "--out", str(tmp_path / "out")])
     text = capsys.readouterr().out
     [signals] = [line for line in text.splitlines() if line.startswith("GRPO") and "/" in line]
     assert signals.split() == ["GRPO", "-", "-", "-", "-", "-", "1.00", "/", "1.00"]
@@ -243,7 +243,7 @@ def test_runs_at_different_steps_are_not_compared(tmp_path):
         make_run(tmp_path / "grpo", (50, 50, 48, 25, 20, 7), steps=30),
         make_run(tmp_path / "ispo", (50, 40, 30, 20, 10, 5), steps=20),
     ]
-    text = plain(summary.read_runs(folders), 50)
+    text = plain(compare_runs.read_runs(folders), 50)
     assert "ISPO (literal) and GRPO were last validated at steps 20 and 30; not compared." in text
     assert "ISPO (literal) against GRPO" not in text
     assert "Whether it showed in these runs cannot be said" in text
@@ -251,7 +251,7 @@ def test_runs_at_different_steps_are_not_compared(tmp_path):
 
 def test_the_command_prints_and_writes_the_same(three_runs, tmp_path, capsys):
     out = tmp_path / "out"
-    summary.main(["--runs", *map(str, three_runs), "--out", str(out)])
+    compare_runs.main(["--runs", *map(str, three_runs), "--out", str(out)])
     printed = capsys.readouterr().out
     assert (out / "summary.txt").read_text() in printed
     assert printed.rstrip().endswith(str(out / "curves.png"))
@@ -279,7 +279,7 @@ def test_bad_folders_are_named(tmp_path, arguments, capsys):
     for folder in ("a/grpo", "b/grpo"):
         make_run(tmp_path / folder, (1, 1, 1, 1, 1, 1))
     with pytest.raises(SystemExit):
-        summary.main(["--runs", *(str(tmp_path / name) for name in arguments), "--out", str(tmp_path / "out")])
+        compare_runs.main(["--runs", *(str(tmp_path / name) for name in arguments), "--out", str(tmp_path / "out")])
     error = capsys.readouterr().err
     assert "nowhere" in error or "GRPO is given twice" in error
     assert not (tmp_path / "out").exists()

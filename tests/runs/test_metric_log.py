@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from tests.report.made_up_run import write_metrics
 from verl_ispo.report.errors import ReportInputError
-from verl_ispo.report.metric_log import natural_order, read_metric_log
+from verl_ispo.runs.metric_log import natural_order, read_metric_log
 
 
 def test_values_are_those_of_the_file(tmp_path: Path):
