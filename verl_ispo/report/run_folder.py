@@ -5,7 +5,7 @@
     RUN/metrics*.jsonl                 verl's file logger, a file an attempt
     RUN/**/events.out.tfevents.*       tensorboard's instead, where there is no metrics*.jsonl
     RUN/.hydra/config.yaml             Hydra's snapshot (hydra.run.dir=RUN), used where the dump has no config
-    RUN/dump/                          algorithm.ispo.dump_dir=RUN/dump, see verl_ispo.runs.rollout_dump.writer
+    RUN/dump/                          algorithm.ispo.dump_dir=RUN/dump, see verl_ispo.runs.rollout_dump.format
 """
 
 from __future__ import annotations
