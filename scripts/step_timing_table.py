@@ -21,8 +21,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from verl_ispo.report.errors import ReportInputError
 from verl_ispo.runs.metric_log import read_metric_log
+from verl_ispo.user_error import UserError
 
 TIMING = "timing_s/"
 STEP = f"{TIMING}step"
@@ -80,11 +80,11 @@ def read_run(name: str, place: Path, skip: int) -> RunTimes:
         skip (`int`): first steps that are left out.
 
     Raises:
-        ReportInputError: nothing to read, or too few steps.
+        UserError: nothing to read, or too few steps.
     """
     timed = [metrics for _, metrics in sorted(read_metric_log(place).steps.items()) if STEP in metrics]
     if len(timed) <= skip:
-        raise ReportInputError(
+        raise UserError(
             f"{name}: {place} has {len(timed)} timed step(s), and the first {skip} are left out; train more steps, or "
             "lower --skip"
         )
@@ -160,9 +160,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for given in options.runs:
             name, sign, place = given.partition("=")
             if not sign:
-                raise ReportInputError(f"{given}: give NAME=PLACE, such as ISPO=runs/ispo")
+                raise UserError(f"{given}: give NAME=PLACE, such as ISPO=runs/ispo")
             runs.append(read_run(name, Path(place), options.skip))
-    except ReportInputError as error:
+    except UserError as error:
         print(error, file=sys.stderr)
         return 2
     print(markdown(runs))

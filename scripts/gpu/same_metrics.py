@@ -15,8 +15,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from verl_ispo.report.errors import ReportInputError
 from verl_ispo.runs.metric_log import read_metric_log
+from verl_ispo.user_error import UserError
 
 NAMES = Path(__file__).parent / "metric_names.txt"
 
@@ -29,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         log = read_metric_log(options.run)
-    except ReportInputError as error:
+    except UserError as error:
         print(error, file=sys.stderr)
         return 2
     expected, found = options.names.read_text(encoding="utf-8").split(), log.names()

@@ -18,8 +18,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.report.made_up_run import write_metrics
-from verl_ispo.report.errors import ReportInputError
 from verl_ispo.runs.metric_log import natural_order, read_metric_log
+from verl_ispo.user_error import UserError
 
 
 def test_values_are_those_of_the_file(tmp_path: Path):
@@ -85,21 +85,21 @@ def test_repeated_steps_are_said(tmp_path: Path):
 )
 def test_a_foreign_file_is_named(tmp_path: Path, content: str):
     (tmp_path / "metrics.jsonl").write_text(content)
-    with pytest.raises(ReportInputError, match=r"metrics\.jsonl is no metrics log of verl: line 1"):
+    with pytest.raises(UserError, match=r"metrics\.jsonl is no metrics log of verl: line 1"):
         read_metric_log(tmp_path)
 
 
 def test_nothing_to_read_says_what_to_do(tmp_path: Path):
-    with pytest.raises(ReportInputError, match="does not exist"):
+    with pytest.raises(UserError, match="does not exist"):
         read_metric_log(tmp_path / "nowhere")
-    with pytest.raises(ReportInputError, match=r"no metrics\*\.jsonl and no tensorboard.*trainer\.logger"):
+    with pytest.raises(UserError, match=r"no metrics\*\.jsonl and no tensorboard.*trainer\.logger"):
         read_metric_log(tmp_path)
     (tmp_path / "experiment.jsonl").write_text(json.dumps({"step": 1, "data": {"a": 1}}))
-    with pytest.raises(ReportInputError, match=r"it has experiment\.jsonl: give such a file itself"):
+    with pytest.raises(UserError, match=r"it has experiment\.jsonl: give such a file itself"):
         read_metric_log(tmp_path)
     assert list(read_metric_log(tmp_path / "experiment.jsonl").steps) == [1]
     (tmp_path / "metrics.jsonl").write_text("")
-    with pytest.raises(ReportInputError, match="no step yet"):
+    with pytest.raises(UserError, match="no step yet"):
         read_metric_log(tmp_path)
 
 

@@ -56,7 +56,7 @@ def build_document(
         paper_rows (`str`, *optional*, defaults to `"run"`): see `with_paper_rows`.
 
     Raises:
-        EvaluationError: see `group_results`.
+        UserError: see `group_results`.
     """
     groups = with_paper_rows(group_results(results), paper_rows)
     benchmarks = table_benchmarks(groups)

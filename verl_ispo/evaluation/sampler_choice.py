@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from verl_ispo.cpu.sampling import SampleRequest
-from verl_ispo.evaluation.errors import EvaluationError
+from verl_ispo.user_error import UserError
 
 
 @dataclass(frozen=True)
@@ -51,14 +51,14 @@ def resolve_sampler(choice: str) -> tuple[str, str]:
         choice (`str`): ``vllm``, ``cpu``, or ``auto``: vLLM when it is installed and a GPU is there.
 
     Raises:
-        EvaluationError: ``vllm`` where it cannot run.
+        UserError: ``vllm`` where it cannot run.
     """
     import torch
 
     installed, gpu = importlib.util.find_spec("vllm") is not None, torch.cuda.is_available()
     state = f"vLLM is {'' if installed else 'not '}installed, {'a' if gpu else 'no'} GPU is visible"
     if choice == "vllm" and not (installed and gpu):
-        raise EvaluationError(f"--sampler vllm: {state}; install verl_ispo[gpu] on a machine with a GPU, or use cpu")
+        raise UserError(f"--sampler vllm: {state}; install verl_ispo[gpu] on a machine with a GPU, or use cpu")
     if choice == "auto":
         return ("vllm" if installed and gpu else "cpu"), state
     return choice, "asked for"

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from verl_ispo.report.errors import ReportInputError
+from verl_ispo.user_error import UserError
 
 EVENT_FILE_PATTERN = "*events.out.tfevents.*"
 
@@ -60,12 +60,12 @@ def read_metric_log(path: Path) -> MetricLog:
     tensorboard event files are read.
 
     Raises:
-        ReportInputError: nothing to read, or a file that is no metrics log.
+        UserError: nothing to read, or a file that is no metrics log.
     """
     if path.is_file():
         return _read_jsonl([path])
     if not path.is_dir():
-        raise ReportInputError(f"{path} does not exist: give the folder of a run, or verl's metrics .jsonl file")
+        raise UserError(f"{path} does not exist: give the folder of a run, or verl's metrics .jsonl file")
     attempts = sorted(path.glob("metrics*.jsonl"), key=lambda file: natural_order(file.name))
     if attempts:
         return _read_jsonl(attempts)
@@ -73,7 +73,7 @@ def read_metric_log(path: Path) -> MetricLog:
     if event_files:
         return _read_tensorboard(event_files)
     others = sorted(file.name for file in path.glob("*.jsonl"))[:5]
-    raise ReportInputError(
+    raise UserError(
         f"{path} has no metrics*.jsonl and no tensorboard event files"
         + (f"; it has {', '.join(others)}: give such a file itself if it is verl's log" if others else "")
         + ". Train with trainer.logger=[console,file] and VERL_FILE_LOGGER_PATH=RUN/metrics.1.jsonl."
@@ -98,7 +98,7 @@ def _read_jsonl(files: Sequence[Path]) -> MetricLog:
             steps.setdefault(step, {}).update(metrics)
     if not steps:
         names = ", ".join(file.name for file in files)
-        raise ReportInputError(f"{files[0].parent}: {names} hold no step yet; has the training begun?")
+        raise UserError(f"{files[0].parent}: {names} hold no step yet; has the training begun?")
     return MetricLog(dict(sorted(steps.items())), tuple(files), tuple(gaps))
 
 
@@ -117,7 +117,7 @@ def _read_jsonl_file(file: Path) -> tuple[dict[int, dict[str, float]], list[str]
                 steps.setdefault(entry[0], {}).update(entry[1])
     # The one line of a run that was killed at its first step is no sign of a foreign file, unless it is whole.
     if unreadable and not steps and (len(unreadable) > 1 or line.endswith("\n")):
-        raise ReportInputError(
+        raise UserError(
             f"{file} is no metrics log of verl: line {unreadable[0]} is not an object with step and data. "
             "Give the file that trainer.logger=[file] writes."
         )
@@ -170,7 +170,7 @@ def _read_tensorboard(event_files: Sequence[Path]) -> MetricLog:
                 value = _number(float(event.value))
                 steps.setdefault(event.step, {})[name] = math.nan if value is None else value
     if not steps:
-        raise ReportInputError(f"{folders[0]}: the tensorboard event files hold no scalars")
+        raise UserError(f"{folders[0]}: the tensorboard event files hold no scalars")
     gaps = [f"{len(folders)} folders of tensorboard event files were joined"] if len(folders) > 1 else []
     return MetricLog(dict(sorted(steps.items())), tuple(event_files), tuple(gaps))
 

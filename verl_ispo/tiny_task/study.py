@@ -80,7 +80,7 @@ def read_measures(run: Path) -> RunMeasures:
 
     Raises:
         FileNotFoundError: if the run has no log.
-        EvaluationError: if the evaluation is missing or broken.
+        UserError: if the evaluation is missing or broken.
     """
     result, log = load_result(run / "result"), read_run(run)
     return RunMeasures(
