@@ -21,6 +21,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from verl_ispo.command_line import run_command
 from verl_ispo.runs.metric_log import read_metric_log
 from verl_ispo.user_error import UserError
 
@@ -155,20 +156,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--skip", type=int, default=2, help="first steps that are left out (default: %(default)s)")
     parser.add_argument("--csv", type=Path, help="write the figures there too")
     options = parser.parse_args(arguments)
-    try:
+
+    def work() -> None:
         runs = []
         for given in options.runs:
             name, sign, place = given.partition("=")
             if not sign:
                 raise UserError(f"{given}: give NAME=PLACE, such as ISPO=runs/ispo")
             runs.append(read_run(name, Path(place), options.skip))
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return 2
-    print(markdown(runs))
-    if options.csv:
-        write_csv(runs, options.csv)
-    return 0
+        print(markdown(runs))
+        if options.csv:
+            write_csv(runs, options.csv)
+
+    return run_command(parser.prog, work)
 
 
 if __name__ == "__main__":

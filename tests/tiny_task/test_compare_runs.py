@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from verl_ispo.runs.metric_table import read_run
+from verl_ispo.runs.metric_log import read_metric_table
 from verl_ispo.tiny_task import compare_runs, curves
 from verl_ispo.tiny_task.accuracy import Accuracy, difference, read_accuracies
 
@@ -79,65 +79,6 @@ def three_runs(tmp_path):
     return [tmp_path / name for name in ("ispo_guarded", "grpo", "ispo")]
 
 
-def test_a_log_is_read_by_step_and_metric(tmp_path):
-    run = read_run(write_log(tmp_path, [(1, {"a": 1, "b": 2.5}), (2, {"a": 3})]))
-    assert run.loc[1].to_dict() == {"a": 1.0, "b": 2.5}
-    assert math.isnan(run.loc[2, "b"])  # a gap, not 0
-
-
-def test_two_lines_of_one_step_are_joined(tmp_path):
-    run = read_run(write_log(tmp_path, [(0, {"a": 1}), (0, {"b": 2})]))
-    assert run.loc[0].to_dict() == {"a": 1.0, "b": 2.0}
-
-
-def test_later_attempts_win_in_the_order_of_their_numbers(tmp_path):
-    write_log(tmp_path, [(1, {"a": 1}), (2, {"a": 1, "b": 1})], "metrics.jsonl")
-    write_log(tmp_path, [(2, {"a": 10}), (3, {"a": 10})], "metrics.10.jsonl")
-    write_log(tmp_path, [(2, {"a": 2}), (3, {"a": 2})], "metrics.2.jsonl")
-    run = read_run(tmp_path)
-    assert run["a"].to_dict() == {1: 1.0, 2: 10.0, 3: 10.0}
-    assert run.loc[2, "b"] == 1.0
-
-
-def test_a_last_line_cut_off_anywhere_is_passed_over(tmp_path, recwarn):
-    whole = orjson.dumps({"step": 2, "data": {"a": 12.5}})
-    for length in range(len(whole)):
-        run = read_run(write_log(tmp_path, [(1, {"a": 1})], tail=whole[:length]))
-        assert run.index.tolist() == [1]
-    assert not recwarn.list
-    assert read_run(write_log(tmp_path, [(1, {"a": 1})], tail=whole)).index.tolist() == [1, 2]
-
-
-@pytest.mark.parametrize(
-    "line", [b"{", b"[]", b"3", b'{"step": 1}', b'{"step": "x", "data": {}}', b'{"data": {}}', b"\xff"]
-)
-def test_a_broken_line_in_the_middle_is_named(tmp_path, line):
-    path = write_log(tmp_path, [(1, {"a": 1})]) / "metrics.jsonl"
-    path.write_bytes(path.read_bytes() + line + b"\n" + orjson.dumps({"step": 2, "data": {"a": 2}}) + b"\n")
-    with pytest.warns(UserWarning, match=r"metrics\.jsonl, line 2,"):
-        run = read_run(tmp_path)
-    assert run["a"].to_dict() == {1: 1.0, 2: 2.0}
-
-
-@pytest.mark.parametrize("value", [math.nan, None, "text", True, [1.0]])
-def test_what_is_no_finite_number_is_a_gap(tmp_path, value):
-    run = read_run(write_log(tmp_path, [(1, {"a": value, "b": 1})]))
-    assert math.isnan(run.loc[1, "a"])
-
-
-def test_a_python_writers_infinity_is_a_gap(tmp_path):
-    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "data": {"a": Infinity, "b": NaN, "c": 1}}\n')
-    assert read_run(tmp_path).loc[1].isna().tolist() == [True, True, False]
-
-
-@pytest.mark.parametrize("content", [None, b"", b"{"])
-def test_a_folder_without_a_log_is_an_error_with_the_remedy(tmp_path, content):
-    if content is not None:
-        (tmp_path / "metrics.jsonl").write_bytes(content)
-    with pytest.raises(FileNotFoundError, match="VERL_FILE_LOGGER_PATH"):
-        read_run(tmp_path)
-
-
 def test_the_standard_error_is_that_of_stratified_counts():
     accuracy = Accuracy(10, {"1": 50, "2": 25, "3": 0, "4": 10}, 50)
     assert accuracy.mean == 0.425
@@ -158,7 +99,7 @@ def test_the_interval_says_something_at_0_and_at_1():
 
 
 def test_accuracies_that_do_not_fit_the_number_of_problems_are_pointed_out(tmp_path):
-    run = read_run(write_log(tmp_path, [(0, validation(1, 2, 3, 4, 5, 7))]))
+    run = read_metric_table(write_log(tmp_path, [(0, validation(1, 2, 3, 4, 5, 7))]))
     assert read_accuracies(run, 50)[0].solved == dict(zip("123456", (1, 2, 3, 4, 5, 7), strict=True))
     with pytest.warns(UserWarning, match="no multiples of 1/40"):
         read_accuracies(run, 40)
@@ -167,7 +108,7 @@ def test_accuracies_that_do_not_fit_the_number_of_problems_are_pointed_out(tmp_p
 def test_a_validation_that_lacks_a_level_is_left_out(tmp_path):
     partial = validation(1, 2, 3, 4, 5, 6)
     partial.popitem()
-    run = read_run(write_log(tmp_path, [(0, validation(1, 2, 3, 4, 5, 6)), (5, partial)]))
+    run = read_metric_table(write_log(tmp_path, [(0, validation(1, 2, 3, 4, 5, 6)), (5, partial)]))
     assert [accuracy.step for accuracy in read_accuracies(run, 50)] == [0]
 
 
@@ -278,8 +219,8 @@ def test_a_gap_in_a_metric_is_a_gap_in_the_curve():
 def test_bad_folders_are_named(tmp_path, arguments, capsys):
     for folder in ("a/grpo", "b/grpo"):
         make_run(tmp_path / folder, (1, 1, 1, 1, 1, 1))
-    with pytest.raises(SystemExit):
-        compare_runs.main(["--runs", *(str(tmp_path / name) for name in arguments), "--out", str(tmp_path / "out")])
+    folders = [str(tmp_path / name) for name in arguments]
+    assert compare_runs.main(["--runs", *folders, "--out", str(tmp_path / "out")]) == 2
     error = capsys.readouterr().err
     assert "nowhere" in error or "GRPO is given twice" in error
     assert not (tmp_path / "out").exists()

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from verl_ispo.atomic_file import atomic_file
-from verl_ispo.runs.metric_table import metric
+from verl_ispo.runs.metric_log import metric
 from verl_ispo.tiny_task.accuracy import accuracy_series
 
 PANELS = (
