@@ -36,7 +36,7 @@ from verl_ispo.evaluation.cpu_sampler import MAX_BATCH_PROMPT_TOKENS, MAX_BATCH_
 from verl_ispo.evaluation.manifest import MANIFEST_NAME
 from verl_ispo.evaluation.results import SAMPLES_NAME, load_result
 from verl_ispo.evaluation.run import LOG_NAME, SUMMARY_NAME, EvaluationOptions, evaluate, run
-from verl_ispo.evaluation.sampler_choice import sample_seed
+from verl_ispo.evaluation.samples import sample_seed
 from verl_ispo.user_error import UserError
 
 FINAL_FILES = (MANIFEST_NAME, "questions.jsonl", SAMPLES_NAME, SUMMARY_NAME)

@@ -20,7 +20,8 @@ from verl_ispo.evaluation.manifest import FORMAT, MANIFEST_NAME, read_manifest, 
 from verl_ispo.evaluation.model_folder import Checkpoint, model_digest, resolve_checkpoint
 from verl_ispo.evaluation.questions import Question, questions_digest, read_questions
 from verl_ispo.evaluation.results import QUESTIONS_NAME, SAMPLES_NAME, load_result
-from verl_ispo.evaluation.sampler_choice import Completion, load_sampler, resolve_sampler, sampler_versions
+from verl_ispo.evaluation.sampler import Completion
+from verl_ispo.evaluation.sampler_choice import load_sampler, resolve_sampler, sampler_versions
 from verl_ispo.evaluation.samples import PlannedSample, SampleLog, plan_samples
 from verl_ispo.evaluation.score_summary import format_summary, summarise
 from verl_ispo.process_lock import take_lock

@@ -1,47 +1,12 @@
-"""What a sampler is, and which one is used."""
+"""Which sampler is used: vLLM where there is a GPU for it, else the CPU's."""
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
-import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
 
-from verl_ispo.cpu.sampling import SampleRequest
+from verl_ispo.evaluation.sampler import Sampler
 from verl_ispo.user_error import UserError
-
-
-@dataclass(frozen=True)
-class Completion:
-    """A response: its token ids, and whether the model ended it or the token limit did."""
-
-    token_ids: tuple[int, ...]
-    finish_reason: Literal["stop", "length"]
-
-
-class Sampler(Protocol):
-    """A function from requests to responses.
-
-    It yields batches of (index of the request, response), in any order, as they are finished: what has been yielded
-    survives a kill.
-    """
-
-    def __call__(self, requests: Sequence[SampleRequest]) -> Iterator[list[tuple[int, Completion]]]:
-        """Sample every request."""
-        ...
-
-
-def sample_seed(run_seed: int, benchmark: str, question_id: str, sample_index: int) -> int:
-    """Seed of one sample, of 53 bits, so that every JSON reader (JavaScript's too) keeps it exactly.
-
-    It depends on these four alone: neither order, nor batch, nor a pause, nor the number of samples changes it, and the
-    first 16 of 32 samples are those of a run with 16.
-    """
-    identity = json.dumps([run_seed, benchmark, question_id, sample_index])
-    return int.from_bytes(hashlib.blake2b(identity.encode(), digest_size=8).digest(), "little") >> 11
 
 
 def resolve_sampler(choice: str) -> tuple[str, str]:

@@ -10,6 +10,7 @@ A line is one sample, as ASCII JSON:
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,7 +20,6 @@ from typing import Any
 
 from verl_ispo.atomic_file import atomic_file, sync_folder
 from verl_ispo.evaluation.questions import Question
-from verl_ispo.evaluation.sampler_choice import sample_seed
 from verl_ispo.user_error import UserError
 
 SampleKey = tuple[str, str, str, int]
@@ -40,6 +40,16 @@ class PlannedSample:
     def key(self) -> SampleKey:
         """What identifies it in the files."""
         return (self.question.benchmark, self.question.question_id, self.mode, self.sample_index)
+
+
+def sample_seed(run_seed: int, benchmark: str, question_id: str, sample_index: int) -> int:
+    """Seed of one sample, of 53 bits, so that every JSON reader (JavaScript's too) keeps it exactly.
+
+    It depends on these four alone: neither order, nor batch, nor a pause, nor the number of samples changes it, and the
+    first 16 of 32 samples are those of a run with 16.
+    """
+    identity = json.dumps([run_seed, benchmark, question_id, sample_index])
+    return int.from_bytes(hashlib.blake2b(identity.encode(), digest_size=8).digest(), "little") >> 11
 
 
 def plan_samples(
