@@ -248,7 +248,7 @@ def _parsed_json(text: str, place: str, whole_file: bool = False) -> Any:
         reason = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
         if whole_file and isinstance(error, json.JSONDecodeError):
             place = f"{place}, line {error.lineno}"
-        raise UserError(f"{place}: malformed JSON ({reason}); mend it, or copy the file again") from error
+        raise UserError(f"{place}: malformed JSON ({reason}); correct it, or copy the file again") from error
 
 
 def _encoding_advice(error: UnicodeDecodeError) -> str:

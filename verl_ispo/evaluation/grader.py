@@ -77,7 +77,7 @@ class Grader:
                 said = "calls an empty response right" if grade.correct else "ends in an error"
                 raise UserError(
                     f"the reward function {self.spec} {said} on {question.benchmark} {question.question_id} "
-                    f"(ground truth {question.ground_truth!r:.80}); mend the file, or choose another --reward-function"
+                    f"(ground truth {question.ground_truth!r:.80}); correct the file, or choose another --reward-function"
                 )
 
     def grade(self, question: Question, response: str) -> Grade:
