@@ -76,8 +76,8 @@ class Grader:
             if grade.correct or grade.status == "error":
                 said = "calls an empty response right" if grade.correct else "ends in an error"
                 raise UserError(
-                    f"the reward function {self.spec} {said} on {question.benchmark} {question.question_id} "
-                    f"(ground truth {question.ground_truth!r:.80}); correct the file, or choose another --reward-function"
+                    f"the reward function {self.spec} {said} on {question.benchmark} {question.question_id} (ground "
+                    f"truth {question.ground_truth!r:.80}); correct the file, or choose another --reward-function"
                 )
 
     def grade(self, question: Question, response: str) -> Grade:
