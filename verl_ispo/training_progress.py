@@ -6,14 +6,14 @@ verl prints a line of some two thousand characters a step; this shows a bar, the
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
-
-from verl_ispo.runs.metric_log import parse_entry
 
 POLL_INTERVAL_S = 0.5
 
@@ -28,8 +28,8 @@ def process_runs(pid: int) -> bool:
         return False
 
 
-def follow(metrics_file: Path, pid: int) -> Iterator[tuple[int, dict[str, float]]]:
-    """Yield step and metrics of each complete line of verl's growing metrics file, until the process ends."""
+def follow(metrics_file: Path, pid: int) -> Iterator[dict[str, Any]]:
+    """Yield each complete line of a growing JSON-lines file, until the process ends."""
     position = 0
     while True:
         alive = process_runs(pid)
@@ -40,8 +40,7 @@ def follow(metrics_file: Path, pid: int) -> Iterator[tuple[int, dict[str, float]
                     if not line.endswith(b"\n"):
                         break
                     position += len(line)
-                    if (entry := parse_entry(line)) is not None:
-                        yield entry
+                    yield json.loads(line)
         if not alive:
             return
         time.sleep(POLL_INTERVAL_S)
@@ -57,10 +56,11 @@ def main() -> None:
     options = parser.parse_args()
 
     with tqdm(total=options.steps, desc=f"   {options.label}: starting (about 40 s)", unit="step", ncols=100) as bar:
-        for step, metrics in follow(options.metrics, options.pid):
+        for entry in follow(options.metrics, options.pid):
+            step, data = int(entry["step"]), entry["data"]
             bar.set_description(f"   {options.label}")
-            if "critic/score/mean" in metrics:
-                bar.set_postfix(score=f"{metrics['critic/score/mean']:.2f}")
+            if "critic/score/mean" in data:
+                bar.set_postfix(score=f"{data['critic/score/mean']:.2f}")
             if step > bar.n and bar.n == 0:
                 # A resumed run starts in the middle; the rate counts from there.
                 bar.initial = step - 1

@@ -22,12 +22,14 @@ A line of ``rollouts`` has of these ``format``, ``step``, ``local_update``, ``pr
 - ``rollouts``: one object each, with
     - ``key``; one entry a response token in ``token_ids``, ``token_texts``, ``response_mask`` (0: not written by the
       policy), ``log_prob``, ``ref_log_prob``, ``entropy`` (nats, six decimals; `null` if not finite);
-    - ``entropy_filter``, ``drift_filter``, ``critical``: positions of the tokens that belong;
+    - ``entropy_filter``, ``drift_filter``, ``critical``: positions of the tokens that belong; ``critical_terms``: what
+      each critical token adds to the mean of eq. 7, in the order of the positions;
     - ``lead_in_start``, ``answer_start``, ``answer_end`` (one past), all `null` without an answer;
       ``answer_log_prob`` and ``ablated_answer_log_prob``: the answer's tokens with the trace and without it;
-    - ``score``, ``correct``, ``ifd`` (nats a token), ``token_reward``; ``parts``: ``outcome``, ``ifd`` and ``token`` as
-      they are weighted into eq. 8; ``composite``: their sum; ``training_reward``: what the advantage was computed from,
-      after guards (and the score alone under another estimator); ``advantage``.
+    - ``score``, ``correct``, ``ifd`` (nats per token), ``token_reward``; ``parts``: ``outcome``, ``ifd``, ``token`` and
+      ``missing_answer`` as they are weighted into eq. 8, guards included; ``composite``: their sum;
+      ``training_reward``: what the advantage was computed from (the composite, or the score alone under another
+      estimator); ``advantage``.
 
 A token's text is that of the token alone; where a character is spread over several tokens, the last of them holds it.
 Size: 40 to 80 bytes a token (the shorter the responses, the more), so 4 prompts x 8 rollouts x 2000 tokens are some
