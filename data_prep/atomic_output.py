@@ -15,9 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
-import filelock
-
-from data_prep.errors import DataPrepError
+from verl_ispo.process_lock import take_lock
+from verl_ispo.user_error import UserError
 
 _REASONS = {
     errno.ENOSPC: "no space left on the device; free some, or choose another --local_save_dir",
@@ -44,7 +43,7 @@ class OutputFiles:
     def create(self, ending: str) -> IO[bytes]:
         """A new file that will be called ``NAME.ENDING`` once everything is complete."""
         if self.final(ending).is_dir():
-            raise DataPrepError(f"{self.final(ending)}: a folder stands where the file should be; move it away")
+            raise UserError(f"{self.final(ending)}: a folder stands where the file should be; move it away")
         file = self._temporary(ending).open("wb")
         self._open[ending] = file
         return file
@@ -100,36 +99,29 @@ def exclusive_output(folder: Path, name: str) -> Iterator[OutputFiles]:
     Files that were not published when the block ends are deleted.
 
     Raises:
-        DataPrepError: if the folder cannot be used, another preparation holds the lock, or the disk is full.
+        UserError: if the folder cannot be used, another preparation holds the lock, or the disk is full.
     """
     folder = folder.expanduser()
-    lock_path = folder / f".{name}.lock"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = filelock.FileLock(lock_path)
-        lock.acquire(timeout=0)
-    except filelock.Timeout as error:
-        raise DataPrepError(
-            f"{folder / name}.parquet is being prepared by another process (lock {lock_path}); "
-            "wait for it, or choose another --local_save_dir"
-        ) from error
+        lock = take_lock(
+            folder / f".{name}.lock", folder / f"{name}.parquet", "preparing it", "choose another --local_save_dir"
+        )
     except (FileExistsError, NotADirectoryError) as error:
-        raise DataPrepError(
-            f"--local_save_dir {folder}: a file stands where the folder should be; move it away"
-        ) from error
+        raise UserError(f"--local_save_dir {folder}: a file stands where the folder should be; move it away") from error
     except OSError as error:
         raise _output_error(folder, error) from error
     output = OutputFiles(folder, name)
-    try:
-        output.remove_temporaries()
-        yield output
-    except OSError as error:
-        raise _output_error(folder, error) from error
-    finally:
-        output.remove_temporaries()
-        lock.release()
+    with lock:
+        try:
+            output.remove_temporaries()
+            yield output
+        except OSError as error:
+            raise _output_error(folder, error) from error
+        finally:
+            output.remove_temporaries()
 
 
-def _output_error(folder: Path, error: OSError) -> DataPrepError:
+def _output_error(folder: Path, error: OSError) -> UserError:
     reason = _REASONS.get(error.errno or 0, str(error))
-    return DataPrepError(f"--local_save_dir {folder}: {reason}. Nothing was changed there")
+    return UserError(f"--local_save_dir {folder}: {reason}. Nothing was changed there")

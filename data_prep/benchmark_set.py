@@ -13,13 +13,13 @@ from data_prep.answer_kinds import GroundTruth, answer_strings, ground_truth, un
 from data_prep.atomic_output import exclusive_output
 from data_prep.columns import question_text
 from data_prep.deduplication import IdRegister, answer_key
-from data_prep.errors import DataPrepError
 from data_prep.prompt_lengths import PromptMeter
 from data_prep.prompt_templates import PromptTemplate, unwrap_dapo
 from data_prep.reading import MAX_QUESTION_CHARS, ChosenPart, Row, read_rows, reading_progress
 from data_prep.row_writer import RowWriter
 from data_prep.schema import Problem
 from data_prep.text_normalisation import digest, normalised_texts
+from verl_ispo.user_error import UserError
 
 Extras = dict[str, Any]
 
@@ -78,7 +78,7 @@ def prepare_benchmark(
     Repeated copies of a problem (some publications repeat each 32 times) are taken once.
 
     Raises:
-        DataPrepError: for faults in input, options or output place, for a row without question or answer, for one
+        UserError: for faults in input, options or output place, for a row without question or answer, for one
             problem with two answers, and if the number of problems is not the expected one; nothing is changed then.
     """
     with exclusive_output(save_dir, benchmark.name) as output:
@@ -106,7 +106,7 @@ def prepare_benchmark(
             message = f"{len(distinct)} problems where {benchmark.name} has {benchmark.expected_count}"
             if not allow_count_mismatch:
                 files = ", ".join(chosen.part.label for chosen in parts)
-                raise DataPrepError(f"{files}: {message} (rows: {counts}); pass --allow_count_mismatch to accept that")
+                raise UserError(f"{files}: {message} (rows: {counts}); pass --allow_count_mismatch to accept that")
             lines.append(f"INCOMPLETE OR DIFFERENT SET: {message}.")
         inputs = [chosen.identity() for chosen in parts]
         with RowWriter(output, benchmark.name, split, template, meter) as writer:
@@ -118,13 +118,13 @@ def _problem(benchmark: Benchmark, row: Row, from_solution: bool) -> Problem:
     place = f"{row.file}, row {row.number}"
     question = unwrap_dapo(question_text(row.question) or "")[0].strip()
     if not question:
-        raise DataPrepError(f"{place}: no question; mend the file, or name another --question_column")
+        raise UserError(f"{place}: no question; mend the file, or name another --question_column")
     if len(question) > MAX_QUESTION_CHARS:
-        raise DataPrepError(f"{place}: a question of {len(question)} characters (limit {MAX_QUESTION_CHARS}); mend it")
+        raise UserError(f"{place}: a question of {len(question)} characters (limit {MAX_QUESTION_CHARS}); mend it")
     answers = answer_strings(row.answer, from_solution)
     unusable = uncheckable_reason(answers)
     if unusable:
-        raise DataPrepError(f"{place}: uncheckable answer ({unusable}); mend the file, or name another --answer_column")
+        raise UserError(f"{place}: uncheckable answer ({unusable}); mend the file, or name another --answer_column")
     return Problem(question, "", benchmark.truth(answers, row.extras), row.file, row.number)
 
 
@@ -139,7 +139,7 @@ def _distinct(benchmark: Benchmark, problems: list[tuple[Any, Problem]], notes: 
         if known is problem:
             notes.update([note] if note else [])
         elif answer_key(known.truth) != answer_key(problem.truth):
-            raise DataPrepError(
+            raise UserError(
                 f"{problem.file}: one problem with two answers, {known.truth.text!r} in row {known.row} and "
                 f"{problem.truth.text!r} in row {problem.row}; mend the wrong one"
             )

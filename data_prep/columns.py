@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from data_prep.errors import DataPrepError
+from verl_ispo.user_error import UserError
 
 # In order of preference; compared without regard to case. A plain question comes before a prompt, which may be wrapped.
 QUESTION_NAMES = ("question", "problem", "prompt", "query", "instruction", "problem_statement")
@@ -50,7 +50,7 @@ def choose_columns(
         id_column (`str`, *optional*): the same for the row's id; ``"none"`` says that there is none.
 
     Raises:
-        DataPrepError: if a column is missing; the message lists those found and the flag to pass.
+        UserError: if a column is missing; the message lists those found and the flag to pass.
     """
     if id_column == "none":
         row_id = None
@@ -82,7 +82,7 @@ def _find(names: Sequence[str], label: str, role: str, usual: Sequence[str], giv
     found = _look_up(names, [given] if given else usual)
     if found is None:
         wanted = f"no column {given!r}" if given else f"no {role} column under a usual name ({', '.join(usual)})"
-        raise DataPrepError(f"{label}: {wanted}; it has {', '.join(names)}; pass --{role}_column NAME")
+        raise UserError(f"{label}: {wanted}; it has {', '.join(names)}; pass --{role}_column NAME")
     return found
 
 

@@ -1,10 +1,9 @@
-"""The commands' arguments, with verl's names, and exit codes: 0, 2 for what the user can mend, 130 if interrupted."""
+"""The commands' arguments, with verl's names, and what each command prepares."""
 
 from __future__ import annotations
 
 import argparse
 import re
-import signal
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,12 +12,13 @@ from typing import Any
 
 from data_prep.benchmark_set import Benchmark, prepare_benchmark
 from data_prep.decontamination import BENCHMARK_NAMES, DEFAULT_MIN_OVERLAP, DEFAULT_NGRAM_WORDS, load_benchmarks
-from data_prep.errors import DataPrepError
 from data_prep.prompt_lengths import load_prompt_meter
 from data_prep.prompt_templates import load_template
 from data_prep.reading import ColumnOptions, choose_parts
 from data_prep.sources import SourcePart, hub_parts, local_parts
 from data_prep.training_set import TrainingOptions, prepare_training_set
+from verl_ispo.command_line import run_command
+from verl_ispo.user_error import UserError
 
 DEFAULT_SAVE_DIR = Path("~/data/math")
 
@@ -116,13 +116,13 @@ def run_training_set(source: TrainingSource, argv: Sequence[str] | None = None) 
 
     def prepare() -> Path:
         if args.max_prompt_tokens and not args.tokenizer:
-            raise DataPrepError("--max_prompt_tokens needs --tokenizer FOLDER_OR_MODEL to count with")
+            raise UserError("--max_prompt_tokens needs --tokenizer FOLDER_OR_MODEL to count with")
         if args.no_decontaminate and args.decontaminate_against:
-            raise DataPrepError("--no_decontaminate and --decontaminate_against exclude each other; drop one of them")
+            raise UserError("--no_decontaminate and --decontaminate_against exclude each other; drop one of them")
         name = source.name or args.data_source
         output_name = re.sub(r"[^\w.-]+", "_", name).strip(".")
         if output_name in BENCHMARK_NAMES or not output_name:
-            raise DataPrepError(f"--data_source {name!r}: would overwrite the benchmark of that name; choose another")
+            raise UserError(f"--data_source {name!r}: would overwrite the benchmark of that name; choose another")
         template = load_template(args.template)
         meter = load_prompt_meter(args.tokenizer) if args.tokenizer else None
         benchmarks = [] if args.no_decontaminate else _benchmarks(args)
@@ -214,7 +214,7 @@ def _benchmarks(args: argparse.Namespace) -> list[Any]:
     names = [benchmark.name for benchmark in benchmarks]
     missing = [name for name in BENCHMARK_NAMES if name not in names]
     if not benchmarks:
-        raise DataPrepError(
+        raise UserError(
             f"no benchmark to decontaminate against: none of {', '.join(BENCHMARK_NAMES)} is prepared in "
             f"{args.local_save_dir}. Prepare them there first (python -m data_prep.aime24 ...), pass "
             "--decontaminate_against FILE..., or pass --no_decontaminate"
@@ -258,22 +258,9 @@ def _warn(message: str) -> None:
     print(f"warning: {message}", file=sys.stderr)
 
 
-def _interrupt(signal_number: int, frame: Any) -> None:
-    raise KeyboardInterrupt
-
-
 def _run(program: str, prepare: Callable[[], Path]) -> int:
-    # A scheduler's SIGTERM ends like Ctrl-C: temporary files go, old output stays.
-    previous = signal.signal(signal.SIGTERM, _interrupt)
-    try:
+    def work() -> None:
         path = prepare()
-    except DataPrepError as error:
-        print(f"{program}: error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(f"{program}: interrupted; nothing was changed", file=sys.stderr)
-        return 130
-    finally:
-        signal.signal(signal.SIGTERM, previous)
-    print(f"wrote {path}\ncard  {path.with_suffix('.card.md')}")
-    return 0
+        print(f"wrote {path}\ncard  {path.with_suffix('.card.md')}")
+
+    return run_command(program, work, "interrupted; nothing was changed")

@@ -25,10 +25,10 @@ import numpy as np
 import pyarrow as pa
 
 from data_prep.columns import choose_question_column, question_text
-from data_prep.errors import DataPrepError
 from data_prep.prompt_templates import unwrap_dapo
 from data_prep.sources import local_parts
 from data_prep.text_normalisation import ngram_hashes, normalised_texts, word_hashes, word_lists
+from verl_ispo.user_error import UserError
 
 BENCHMARK_NAMES = ("aime24", "aime25", "amc23", "math500", "olympiadbench")
 DEFAULT_NGRAM_WORDS = 13
@@ -71,7 +71,7 @@ def load_benchmarks(save_dir: Path, files: Sequence[Path]) -> list[BenchmarkQues
     A prepared file is known by its ``data_source`` column, any other one by its name without the ending.
 
     Raises:
-        DataPrepError: if a file cannot be read or holds no question.
+        UserError: if a file cannot be read or holds no question.
     """
     prepared = [save_dir / f"{name}.parquet" for name in BENCHMARK_NAMES if (save_dir / f"{name}.parquet").is_file()]
     by_name = {}
@@ -87,7 +87,7 @@ def load_benchmarks(save_dir: Path, files: Sequence[Path]) -> list[BenchmarkQues
                     name = batch.columns[1][0]
             questions = [unwrap_dapo(question)[0].strip() for question in questions if question]
             if not questions:
-                raise DataPrepError(f"{part.label}: no question found to decontaminate against")
+                raise UserError(f"{part.label}: no question found to decontaminate against")
             by_name[name] = BenchmarkQuestions(name, questions, part.identity)
     return [by_name[name] for name in sorted(by_name)]
 

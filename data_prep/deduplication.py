@@ -17,8 +17,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from data_prep.answer_kinds import GroundTruth, strip_math_delimiters
-from data_prep.errors import DataPrepError
 from data_prep.text_normalisation import digest
+from verl_ispo.user_error import UserError
 
 ANSWER_RULE = (
     "blanks, $, \\left/\\right, \\text{} and thousands commas off; \\dfrac{a}{b} = \\frac{a}{b} = a/b for integers; "
@@ -118,7 +118,7 @@ class IdRegister:
         """Takes note of a row of `file`.
 
         Raises:
-            DataPrepError: if another question of that file has the same id.
+            UserError: if another question of that file has the same id.
         """
         if row_id is None:
             return
@@ -128,7 +128,7 @@ class IdRegister:
             self._questions.setdefault(_short_hash(f"{file}\0{row_id}"), question << 32 | row), 2**32
         )
         if known != question:
-            raise DataPrepError(
+            raise UserError(
                 f"{file}: the id {str(row_id)[:80]!r} stands for two different questions, in rows {first_row} and "
                 f"{row}; mend the file, name another --id_column, or pass --id_column none (ids are only checked)"
             )

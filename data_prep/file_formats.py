@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from data_prep.errors import DataPrepError
+from verl_ispo.user_error import UserError
 
 MAX_BATCH_ROWS = 8192
 MAX_BATCH_BYTES = 32 * 2**20
@@ -50,7 +50,7 @@ def column_names(path: Path) -> list[str]:
     For JSON the names are those of the first `NAME_SAMPLE_ROWS` rows together.
 
     Raises:
-        DataPrepError: if the file is empty, broken or of an unknown format.
+        UserError: if the file is empty, broken or of an unknown format.
     """
     with _NamedErrors(path):
         match path.suffix.lower():
@@ -85,7 +85,7 @@ def read_batches(path: Path, columns: Sequence[str]) -> Iterator[ColumnBatch]:
     """The values under the paths `columns`, in file order.
 
     Raises:
-        DataPrepError: for broken content, naming the file and, where the format has them, the line.
+        UserError: for broken content, naming the file and, where the format has them, the line.
     """
     readers = {".parquet": _parquet_batches, ".arrow": _arrow_batches, ".csv": _csv_batches}
     reader = readers.get(path.suffix.lower(), _json_batches)
@@ -150,7 +150,7 @@ def _parquet_batches(path: Path, columns: Sequence[str]) -> Iterator[ColumnBatch
 def _arrow_reader(file: pa.NativeFile, path: Path) -> pa.RecordBatchReader | pa.RecordBatchFileReader:
     """Arrow files come in two layouts; `datasets` writes the stream one."""
     if file.size() == 0:
-        raise DataPrepError(f"{path}: the file is empty")
+        raise UserError(f"{path}: the file is empty")
     try:
         return pa.ipc.open_file(file)
     except pa.ArrowInvalid:
@@ -211,13 +211,13 @@ def _json_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 def _json_list_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     size_bytes = path.stat().st_size
     if size_bytes > MAX_JSON_BYTES:
-        raise DataPrepError(
+        raise UserError(
             f"{path}: a JSON list of {size_bytes / 2**30:.1f} GiB would have to be read whole; convert it to JSON lines"
         )
     rows = _parsed_json(path.read_bytes().decode("utf-8-sig"), str(path), whole_file=True)
     for number, row in enumerate(rows, start=1):
         if not isinstance(row, dict):
-            raise DataPrepError(f"{path}, item {number}: holds a {type(row).__name__}, not an object with named fields")
+            raise UserError(f"{path}, item {number}: holds a {type(row).__name__}, not an object with named fields")
         yield size_bytes // len(rows), row
 
 
@@ -227,19 +227,17 @@ def _json_line_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         while line := file.readline(MAX_LINE_BYTES + 1):
             number += 1
             if len(line) > MAX_LINE_BYTES:
-                raise DataPrepError(
-                    f"{path}, line {number}: longer than {MAX_LINE_BYTES // 2**20} MiB; is it JSON lines?"
-                )
+                raise UserError(f"{path}, line {number}: longer than {MAX_LINE_BYTES // 2**20} MiB; is it JSON lines?")
             if not line.strip():
                 continue
             place = f"{path}, line {number}"
             try:
                 text = line.decode("utf-8-sig" if number == 1 else "utf-8")
             except UnicodeDecodeError as error:
-                raise DataPrepError(f"{place}: {_encoding_advice(error)}") from error
+                raise UserError(f"{place}: {_encoding_advice(error)}") from error
             row = _parsed_json(text, place)
             if not isinstance(row, dict):
-                raise DataPrepError(f"{place}: holds a {type(row).__name__}, not an object with named fields")
+                raise UserError(f"{place}: holds a {type(row).__name__}, not an object with named fields")
             yield len(line), row
 
 
@@ -250,7 +248,7 @@ def _parsed_json(text: str, place: str, whole_file: bool = False) -> Any:
         reason = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
         if whole_file and isinstance(error, json.JSONDecodeError):
             place = f"{place}, line {error.lineno}"
-        raise DataPrepError(f"{place}: malformed JSON ({reason}); mend it, or copy the file again") from error
+        raise UserError(f"{place}: malformed JSON ({reason}); correct it, or copy the file again") from error
 
 
 def _encoding_advice(error: UnicodeDecodeError) -> str:
@@ -259,7 +257,7 @@ def _encoding_advice(error: UnicodeDecodeError) -> str:
 
 
 class _NamedErrors:
-    """Turns what the parsers raise into a `DataPrepError` that names the file."""
+    """Turns what the parsers raise into a `UserError` that names the file."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -270,18 +268,18 @@ class _NamedErrors:
     def __exit__(self, kind: type | None, error: BaseException | None, trace: object) -> None:
         match error:
             case UnicodeDecodeError():
-                raise DataPrepError(f"{self.path}: {_encoding_advice(error)}") from error
+                raise UserError(f"{self.path}: {_encoding_advice(error)}") from error
             case pd.errors.EmptyDataError():
-                raise DataPrepError(f"{self.path}: the file is empty") from error
+                raise UserError(f"{self.path}: the file is empty") from error
             case pd.errors.ParserError():
-                raise DataPrepError(f"{self.path}: malformed CSV ({error})".replace("\n", " ")) from error
+                raise UserError(f"{self.path}: malformed CSV ({error})".replace("\n", " ")) from error
             case pa.ArrowInvalid():
                 size_bytes = self.path.stat().st_size
-                raise DataPrepError(
+                raise UserError(
                     f"{self.path}: broken or truncated {self.path.suffix} file of {size_bytes} bytes "
                     f"({str(error).splitlines()[0]}); copy or download it again"
                 ) from error
             case pa.ArrowException() | OSError() if not isinstance(error, FileNotFoundError | PermissionError):
-                raise DataPrepError(f"{self.path}: cannot be read ({str(error).splitlines()[0]})") from error
+                raise UserError(f"{self.path}: cannot be read ({str(error).splitlines()[0]})") from error
             case PermissionError():
-                raise DataPrepError(f"{self.path}: no permission to read it") from error
+                raise UserError(f"{self.path}: no permission to read it") from error

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from data_prep.errors import DataPrepError
 from data_prep.prompt_templates import Message
+from verl_ispo.user_error import UserError
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ def load_prompt_meter(name_or_path: str) -> PromptMeter:
     """The tokenizer in a local folder, or of a model on the hub.
 
     Raises:
-        DataPrepError: if it cannot be loaded or has no chat template, which verl needs too.
+        UserError: if it cannot be loaded or has no chat template, which verl needs too.
     """
     from transformers import AutoTokenizer  # takes seconds, and only the length filter needs it
 
@@ -35,9 +35,9 @@ def load_prompt_meter(name_or_path: str) -> PromptMeter:
         tokenizer = AutoTokenizer.from_pretrained(name_or_path)
     except Exception as error:  # a dozen unrelated types, by what is missing
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise DataPrepError(
+        raise UserError(
             f"--tokenizer {name_or_path}: cannot be loaded ({reason}); pass a local folder or a model's hub id"
         ) from error
     if not tokenizer.chat_template:
-        raise DataPrepError(f"--tokenizer {name_or_path}: has no chat template, which verl applies to every prompt")
+        raise UserError(f"--tokenizer {name_or_path}: has no chat template, which verl applies to every prompt")
     return PromptMeter(tokenizer)

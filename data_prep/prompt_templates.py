@@ -9,8 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from data_prep.errors import DataPrepError
 from data_prep.sources import file_sha256
+from verl_ispo.user_error import UserError
 
 # The system prompt of Qwen2.5-Math's own chat template.
 QWEN_MATH_SYSTEM = r"Please reason step by step, and put your final answer within \boxed{}."
@@ -79,13 +79,13 @@ def load_template(name: str) -> PromptTemplate:
     and a block ``system`` becomes a system message before it.
 
     Raises:
-        DataPrepError: if there is no such template, or the file does not render the question.
+        UserError: if there is no such template, or the file does not render the question.
     """
     if name in NAMED_TEMPLATES:
         return PromptTemplate(name, NAMED_TEMPLATES[name])
     path = Path(name).expanduser()
     if not path.is_file():
-        raise DataPrepError(f"--template {name}: neither a Jinja file nor one of {', '.join(NAMED_TEMPLATES)}")
+        raise UserError(f"--template {name}: neither a Jinja file nor one of {', '.join(NAMED_TEMPLATES)}")
     return PromptTemplate(path.name, _jinja_renderer(path), file_sha256(path))
 
 
@@ -97,9 +97,9 @@ def _jinja_renderer(path: Path) -> Callable[[str], list[Message]]:
     try:
         template = environment.from_string(path.read_text(encoding="utf-8"))
     except jinja2.TemplateSyntaxError as error:
-        raise DataPrepError(f"--template {path}, line {error.lineno}: {error.message}") from error
+        raise UserError(f"--template {path}, line {error.lineno}: {error.message}") from error
     except UnicodeDecodeError as error:
-        raise DataPrepError(f"--template {path}: not UTF-8") from error
+        raise UserError(f"--template {path}: not UTF-8") from error
 
     def block(name: str, question: str) -> str:
         return "".join(template.blocks[name](template.new_context({"question": question}))).strip()
@@ -114,9 +114,7 @@ def _jinja_renderer(path: Path) -> Callable[[str], list[Message]]:
     try:
         messages = render(probe)
     except jinja2.TemplateError as error:
-        raise DataPrepError(f"--template {path}: {error}; the one variable is {{{{ question }}}}") from error
+        raise UserError(f"--template {path}: {error}; the one variable is {{{{ question }}}}") from error
     if not any(probe in message["content"] for message in messages):
-        raise DataPrepError(
-            f"--template {path}: the prompt does not hold the question; write {{{{ question }}}} into it"
-        )
+        raise UserError(f"--template {path}: the prompt does not hold the question; write {{{{ question }}}} into it")
     return render

@@ -9,8 +9,8 @@ from typing import Any
 from tqdm import tqdm
 
 from data_prep.columns import ColumnChoice, choose_columns
-from data_prep.errors import DataPrepError
 from data_prep.sources import SourcePart
+from verl_ispo.user_error import UserError
 
 # Longer than any problem a person wrote, and far beyond every prompt limit. (Ours.)
 MAX_QUESTION_CHARS = 32_768
@@ -61,7 +61,7 @@ def choose_parts(
     """Chooses the columns of every part before the first row is read.
 
     Raises:
-        DataPrepError: if a part lacks one.
+        UserError: if a part lacks one.
     """
     return [
         ChosenPart(
@@ -77,7 +77,7 @@ def read_rows(chosen: ChosenPart, progress: tqdm) -> Iterator[list[Row]]:
     """Batches of rows of one part.
 
     Raises:
-        DataPrepError: if the part has no rows.
+        UserError: if the part has no rows.
     """
     columns = chosen.columns
     paths = [columns.question, columns.answer, *([columns.id] if columns.id else []), *chosen.extras]
@@ -95,7 +95,7 @@ def read_rows(chosen: ChosenPart, progress: tqdm) -> Iterator[list[Row]]:
         rows_read += len(batch)
         progress.update(len(batch))
     if not rows_read:
-        raise DataPrepError(f"{chosen.part.label}: holds no rows")
+        raise UserError(f"{chosen.part.label}: holds no rows")
 
 
 def reading_progress(parts: Sequence[SourcePart]) -> tqdm:

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data_prep.errors import DataPrepError
 from data_prep.file_formats import (
     MAX_BATCH_ROWS,
     SUFFIXES,
@@ -20,6 +19,7 @@ from data_prep.file_formats import (
     read_batches,
     row_count,
 )
+from verl_ispo.user_error import UserError
 
 # Files that `datasets` and the hub put beside the data.
 SIDE_FILES = {"dataset_info.json", "state.json", "dataset_infos.json", "dataset_dict.json"}
@@ -52,24 +52,24 @@ def local_parts(path: Path, split: str | None = None) -> list[SourcePart]:
     are taken.
 
     Raises:
-        DataPrepError: if nothing readable is there, or none of the files belongs to `split`.
+        UserError: if nothing readable is there, or none of the files belongs to `split`.
     """
     path = path.expanduser()
     if not path.exists():
-        raise DataPrepError(f"{path}: no such file or folder; check --local_dataset_path")
+        raise UserError(f"{path}: no such file or folder; check --local_dataset_path")
     if path.is_file():
         if path.suffix.lower() not in SUFFIXES:
-            raise DataPrepError(f"{path}: unknown format; known are {', '.join(SUFFIXES)}")
+            raise UserError(f"{path}: unknown format; known are {', '.join(SUFFIXES)}")
         files = [path]
     else:
         files = _files_of_split(path, split)
     parts = []
     for file in files:
         if file.stat().st_size == 0:
-            raise DataPrepError(f"{file}: the file is empty; copy or download it again, or delete it")
+            raise UserError(f"{file}: the file is empty; copy or download it again, or delete it")
         names = column_names(file)
         if not names:
-            raise DataPrepError(f"{file}: holds no rows")
+            raise UserError(f"{file}: holds no rows")
         label = file.name if path.is_file() else str(file.relative_to(path))
         identity = {"file": label, "bytes": file.stat().st_size, "sha256": file_sha256(file)}
         parts.append(SourcePart(str(file), names, row_count(file), _reader(file), identity))
@@ -80,7 +80,7 @@ def hub_parts(hub_id: str, config: str | None, split: str, revision: str | None 
     """One split of a data set on the hub, through `datasets` and its cache.
 
     Raises:
-        DataPrepError: if it cannot be had, with the way around.
+        UserError: if it cannot be had, with the way around.
     """
     import datasets  # takes a second, and local files need none of it
 
@@ -88,7 +88,7 @@ def hub_parts(hub_id: str, config: str | None, split: str, revision: str | None 
         dataset = datasets.load_dataset(hub_id, config, split=split, revision=revision)
     except Exception as error:  # the hub's client raises a dozen unrelated types
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise DataPrepError(
+        raise UserError(
             f"{hub_id} (split {split}) cannot be had from the hub: {reason}; "
             "fetch it where there is a network and pass --local_dataset_path FILE_OR_FOLDER"
         ) from error
@@ -127,14 +127,14 @@ def _files_of_split(folder: Path, split: str | None) -> list[Path]:
         and not any(piece.startswith(".") for piece in file.relative_to(folder).parts)
     )
     if not files:
-        raise DataPrepError(f"{folder}: the folder holds no file of a known format ({', '.join(SUFFIXES)})")
+        raise UserError(f"{folder}: the folder holds no file of a known format ({', '.join(SUFFIXES)})")
     splits = {file: _split_words(file.relative_to(folder)) for file in files}
     if split is None or not any(splits.values()):
         return files
     chosen = [file for file in files if split in splits[file]]
     if not chosen:
         present = sorted(set().union(*splits.values()))
-        raise DataPrepError(f"{folder}: no file belongs to the split {split!r}, only to {present}; pass --split")
+        raise UserError(f"{folder}: no file belongs to the split {split!r}, only to {present}; pass --split")
     return chosen
 
 

@@ -28,13 +28,13 @@ from data_prep.decontamination import (
     Match,
 )
 from data_prep.deduplication import IdRegister, QuestionIndex
-from data_prep.errors import DataPrepError
 from data_prep.prompt_lengths import PromptMeter
 from data_prep.prompt_templates import PromptTemplate, unwrap_dapo
 from data_prep.reading import MAX_QUESTION_CHARS, ChosenPart, Row, read_rows, reading_progress
 from data_prep.row_writer import RowWriter
 from data_prep.schema import Problem
 from data_prep.spool import Spool, SpooledTexts, SpoolWriter
+from verl_ispo.user_error import UserError
 
 # A dropped question is listed up to here, so that the list of dropped rows stays readable.
 LISTED_CHARS = 2000
@@ -90,7 +90,7 @@ def prepare_training_set(options: TrainingOptions) -> Path:
     ``NAME.near_duplicates.jsonl``.
 
     Raises:
-        DataPrepError: for faults in input, options or output place; nothing is changed then.
+        UserError: for faults in input, options or output place; nothing is changed then.
     """
     with exclusive_output(options.save_dir, options.output_name) as output:
         findings = Findings(Counter(), {}, [])
@@ -109,7 +109,7 @@ def prepare_training_set(options: TrainingOptions) -> Path:
                     findings.dropped["prompt too long"] += 1
                     _list_dropped(dropped_file, "prompt too long", problem, {"limit_tokens": options.max_prompt_tokens})
             if not writer.rows:
-                raise DataPrepError(
+                raise UserError(
                     f"{', '.join(chosen.part.label for chosen in options.parts)}: no row is left of {rows_read} "
                     f"({dict(+findings.dropped)}); check that --question_column and --answer_column are the right ones"
                 )

@@ -45,7 +45,7 @@ for method in $METHODS; do
 done
 
 echo "== 5/5 what happened"
-python -m verl_ispo.tiny_task.summary --runs "${runs[@]}" --out "$RUNS"
+python -m verl_ispo.tiny_task.compare_runs --runs "${runs[@]}" --out "$RUNS"
 results=("$RUNS/results/Base")
 for method in $METHODS; do results+=("$RUNS/results/$method"); done
 baseline=Base

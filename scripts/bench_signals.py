@@ -29,6 +29,10 @@ from pathlib import Path
 
 import torch
 
+from verl_ispo.command_line import run_command
+from verl_ispo.runs.metric_log import read_metric_log
+from verl_ispo.user_error import UserError
+
 MIB = 2**20
 
 
@@ -99,11 +103,16 @@ def measure(method: str, options: argparse.Namespace) -> dict[str, float]:
 
 
 def report_log(path: Path) -> None:
-    """Medians of the ISPO parts of a training step, from verl's file log; the first step is left out as warm-up."""
-    steps = [json.loads(line)["data"] for line in path.read_text().splitlines()]
-    steps = [step for step in steps if "timing_s/ispo_ablated_log_prob" in step][1:]
+    """Medians of the ISPO parts of a training step, from verl's file log; the first step is left out as warm-up.
+
+    Raises:
+        UserError: no log, or no step of ISPO in it after the first.
+    """
+    steps = [step for step in read_metric_log(path).steps.values() if "timing_s/ispo_ablated_log_prob" in step][1:]
     if not steps:
-        sys.exit(f"{path} has no step with timing_s/ispo_ablated_log_prob after the first")
+        raise UserError(
+            f"{path} has no step with timing_s/ispo_ablated_log_prob after the first; give the log of an ISPO training"
+        )
 
     def median(name: str) -> float:
         return statistics.median(step[name] for step in steps)
@@ -123,8 +132,8 @@ def report_log(path: Path) -> None:
     print(f"\nablated forward: {share:.1%} of the tokens, {spent:.1%} of the time; allowed {share + 0.1:.1%}")
 
 
-def main() -> None:
-    """Entry point."""
+def main() -> int:
+    """Entry point; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rollouts", type=int, default=1024, help="rows of the batch (default: %(default)s)")
     parser.add_argument("--tokens", type=int, default=8192, help="response length (default: %(default)s)")
@@ -135,11 +144,10 @@ def main() -> None:
     parser.add_argument("--only", choices=["grpo", "ispo"], help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.log:
-        report_log(options.log)
-        return
+        return run_command(parser.prog, lambda: report_log(options.log))
     if options.only:
         print(json.dumps(measure(options.only, options)))
-        return
+        return 0
 
     results = {}
     for method in ("grpo", "ispo"):
@@ -157,7 +165,8 @@ def main() -> None:
     ratio = results["ispo"]["median_s"] / results["grpo"]["median_s"]
     memory = results["ispo"]["extra_mib"] / results["ispo"]["inputs_mib"]
     print(f"\nISPO / GRPO: {ratio:.1f} in time; ISPO's extra memory: {memory:.2f} of its inputs")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

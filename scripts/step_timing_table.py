@@ -21,8 +21,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from verl_ispo.report.errors import ReportInputError
-from verl_ispo.report.metric_log import read_metric_log
+from verl_ispo.command_line import run_command
+from verl_ispo.runs.metric_log import read_metric_log
+from verl_ispo.user_error import UserError
 
 TIMING = "timing_s/"
 STEP = f"{TIMING}step"
@@ -80,11 +81,11 @@ def read_run(name: str, place: Path, skip: int) -> RunTimes:
         skip (`int`): first steps that are left out.
 
     Raises:
-        ReportInputError: nothing to read, or too few steps.
+        UserError: nothing to read, or too few steps.
     """
     timed = [metrics for _, metrics in sorted(read_metric_log(place).steps.items()) if STEP in metrics]
     if len(timed) <= skip:
-        raise ReportInputError(
+        raise UserError(
             f"{name}: {place} has {len(timed)} timed step(s), and the first {skip} are left out; train more steps, or "
             "lower --skip"
         )
@@ -155,20 +156,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--skip", type=int, default=2, help="first steps that are left out (default: %(default)s)")
     parser.add_argument("--csv", type=Path, help="write the figures there too")
     options = parser.parse_args(arguments)
-    try:
+
+    def work() -> None:
         runs = []
         for given in options.runs:
             name, sign, place = given.partition("=")
             if not sign:
-                raise ReportInputError(f"{given}: give NAME=PLACE, such as ISPO=runs/ispo")
+                raise UserError(f"{given}: give NAME=PLACE, such as ISPO=runs/ispo")
             runs.append(read_run(name, Path(place), options.skip))
-    except ReportInputError as error:
-        print(error, file=sys.stderr)
-        return 2
-    print(markdown(runs))
-    if options.csv:
-        write_csv(runs, options.csv)
-    return 0
+        print(markdown(runs))
+        if options.csv:
+            write_csv(runs, options.csv)
+
+    return run_command(parser.prog, work)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from omegaconf import DictConfig
 
 from verl_ispo.methods.registry import methods
 from verl_ispo.preflight.batch_sizes import check_batch_sizes, check_parallel_sizes
-from verl_ispo.preflight.checkpoints import check_checkpoints, check_disk
+from verl_ispo.preflight.checkpoint_plan import check_checkpoints, check_disk
 from verl_ispo.preflight.composition import Parallelism, compose_config, preset_overrides, read_parallelism, setting
 from verl_ispo.preflight.context_length import check_context
 from verl_ispo.preflight.data_files import check_data
@@ -27,8 +27,8 @@ from verl_ispo.preflight.packages import check_engine_packages, check_gpu_count,
 from verl_ispo.preflight.paper_settings import check_paper_settings
 from verl_ispo.preflight.reference_policy import check_reference_policy
 from verl_ispo.preflight.scorer import check_scorer
-from verl_ispo.preflight.support import check_refusals, check_support
 from verl_ispo.preflight.token_budgets import check_token_budgets
+from verl_ispo.preflight.verl_features import check_refusals, check_support
 from verl_ispo.preflight.verl_validation import check_with_verl
 
 MODEL_PATH = "actor_rollout_ref.model.path"

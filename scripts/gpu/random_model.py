@@ -28,8 +28,10 @@ from pathlib import Path
 import torch
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, Qwen2Config, Qwen2ForCausalLM, Qwen2Tokenizer
 
+from verl_ispo.command_line import run_command
 from verl_ispo.preflight.model_shape import SHIPPED_SHAPES
 from verl_ispo.tiny_task.tokenizer import build_tokenizer, byte_vocab
+from verl_ispo.user_error import UserError
 
 SHAPE = "Qwen--Qwen2.5-Math-1.5B"
 # What train.sh extends Qwen2.5-Math to (verl_ispo/config/base_model), so that it makes no copy.
@@ -123,6 +125,43 @@ def write_problems(path: Path, problems: list[dict[str, object]]) -> None:
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(problems), path)
 
 
+def write_model_and_data(options: argparse.Namespace) -> None:
+    """Write both into ``options.out``.
+
+    Raises:
+        UserError: sizes that no model or data has.
+    """
+    if min(options.answer_tokens, options.box_every // 4, options.prompt_bytes // 128, options.rows) < 1:
+        raise UserError("give at least --answer-tokens 1, --box-every 4, --prompt-bytes 128, --rows 1")
+    shape = json.loads((SHIPPED_SHAPES / f"{SHAPE}.json").read_text(encoding="utf-8"))
+    try:
+        changes = {key: int(number) for key, number in (given.split("=") for given in options.size)}
+    except ValueError as error:
+        raise UserError(f"--size {' '.join(options.size)}: give KEY=NUMBER, such as num_hidden_layers=2") from error
+    if unknown := sorted(changes.keys() - shape.keys()):
+        raise UserError(f"--size {unknown[0]}: config.json has {', '.join(sorted(shape))}")
+
+    vocab_size = changes.get("vocab_size", shape["vocab_size"])
+    if options.tokenizer:
+        tokenizer = AutoTokenizer.from_pretrained(options.tokenizer, local_files_only=True)
+        if len(tokenizer) > vocab_size:
+            raise UserError(
+                f"--tokenizer {options.tokenizer} has {len(tokenizer)} ids, the model {vocab_size}; give a larger "
+                "vocab_size in --size, or a smaller tokenizer"
+            )
+    else:
+        tokenizer = build_wide_tokenizer(vocab_size, options.answer_tokens, options.box_every, POSITIONS)
+    model = build_random_model(shape, tokenizer, options.seed, changes)
+    model.save_pretrained(options.out / "model")
+    tokenizer.save_pretrained(options.out / "model")
+    (options.out / "data").mkdir(exist_ok=True)
+    write_problems(options.out / "data/train.parquet", made_problems(options.rows, options.prompt_bytes, options.seed))
+    write_problems(options.out / "data/heldout.parquet", made_problems(16, options.prompt_bytes, options.seed + 1))
+    count = sum(parameter.numel() for parameter in model.parameters())
+    print(f"{options.out / 'model'}: {count / 1e6:.1f} M random parameters, {vocab_size} tokens, {POSITIONS} positions")
+    print(f"{options.out / 'data'}: {options.rows} problems, {options.prompt_bytes} bytes each on average")
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -143,37 +182,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="sizes of config.json that differ, for a small model",
     )
     options = parser.parse_args(arguments)
-    if min(options.answer_tokens, options.box_every // 4, options.prompt_bytes // 128, options.rows) < 1:
-        print("give at least --answer-tokens 1, --box-every 4, --prompt-bytes 128, --rows 1", file=sys.stderr)
-        return 2
-    shape = json.loads((SHIPPED_SHAPES / f"{SHAPE}.json").read_text(encoding="utf-8"))
-    try:
-        changes = {key: int(number) for key, number in (given.split("=") for given in options.size)}
-    except ValueError:
-        print(f"--size {' '.join(options.size)}: give KEY=NUMBER, such as num_hidden_layers=2", file=sys.stderr)
-        return 2
-    if unknown := sorted(changes.keys() - shape.keys()):
-        print(f"--size {unknown[0]}: config.json has {', '.join(sorted(shape))}", file=sys.stderr)
-        return 2
-
-    vocab_size = changes.get("vocab_size", shape["vocab_size"])
-    if options.tokenizer:
-        tokenizer = AutoTokenizer.from_pretrained(options.tokenizer, local_files_only=True)
-        if len(tokenizer) > vocab_size:
-            print(f"{options.tokenizer} has {len(tokenizer)} ids, the model {vocab_size}", file=sys.stderr)
-            return 2
-    else:
-        tokenizer = build_wide_tokenizer(vocab_size, options.answer_tokens, options.box_every, POSITIONS)
-    model = build_random_model(shape, tokenizer, options.seed, changes)
-    model.save_pretrained(options.out / "model")
-    tokenizer.save_pretrained(options.out / "model")
-    (options.out / "data").mkdir(exist_ok=True)
-    write_problems(options.out / "data/train.parquet", made_problems(options.rows, options.prompt_bytes, options.seed))
-    write_problems(options.out / "data/heldout.parquet", made_problems(16, options.prompt_bytes, options.seed + 1))
-    count = sum(parameter.numel() for parameter in model.parameters())
-    print(f"{options.out / 'model'}: {count / 1e6:.1f} M random parameters, {vocab_size} tokens, {POSITIONS} positions")
-    print(f"{options.out / 'data'}: {options.rows} problems, {options.prompt_bytes} bytes each on average")
-    return 0
+    return run_command(parser.prog, lambda: write_model_and_data(options))
 
 
 if __name__ == "__main__":

@@ -15,16 +15,18 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 
 import torch
 
+from verl_ispo.command_line import run_command
 from verl_ispo.config.ispo_config import ISPOConfig
 from verl_ispo.method_presets import method_names, read_preset
 from verl_ispo.signals.composite import ISPOReward, RewardParts, compute_ispo_reward
 from verl_ispo.signals.groups import RolloutGroups, group_advantage, guarded_reward
 from verl_ispo.signals.running_ifd import RunningIFD
+from verl_ispo.user_error import UserError
 
 SIZES = ("1024x8192", "512x1024", "64x4096", "24x7", "8x1")
 GROUP = 8
@@ -130,20 +132,14 @@ def size_of(text: str) -> tuple[int, int]:
     return rollouts, tokens
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Entry point; returns the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", type=torch.device, default=torch.device("cuda"), help="default: %(default)s")
-    parser.add_argument("--sizes", type=size_of, nargs="+", default=[size_of(size) for size in SIZES],
-                        metavar="ROLLOUTSxTOKENS", help=f"default: {' '.join(SIZES)}")  # fmt: skip
-    presets = ispo_presets()
-    parser.add_argument("--presets", nargs="+", choices=presets, default=list(presets), metavar="PRESET",
-                        help="default: all that train on the signals")  # fmt: skip
-    parser.add_argument("--seed", type=int, default=0, help="of the batches (default: %(default)s)")
-    options = parser.parse_args(arguments)
+def compare_devices(options: argparse.Namespace, presets: Mapping[str, ISPOConfig]) -> int:
+    """Print the largest difference of each size; returns 1 if a preset differs.
+
+    Raises:
+        UserError: the device is a GPU, and torch sees none.
+    """
     if options.device.type == "cuda" and not torch.cuda.is_available():
-        print("torch sees no CUDA GPU here; run it where there is one, or try it with --device cpu", file=sys.stderr)
-        return 2
+        raise UserError("torch sees no CUDA GPU here; run it where there is one, or try it with --device cpu")
 
     name = torch.cuda.get_device_name(options.device) if options.device.type == "cuda" else "CPU"
     print(f"{options.device} ({name}) against the CPU, torch {torch.__version__}")
@@ -165,6 +161,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
             )
     print(f"{failed} difference(s)" if failed else "the same")
     return 1 if failed else 0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point; returns the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", type=torch.device, default=torch.device("cuda"), help="default: %(default)s")
+    parser.add_argument("--sizes", type=size_of, nargs="+", default=[size_of(size) for size in SIZES],
+                        metavar="ROLLOUTSxTOKENS", help=f"default: {' '.join(SIZES)}")  # fmt: skip
+    presets = ispo_presets()
+    parser.add_argument("--presets", nargs="+", choices=presets, default=list(presets), metavar="PRESET",
+                        help="default: all that train on the signals")  # fmt: skip
+    parser.add_argument("--seed", type=int, default=0, help="of the batches (default: %(default)s)")
+    options = parser.parse_args(arguments)
+    return run_command(parser.prog, lambda: compare_devices(options, presets))
 
 
 if __name__ == "__main__":

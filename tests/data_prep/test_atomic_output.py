@@ -23,7 +23,7 @@ import pytest
 from made_problems import REPOSITORY, command, made_benchmark, made_rows, result_of, write_jsonl
 
 from data_prep.atomic_output import OutputFiles, exclusive_output
-from data_prep.errors import DataPrepError
+from verl_ispo.user_error import UserError
 
 # More than one batch, so that there is a second one to be killed in.
 ROWS = 9_000
@@ -137,7 +137,7 @@ def test_two_preparations_of_one_output_exclude_each_other(tmp_path, arguments, 
     process = started(arguments, *MOMENTS[1])
     assert command("generic", *arguments) == 2
     message = capsys.readouterr().err
-    assert "is being prepared by another process" in message
+    assert "made.parquet: another process is preparing it" in message
     assert str(tmp_path / "out") in message
     # Another output of the same folder is free.
     source = made_benchmark("aime25", tmp_path / "aime25.jsonl")
@@ -151,7 +151,7 @@ def test_two_preparations_of_one_output_exclude_each_other(tmp_path, arguments, 
 def test_the_first_of_two_preparations_is_not_disturbed(tmp_path):
     with exclusive_output(tmp_path, "made") as output:
         output.write_text("card.md", "mine")
-        with pytest.raises(DataPrepError, match="another process"), exclusive_output(tmp_path, "made"):
+        with pytest.raises(UserError, match="another process"), exclusive_output(tmp_path, "made"):
             pass
         assert temporaries(tmp_path) == [".made.card.md.tmp"]
         output.publish()

@@ -14,7 +14,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_prep.errors import DataPrepError
 from data_prep.prompt_templates import (
     DAPO_BOXED_PREFIX,
     DAPO_PREFIX,
@@ -24,6 +23,7 @@ from data_prep.prompt_templates import (
     unwrap_dapo,
     wrap_dapo,
 )
+from verl_ispo.user_error import UserError
 
 TEXT = st.text() | st.sampled_from([DAPO_PREFIX, DAPO_SUFFIX, DAPO_PREFIX + "x" + DAPO_SUFFIX, "", "\n\n"])
 
@@ -95,11 +95,11 @@ def test_a_jinja_file_may_have_a_system_message(tmp_path):
 def test_faulty_jinja_files_are_named(tmp_path, text, message):
     path = tmp_path / "mine.jinja"
     path.write_text(text)
-    with pytest.raises(DataPrepError, match=message) as caught:
+    with pytest.raises(UserError, match=message) as caught:
         load_template(str(path))
     assert str(path) in str(caught.value)
 
 
 def test_an_unknown_template_lists_the_known():
-    with pytest.raises(DataPrepError, match="qwen_math, dapo, plain"):
+    with pytest.raises(UserError, match="qwen_math, dapo, plain"):
         load_template("qwen")

@@ -22,9 +22,9 @@ import pytest
 from made_problems import REPOSITORY, command, made_rows, problem, result_of, write_jsonl
 
 from data_prep import file_formats
-from data_prep.errors import DataPrepError
 from data_prep.prompt_templates import wrap_dapo
 from data_prep.sources import hub_parts, local_parts
+from verl_ispo.user_error import UserError
 
 ROWS = [
     {"question": 'Say "7", \n or $a|b$; ü求', "answer": "7"},
@@ -151,7 +151,7 @@ def test_a_folder_is_read_in_the_order_of_names_and_by_split(tmp_path):
         "train-00001.jsonl",
     ]
     assert [part.identity["file"] for part in local_parts(folder, "test")] == ["test-00000.jsonl"]
-    with pytest.raises(DataPrepError, match=r"only to \['test', 'train'\]"):
+    with pytest.raises(UserError, match=r"only to \['test', 'train'\]"):
         local_parts(folder, "validation")
 
 
@@ -181,7 +181,7 @@ def test_without_a_network_the_way_around_is_named(monkeypatch, tmp_path):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path)
-    with pytest.raises(DataPrepError, match=r"math-ai/aime24 .* --local_dataset_path"):
+    with pytest.raises(UserError, match=r"math-ai/aime24 .* --local_dataset_path"):
         hub_parts("math-ai/aime24", None, "test")
 
 

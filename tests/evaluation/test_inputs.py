@@ -21,11 +21,11 @@ import pandas as pd
 import pytest
 
 from tests.evaluation.conftest import arithmetic_row
-from verl_ispo.evaluation.checkpoints import LATEST_STEP_FILE, model_digest, resolve_checkpoint
-from verl_ispo.evaluation.errors import EvaluationError
 from verl_ispo.evaluation.grader import Grader
+from verl_ispo.evaluation.model_folder import LATEST_STEP_FILE, model_digest, resolve_checkpoint
 from verl_ispo.evaluation.questions import Question, questions_digest, read_questions
 from verl_ispo.evaluation.run import EvaluationOptions, evaluate
+from verl_ispo.user_error import UserError
 
 WriteBenchmark = Callable[..., Path]
 
@@ -75,25 +75,25 @@ def blanked(index: int, value: Any) -> dict[str, Any]:
     ],
 )
 def test_faulty_benchmarks_are_refused(write_benchmark: WriteBenchmark, rows: list[dict[str, Any]], said: str):
-    with pytest.raises(EvaluationError, match=said):
+    with pytest.raises(UserError, match=said):
         read_questions([write_benchmark(rows)])
 
 
 def test_one_problem_in_two_files_is_refused(write_benchmark: WriteBenchmark):
     paths = [write_benchmark([arithmetic_row(1)], name) for name in ("a.parquet", "b.parquet")]
-    with pytest.raises(EvaluationError, match="1 ids stand for more than one row"):
+    with pytest.raises(UserError, match="1 ids stand for more than one row"):
         read_questions(paths)
 
 
 def test_a_file_that_is_missing_empty_or_no_parquet_is_named(tmp_path: Path):
-    with pytest.raises(EvaluationError, match=r"nowhere\.parquet: no such file; prepare it"):
+    with pytest.raises(UserError, match=r"nowhere\.parquet: no such file; prepare it"):
         read_questions([tmp_path / "nowhere.parquet"])
     text = tmp_path / "text.parquet"
     text.write_text("question,answer\n")
-    with pytest.raises(EvaluationError, match=r"text\.parquet: not a readable parquet file"):
+    with pytest.raises(UserError, match=r"text\.parquet: not a readable parquet file"):
         read_questions([text])
     pd.DataFrame(columns=["data_source", "prompt", "reward_model"]).to_parquet(tmp_path / "empty.parquet")
-    with pytest.raises(EvaluationError, match=r"empty\.parquet: the file holds no problem"):
+    with pytest.raises(UserError, match=r"empty\.parquet: the file holds no problem"):
         read_questions([tmp_path / "empty.parquet"])
 
 
@@ -134,7 +134,7 @@ def test_verdicts_are_read_from_what_scorers_return(tmp_path: Path, returned: st
     ],
 )
 def test_a_reward_function_without_a_verdict_is_refused(tmp_path: Path, body: str, said: str):
-    with pytest.raises(EvaluationError, match=said):
+    with pytest.raises(UserError, match=said):
         grader_of(tmp_path, body).grade(QUESTION, "2")
 
 
@@ -146,7 +146,7 @@ def test_a_reward_function_without_a_verdict_is_refused(tmp_path: Path, body: st
     ],
 )
 def test_ground_truths_are_tried_before_anything_is_sampled(tmp_path: Path, body: str, said: str):
-    with pytest.raises(EvaluationError, match=said):
+    with pytest.raises(UserError, match=said):
         grader_of(tmp_path, body).check_ground_truths([QUESTION])
 
 
@@ -159,7 +159,7 @@ def test_ground_truths_are_tried_before_anything_is_sampled(tmp_path: Path, body
     ],
 )
 def test_a_reward_function_that_is_not_there_is_named(spec: str, said: str):
-    with pytest.raises(EvaluationError, match=said):
+    with pytest.raises(UserError, match=said):
         Grader(spec)
 
 
@@ -201,22 +201,22 @@ def test_a_checkpoint_moved_away_from_its_run_has_an_unknown_last_step(tmp_path:
 
 
 def test_folders_that_are_no_checkpoint_are_refused(tmp_path: Path):
-    with pytest.raises(EvaluationError, match="no such folder, and not a model id"):
+    with pytest.raises(UserError, match="no such folder, and not a model id"):
         resolve_checkpoint(str(tmp_path / "nowhere"))
-    with pytest.raises(EvaluationError, match="neither a Hugging Face folder"):
+    with pytest.raises(UserError, match="neither a Hugging Face folder"):
         resolve_checkpoint(str(tmp_path))
     (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(EvaluationError, match=r"no weights \(\*\.safetensors or \*\.bin\)"):
+    with pytest.raises(UserError, match=r"no weights \(\*\.safetensors or \*\.bin\)"):
         resolve_checkpoint(str(tmp_path))
     (tmp_path / LATEST_STEP_FILE).write_text("7")
-    with pytest.raises(EvaluationError, match=r"names step 7, but .*global_step_7 is not there"):
+    with pytest.raises(UserError, match=r"names step 7, but .*global_step_7 is not there"):
         resolve_checkpoint(str(tmp_path))
     (tmp_path / LATEST_STEP_FILE).write_text("seven")
-    with pytest.raises(EvaluationError, match="'seven' is not a step"):
+    with pytest.raises(UserError, match="'seven' is not a step"):
         resolve_checkpoint(str(tmp_path))
     (tmp_path / LATEST_STEP_FILE).write_text("3")
     (tmp_path / "global_step_3" / "actor").mkdir(parents=True)
-    with pytest.raises(EvaluationError, match="neither an FSDP nor a Megatron"):
+    with pytest.raises(UserError, match="neither an FSDP nor a Megatron"):
         resolve_checkpoint(str(tmp_path / "global_step_3"))
 
 
@@ -224,7 +224,7 @@ def test_a_model_id_that_the_hub_does_not_give_is_refused(monkeypatch: pytest.Mo
     import huggingface_hub.constants
 
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    with pytest.raises(EvaluationError, match="no such folder, and the hub does not give it"):
+    with pytest.raises(UserError, match="no such folder, and the hub does not give it"):
         resolve_checkpoint("nobody/nothing")
 
 
@@ -259,7 +259,7 @@ def test_the_model_digest_sees_weights_and_tokenizer_and_nothing_else(tmp_path: 
 def test_options_without_sense_are_refused_before_the_output_is_touched(
     options: EvaluationOptions, changes: dict[str, Any], said: str
 ):
-    with pytest.raises(EvaluationError, match=said):
+    with pytest.raises(UserError, match=said):
         evaluate(dataclasses.replace(options, **changes))
     assert not options.out.exists()
 
@@ -270,5 +270,5 @@ def test_a_tokenizer_without_a_chat_template_is_refused(options: EvaluationOptio
     bare = tmp_path / "bare"
     shutil.copytree(options.model, bare)
     (bare / "chat_template.jinja").unlink()
-    with pytest.raises(EvaluationError, match="no chat template"):
+    with pytest.raises(UserError, match="no chat template"):
         evaluate(dataclasses.replace(options, model=str(bare)))

@@ -33,11 +33,11 @@ from verl_ispo import cli
 from verl_ispo.cpu.sampling import SampleRequest
 from verl_ispo.evaluation import run as run_module
 from verl_ispo.evaluation.cpu_sampler import MAX_BATCH_PROMPT_TOKENS, MAX_BATCH_ROWS, batches
-from verl_ispo.evaluation.errors import EvaluationError
 from verl_ispo.evaluation.manifest import MANIFEST_NAME
 from verl_ispo.evaluation.results import SAMPLES_NAME, load_result
 from verl_ispo.evaluation.run import LOG_NAME, SUMMARY_NAME, EvaluationOptions, evaluate, run
-from verl_ispo.evaluation.sampling import sample_seed
+from verl_ispo.evaluation.samples import sample_seed
+from verl_ispo.user_error import UserError
 
 FINAL_FILES = (MANIFEST_NAME, "questions.jsonl", SAMPLES_NAME, SUMMARY_NAME)
 
@@ -135,10 +135,10 @@ def test_a_log_that_was_changed_from_outside_is_refused(options: EvaluationOptio
     lines = (options.out / SAMPLES_NAME).read_bytes().splitlines(keepends=True)
     (options.out / SAMPLES_NAME).unlink()
     (options.out / LOG_NAME).write_bytes(lines[0] + b"garbage\n" + lines[1])
-    with pytest.raises(EvaluationError, match=r"partial\.jsonl, line 2: not a sample"):
+    with pytest.raises(UserError, match=r"partial\.jsonl, line 2: not a sample"):
         evaluate(options)
     (options.out / LOG_NAME).write_bytes(lines[0] + lines[0])
-    with pytest.raises(EvaluationError, match=r"line 2: .* is there twice"):
+    with pytest.raises(UserError, match=r"line 2: .* is there twice"):
         evaluate(options)
 
 
@@ -186,7 +186,7 @@ def test_resuming_with_other_options_is_refused_by_name(
     if "reward_function" in changes:
         (tmp_path / "other.py").write_text("def compute_score(**_):\n    return 0\n")
         changes = {"reward_function": str(tmp_path / "other.py")}
-    with pytest.raises(EvaluationError, match=said):
+    with pytest.raises(UserError, match=said):
         evaluate(dataclasses.replace(options, **changes))
     assert final_bytes(options.out) == before
 
@@ -202,10 +202,10 @@ def test_resuming_with_another_model_or_other_problems_is_refused(
     # the same weights in another place are the same model
     evaluate(dataclasses.replace(options, model=str(other)))
     (other / "generation_config.json").write_text('{"eos_token_id": 257}')
-    with pytest.raises(EvaluationError, match=r"inputs\.model_sha256: recorded"):
+    with pytest.raises(UserError, match=r"inputs\.model_sha256: recorded"):
         evaluate(dataclasses.replace(options, model=str(other)))
     fewer = write_benchmark([arithmetic_row(index) for index in range(5)], "fewer.parquet")
-    with pytest.raises(EvaluationError, match=r"inputs\.benchmarks\.sums\.problems: recorded 6, asked 5"):
+    with pytest.raises(UserError, match=r"inputs\.benchmarks\.sums\.problems: recorded 6, asked 5"):
         evaluate(dataclasses.replace(options, benchmarks=(fewer,)))
 
 
@@ -225,14 +225,14 @@ def test_labels_can_be_changed_without_sampling_and_stay_where_they_are_not_give
 def test_a_folder_with_other_files_is_refused(options: EvaluationOptions):
     options.out.mkdir()
     (options.out / "notes.txt").write_text("mine")
-    with pytest.raises(EvaluationError, match=r"holds other files \(notes\.txt\) and no manifest\.json"):
+    with pytest.raises(UserError, match=r"holds other files \(notes\.txt\) and no manifest\.json"):
         evaluate(options)
 
 
 def test_two_evaluations_at_once_do_not_write_into_one_folder(options: EvaluationOptions):
     with (
         run_module._exclusive(options.out),
-        pytest.raises(EvaluationError, match="another evaluation is writing there"),
+        pytest.raises(UserError, match="another process is writing an evaluation there"),
     ):
         evaluate(options)
 
@@ -270,7 +270,7 @@ def test_the_command_reports_a_fault_in_one_line_and_exits_with_2(
 ):
     arguments = ["eval", "--model", str(random_model), "--benchmarks", "nowhere.parquet", "--out", str(tmp_path / "o")]
     assert cli.main(arguments) == 2
-    assert capsys.readouterr().err.startswith("verl-ispo eval: nowhere.parquet: no such file")
+    assert capsys.readouterr().err.startswith("verl-ispo eval: error: nowhere.parquet: no such file")
 
 
 @pytest.mark.parametrize("command", ["eval", "table"])

@@ -20,9 +20,8 @@ import pytest
 
 from tests.evaluation.conftest import ResultWriter
 from verl_ispo import cli
-from verl_ispo.evaluation.comparison import compare
+from verl_ispo.evaluation.baseline_comparison import compare
 from verl_ispo.evaluation.document import build_document
-from verl_ispo.evaluation.errors import EvaluationError
 from verl_ispo.evaluation.layout_csv import format_scores_csv
 from verl_ispo.evaluation.layout_latex import format_latex
 from verl_ispo.evaluation.layout_markdown import format_markdown
@@ -31,6 +30,7 @@ from verl_ispo.evaluation.paper_results import AMC_NOTE, BASELINE_NOTE, COUNT_NO
 from verl_ispo.evaluation.results import SAMPLES_NAME, load_result
 from verl_ispo.evaluation.statistics import mean_interval
 from verl_ispo.evaluation.table import group_results
+from verl_ispo.user_error import UserError
 
 GOLDEN = Path(__file__).parent / "golden"
 QWEN = "Qwen/Qwen2.5-Math-1.5B"
@@ -120,7 +120,7 @@ def test_unknown_metrics_are_refused(text: str):
     if text == "pass@1":
         assert parse_metric(text) == Metric("pass", 1)
         return
-    with pytest.raises(EvaluationError, match="give pass@1_greedy, avg@K"):
+    with pytest.raises(UserError, match="give pass@1_greedy, avg@K"):
         parse_metric(text)
 
 
@@ -176,7 +176,7 @@ def test_the_baseline_is_of_the_same_base_model_and_can_be_chosen(write_result: 
     document = build_document(results)
     assert [(c.base_model, c.method, c.baseline) for c in document.comparisons] == [("small", "ISPO", "Base")]
     assert build_document(results, baseline="ispo").comparisons[0].method == "Base"
-    with pytest.raises(EvaluationError, match="--baseline PACR: not among the methods"):
+    with pytest.raises(UserError, match="--baseline PACR: not among the methods"):
         build_document(results, baseline="PACR")
     assert compare(group_results(results), ["x"], [Metric("maj", 2)], "Base") == []
 
@@ -190,22 +190,22 @@ def load_all(*folders: Path) -> None:
 
 def test_other_problems_are_refused_with_the_ids_that_differ(write_result: ResultWriter):
     one, two = write_result("a", {"aime24": "1010"}), write_result("b", {"aime24": "10100"}, method="ISPO")
-    with pytest.raises(EvaluationError, match=r"not about the same problems \(1 only in .*/b: aime24-4\)"):
+    with pytest.raises(UserError, match=r"not about the same problems \(1 only in .*/b: aime24-4\)"):
         load_all(one, two)
-    with pytest.raises(EvaluationError, match=r"1 only in .*/b: aime24-4"):
+    with pytest.raises(UserError, match=r"1 only in .*/b: aime24-4"):
         load_all(two, one)
 
 
 def test_other_ground_truths_are_other_problems(write_result: ResultWriter):
     one = write_result("a", {"aime24": "10"}, truth="384")
     two = write_result("b", {"aime24": "10"}, truth="385", method="ISPO")
-    with pytest.raises(EvaluationError, match=r"aime24-0: ground truth '384' in .* '385' in"):
+    with pytest.raises(UserError, match=r"aime24-0: ground truth '384' in .* '385' in"):
         load_all(one, two)
 
 
 def test_two_results_with_one_name_are_refused(write_result: ResultWriter):
     one, two = write_result("a", {"x": "10"}, training_seed=1), write_result("b", {"x": "10"}, training_seed=1)
-    with pytest.raises(EvaluationError, match=r"/a and .*/b are both tiny, GRPO, training seed 1"):
+    with pytest.raises(UserError, match=r"/a and .*/b are both tiny, GRPO, training seed 1"):
         load_all(one, two)
 
 
@@ -213,7 +213,7 @@ def test_two_results_with_one_name_are_refused(write_result: ResultWriter):
 def test_other_sampling_is_refused_within_a_base_model(write_result: ResultWriter, option: str):
     one = write_result("a", {"x": "10"})
     two = write_result("b", {"x": "10"}, method="ISPO", options={option: 0.5})
-    with pytest.raises(EvaluationError, match=rf"evaluated by other rules \({option}: .* and 0\.5\)"):
+    with pytest.raises(UserError, match=rf"evaluated by other rules \({option}: .* and 0\.5\)"):
         load_all(one, two)
     other_model = write_result("c", {"x": "10"}, base_model="large", options={option: 0.5})
     load_all(one, other_model)
@@ -224,7 +224,7 @@ def test_another_grader_is_refused(write_result: ResultWriter):
     manifest = json.loads((two / "manifest.json").read_text())
     manifest["grader"]["math_verify"] = "0.8.0"
     (two / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(EvaluationError, match=r"reward function: .*0\.9\.0.* and .*0\.8\.0"):
+    with pytest.raises(UserError, match=r"reward function: .*0\.9\.0.* and .*0\.8\.0"):
         load_all(one, two)
 
 
@@ -245,20 +245,20 @@ def test_another_grader_is_refused(write_result: ResultWriter):
 def test_damaged_samples_are_refused(write_result: ResultWriter, damage, said: str):
     folder = write_result("a", {"x": "11"}, {"x": ["10", "01"]})
     (folder / SAMPLES_NAME).write_text(damage((folder / SAMPLES_NAME).read_text()))
-    with pytest.raises(EvaluationError, match=said):
+    with pytest.raises(UserError, match=said):
         load_result(folder)
 
 
 def test_folders_that_are_no_result_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     assert cli.main(["table", str(tmp_path / "nowhere"), "--out", str(tmp_path / "out")]) == 2
     assert "nowhere: no such folder" in capsys.readouterr().err
-    with pytest.raises(EvaluationError, match=r"no manifest\.json; give a folder that verl-ispo eval has written"):
+    with pytest.raises(UserError, match=r"no manifest\.json; give a folder that verl-ispo eval has written"):
         load_result(tmp_path)
     (tmp_path / "manifest.json").write_text('{"format": 99}')
-    with pytest.raises(EvaluationError, match="format 99, this version reads 1"):
+    with pytest.raises(UserError, match="format 99, this version reads 1"):
         load_result(tmp_path)
     (tmp_path / "manifest.json").write_text("[")
-    with pytest.raises(EvaluationError, match="not a manifest"):
+    with pytest.raises(UserError, match="not a manifest"):
         load_result(tmp_path)
 
 

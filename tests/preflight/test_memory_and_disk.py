@@ -10,8 +10,8 @@ from collections import namedtuple
 import pytest
 
 from tests.preflight.set_ups import BASE_7B, COMMON, composed, data_settings, problems, with_settings, write_model
-from verl_ispo.preflight import checkpoints
-from verl_ispo.preflight.checkpoints import check_checkpoints, check_disk, checkpoint_bytes, checkpoints_on_disk
+from verl_ispo.preflight import checkpoint_plan
+from verl_ispo.preflight.checkpoint_plan import check_checkpoints, check_disk, checkpoint_bytes, checkpoints_on_disk
 from verl_ispo.preflight.composition import read_parallelism
 from verl_ispo.preflight.finding import NOTE, OK, PROBLEM
 from verl_ispo.preflight.gpu_memory import GIB, MemoryEstimate, check_memory, estimate_memory
@@ -137,7 +137,7 @@ def test_how_many_checkpoints_there_are_at_a_time(steps, every, kept, most):
 @pytest.mark.parametrize(("free_gib", "level"), [(300, PROBLEM), (500, OK)])
 def test_disk(free_gib, level, tmp_path, monkeypatch):
     """600 rows in steps of 512 are one step an epoch; five of 85.1 GiB each are 425 GiB."""
-    monkeypatch.setattr(checkpoints.shutil, "disk_usage", lambda _: namedtuple("Usage", "free")(free_gib * GIB))
+    monkeypatch.setattr(checkpoint_plan.shutil, "disk_usage", lambda _: namedtuple("Usage", "free")(free_gib * GIB))
     settings = ("trainer.save_freq=20", "trainer.total_epochs=100", f"trainer.default_local_dir={tmp_path}/new/run")
     config = with_settings((*COMMON, *BASE_7B, *data_settings(tmp_path), *settings))
     findings = list(check_disk(config, read_model_shape(config), read_parallelism(config)))

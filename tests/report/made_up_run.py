@@ -13,11 +13,11 @@ from omegaconf import OmegaConf
 
 from verl_ispo.config.ispo_config import ISPOConfig
 from verl_ispo.config.ispo_trainer_config import ISPOTrainerConfig
+from verl_ispo.runs.rollout_dump.writer import StepToDump, describe_run, dump_step
 from verl_ispo.signals.answer_span import find_answer_spans, gather_answer
 from verl_ispo.signals.composite import compute_ispo_reward
 from verl_ispo.signals.diagnostics import ObservedBatch
 from verl_ispo.signals.groups import RolloutGroups, group_advantage, guarded_reward
-from verl_ispo.trainer.rollout_dump import StepToDump, describe_run, dump_step
 
 
 def metrics_at(step: int, **more: float | None) -> dict[str, float | None]:

@@ -20,10 +20,10 @@ from tests.report.made_up_run import metrics_at, update_of, write_dump, write_me
 from verl_ispo import cli
 from verl_ispo.report.build import build_report
 from verl_ispo.report.config_diff import config_differences
-from verl_ispo.report.dump_reader import read_groups
 from verl_ispo.report.line_chart import Axes, Line, draw_lines, running_mean
 from verl_ispo.report.rollout_view import MAX_ROLLOUTS_SHOWN, show_group
 from verl_ispo.report.run_folder import load_run
+from verl_ispo.runs.rollout_dump.reader import read_groups
 
 HOSTILE = [
     "<script>alert(1)</script>\\boxed{42}",

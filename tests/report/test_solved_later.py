@@ -11,8 +11,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from verl_ispo.report.dump_reader import PromptOutcome
 from verl_ispo.report.solved_later import default_early_steps, solved_later
+from verl_ispo.runs.rollout_dump.reader import PromptOutcome
 
 
 def outcomes(*drawn: tuple[int, str, int]) -> list[PromptOutcome]:

@@ -5,6 +5,7 @@ Not exercised: verl's own reader, which is in test_with_verl.py.
 
 import argparse
 import os
+import sys
 
 import pandas as pd
 import pytest
@@ -71,8 +72,9 @@ def test_levels_that_do_not_exist_are_refused(text):
 
 @pytest.mark.parametrize("option", [["--train-rows", "0"], ["--held-out-per-level", "100"], ["--levels", "9"]])
 def test_bad_options_write_nothing(tmp_path, option, capsys):
-    with pytest.raises(SystemExit):
-        make_data.main(["--out", str(tmp_path / "data"), *option])
+    with pytest.raises(SystemExit) as ended:
+        sys.exit(make_data.main(["--out", str(tmp_path / "data"), *option]))
+    assert ended.value.code == 2
     assert option[1] in capsys.readouterr().err
     assert not (tmp_path / "data").exists()
 

@@ -25,6 +25,7 @@ from verl_ispo.tiny_task.base_model import build_model
 from verl_ispo.tiny_task.held_out_evaluation import generate_responses, score_responses
 from verl_ispo.tiny_task.problems import Problem, ResponseMix, held_out_problems
 from verl_ispo.tiny_task.tokenizer import build_tokenizer
+from verl_ispo.user_error import UserError
 
 
 @pytest.fixture(autouse=True)
@@ -131,7 +132,7 @@ def test_a_complete_folder_is_reused_and_another_one_refused(tmp_path, capsys):
     assert ws.warm_start(out, short_options()) == record
     assert {path.name: path.stat().st_mtime_ns for path in out.iterdir()} == before
     assert "Reusing" in capsys.readouterr().out
-    with pytest.raises(FileExistsError, match=r"phases\.0\.steps: recorded 4, wanted 5.*seed: recorded 0, wanted 1"):
+    with pytest.raises(UserError, match=r"phases\.0\.steps: recorded 4, wanted 5.*seed: recorded 0, wanted 1"):
         ws.warm_start(out, short_options(seed=1, steps=(5, 3)))
     assert {path.name: path.stat().st_mtime_ns for path in out.iterdir()} == before
 
@@ -141,7 +142,7 @@ def test_a_folder_that_is_something_else_is_left_alone(tmp_path, content):
     (tmp_path / "thesis.tex").write_text("x")
     if content is not None:
         (tmp_path / ws.RECORD_NAME).write_text(content)
-    with pytest.raises(FileExistsError, match="choose another --out"):
+    with pytest.raises(UserError, match="choose another --out"):
         ws.warm_start(tmp_path, short_options())
     assert (tmp_path / "thesis.tex").read_text() == "x"
 
@@ -214,7 +215,7 @@ def test_an_unfinished_run_of_other_options_is_started_over(tmp_path, monkeypatc
 
 
 def test_a_second_start_at_the_same_time_is_refused(tmp_path):
-    with ws.exclusive(tmp_path / "model"), pytest.raises(FileExistsError, match="another process"):
+    with ws.exclusive(tmp_path / "model"), pytest.raises(UserError, match="another process"):
         ws.warm_start(tmp_path / "model", short_options())
 
 
@@ -235,6 +236,5 @@ def test_held_out_questions_are_not_trained_on():
 
 @pytest.mark.parametrize("option", [["--steps", "-1"], ["--held-out-per-level", "0"], ["--checkpoint-every", "0"]])
 def test_bad_options_are_named(tmp_path, option, capsys):
-    with pytest.raises(SystemExit):
-        ws.main(["--out", str(tmp_path / "model"), *option])
+    assert ws.main(["--out", str(tmp_path / "model"), *option]) == 2
     assert option[1] in capsys.readouterr().err

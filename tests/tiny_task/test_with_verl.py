@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
-from verl_ispo.tiny_task import make_data, summary
+from verl_ispo.runs.metric_log import read_metric_table
+from verl_ispo.tiny_task import compare_runs, make_data
 from verl_ispo.tiny_task.base_model import build_model
-from verl_ispo.tiny_task.run_log import read_run
 from verl_ispo.tiny_task.tokenizer import build_tokenizer
 
 pytestmark = pytest.mark.trainer
@@ -132,6 +132,6 @@ def test_validation_metrics_have_the_names_that_the_summary_reads(tmp_path, monk
     logger = FileLogger("project", "experiment")
     logger.log({**metrics, "ispo/critical_entropy/wrong": np.float64("nan")}, step=0)
     logger.finish()
-    [accuracy] = summary.read_accuracies(read_run(tmp_path), 50)
+    [accuracy] = compare_runs.read_accuracies(read_metric_table(tmp_path), 50)
     assert accuracy.solved == {str(level): 30 for level in range(1, 7)}
-    assert read_run(tmp_path)["ispo/critical_entropy/wrong"].isna().all()
+    assert read_metric_table(tmp_path)["ispo/critical_entropy/wrong"].isna().all()

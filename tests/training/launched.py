@@ -18,7 +18,7 @@ import pytest
 
 from tests.scripts.launchers import SCRIPTS, clean_environment
 from tests.training.conftest import TinyTask
-from verl_ispo.report.metric_log import read_metric_log
+from verl_ispo.runs.metric_log import read_metric_log
 
 START_TIMEOUT_S = 600
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.scripts.launchers import SCRIPTS, launch
-from verl_ispo.report.metric_log import read_metric_log
+from verl_ispo.runs.metric_log import read_metric_log
 
 SAME_METRICS = runpy.run_path(str(SCRIPTS / "gpu/same_metrics.py"))
 SMALL = "hidden_size=32 intermediate_size=64 num_hidden_layers=2 num_attention_heads=4 num_key_value_heads=2"

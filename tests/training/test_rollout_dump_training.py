@@ -17,7 +17,7 @@ import pytest
 
 from tests.training.conftest import TrainingRun
 from verl_ispo.report import build
-from verl_ispo.report.dump_reader import dumped_steps, read_groups, read_outcomes
+from verl_ispo.runs.rollout_dump.reader import dumped_steps, read_groups, read_outcomes
 
 pytestmark = pytest.mark.trainer
 

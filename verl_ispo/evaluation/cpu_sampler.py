@@ -9,7 +9,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from verl_ispo.cpu.sampling import SampleRequest, sample_batch
-from verl_ispo.evaluation.sampling import Completion
+from verl_ispo.evaluation.sampler import Completion
 
 MAX_BATCH_ROWS = 64
 MAX_BATCH_PROMPT_TOKENS = 16384

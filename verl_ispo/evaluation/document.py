@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from verl_ispo.evaluation.comparison import Comparison, choose_baseline, compare
+from verl_ispo.evaluation.baseline_comparison import Comparison, choose_baseline, compare
 from verl_ispo.evaluation.metrics import Metric
 from verl_ispo.evaluation.paper_results import DOUBT_NOTE, SOURCE_NOTE
 from verl_ispo.evaluation.results import EvaluationResult
@@ -56,7 +56,7 @@ def build_document(
         paper_rows (`str`, *optional*, defaults to `"run"`): see `with_paper_rows`.
 
     Raises:
-        EvaluationError: see `group_results`.
+        UserError: see `group_results`.
     """
     groups = with_paper_rows(group_results(results), paper_rows)
     benchmarks = table_benchmarks(groups)

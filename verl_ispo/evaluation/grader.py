@@ -14,8 +14,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from verl_ispo.evaluation.errors import EvaluationError
 from verl_ispo.evaluation.questions import Question
+from verl_ispo.user_error import UserError
 
 DEFAULT_NAME = "compute_score"
 UNDECIDED = ("timeout", "error")
@@ -50,7 +50,7 @@ class Grader:
             not called ``compute_score``.
 
     Raises:
-        EvaluationError: if there is no such function.
+        UserError: if there is no such function.
     """
 
     def __init__(self, spec: str) -> None:
@@ -69,22 +69,22 @@ class Grader:
         """Grade an empty response to every question, so that what cannot be graded shows before anything is sampled.
 
         Raises:
-            EvaluationError: if the function raises, ends in an error, or calls nothing right.
+            UserError: if the function raises, ends in an error, or calls nothing right.
         """
         for question in questions:
             grade = self.grade(question, "")
             if grade.correct or grade.status == "error":
                 said = "calls an empty response right" if grade.correct else "ends in an error"
-                raise EvaluationError(
-                    f"the reward function {self.spec} {said} on {question.benchmark} {question.question_id} "
-                    f"(ground truth {question.ground_truth!r:.80}); mend the file, or choose another --reward-function"
+                raise UserError(
+                    f"the reward function {self.spec} {said} on {question.benchmark} {question.question_id} (ground "
+                    f"truth {question.ground_truth!r:.80}); correct the file, or choose another --reward-function"
                 )
 
     def grade(self, question: Question, response: str) -> Grade:
         """Grade one response.
 
         Raises:
-            EvaluationError: if the function raises, or returns no verdict (NaN, a shaped score without ``acc``).
+            UserError: if the function raises, or returns no verdict (NaN, a shaped score without ``acc``).
         """
         place = f"the reward function {self.spec}, on {question.benchmark} {question.question_id}"
         try:
@@ -95,15 +95,15 @@ class Grader:
                 extra_info=dict(question.extra_info),
             )
         except Exception as error:
-            raise EvaluationError(f"{place}, raised {type(error).__name__}: {error}") from error
+            raise UserError(f"{place}, raised {type(error).__name__}: {error}") from error
         returned: Mapping[str, Any] = result if isinstance(result, Mapping) else {"score": result}
         try:
             score = float(returned["score"])
             verdict = float(score if returned.get("acc") is None else returned["acc"])
         except (KeyError, TypeError, ValueError) as error:
-            raise EvaluationError(f"{place}, returned {result!r:.200}: no number and no dict with 'score'") from error
+            raise UserError(f"{place}, returned {result!r:.200}: no number and no dict with 'score'") from error
         if not math.isfinite(score) or verdict not in (-1.0, 0.0, 1.0):
-            raise EvaluationError(
+            raise UserError(
                 f"{place}, returned {result!r:.200}, which does not say right from wrong: return 0/1, -1/+1, or a dict "
                 "with 'acc' (true or false) beside the 'score'"
             )
@@ -128,15 +128,15 @@ def _load(spec: str) -> RewardFunction:
             module = importlib.import_module(place)
         else:
             if not Path(place).is_file():
-                raise EvaluationError(f"--reward-function {spec}: no file {place}; for a module write pkg://{place}")
+                raise UserError(f"--reward-function {spec}: no file {place}; for a module write pkg://{place}")
             module_spec = importlib.util.spec_from_file_location(f"reward_function_{Path(place).stem}", place)
             if module_spec is None or module_spec.loader is None:
-                raise EvaluationError(f"--reward-function {spec}: {place} is not a Python file")
+                raise UserError(f"--reward-function {spec}: {place} is not a Python file")
             module = importlib.util.module_from_spec(module_spec)
             module_spec.loader.exec_module(module)
     except ImportError as error:
-        raise EvaluationError(f"--reward-function {spec}: cannot import {place} ({error})") from error
+        raise UserError(f"--reward-function {spec}: cannot import {place} ({error})") from error
     function = getattr(module, name, None)
     if not callable(function):
-        raise EvaluationError(f"--reward-function {spec}: {place} has no function {name}; write PLACE:NAME")
+        raise UserError(f"--reward-function {spec}: {place} has no function {name}; write PLACE:NAME")
     return function

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from verl_ispo.evaluation.comparison import Comparison
+from verl_ispo.evaluation.baseline_comparison import Comparison
 from verl_ispo.evaluation.document import TableDocument
 from verl_ispo.evaluation.results import EvaluationResult
 from verl_ispo.evaluation.statistics import CONFIDENCE_LEVEL, Interval

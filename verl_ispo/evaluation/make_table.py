@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 from verl_ispo.atomic_file import write_text
+from verl_ispo.command_line import run_command
 from verl_ispo.evaluation.document import build_document
-from verl_ispo.evaluation.errors import EvaluationError
 from verl_ispo.evaluation.layout_csv import format_comparisons_csv, format_scores_csv
 from verl_ispo.evaluation.layout_latex import format_latex
 from verl_ispo.evaluation.layout_markdown import format_markdown
 from verl_ispo.evaluation.metrics import parse_metric
 from verl_ispo.evaluation.results import load_result
+from verl_ispo.user_error import UserError
 
 
 @dataclass(frozen=True)
@@ -29,12 +29,12 @@ class TableOptions:
 
 
 def run(options: TableOptions) -> int:
-    """The command; returns its exit status: 0, or 2 for what the user can mend."""
-    try:
+    """The command; returns its exit status: 0, or 2 for a fault that the user can correct."""
+
+    def work() -> None:
         results = [load_result(folder) for folder in options.results]
         metrics = [parse_metric(text) for text in options.metrics]
         document = build_document(results, metrics, options.baseline, options.paper_rows)
-        options.out.mkdir(parents=True, exist_ok=True)
         texts = {}
         markdown = format_markdown(document)
         if "md" in options.formats:
@@ -44,14 +44,13 @@ def run(options: TableOptions) -> int:
             texts["comparisons.csv"] = format_comparisons_csv(document)
         if "latex" in options.formats:
             texts["table.tex"] = format_latex(document)
-        for name, text in texts.items():
-            write_text(options.out / name, text)
-    except EvaluationError as error:
-        print(f"verl-ispo table: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(f"verl-ispo table: --out {options.out}: {error}", file=sys.stderr)
-        return 2
-    print(markdown)
-    print("Written: " + ", ".join(str(options.out / name) for name in texts))
-    return 0
+        try:
+            options.out.mkdir(parents=True, exist_ok=True)
+            for name, text in texts.items():
+                write_text(options.out / name, text)
+        except OSError as error:
+            raise UserError(f"--out {options.out}: {error}") from error
+        print(markdown)
+        print("Written: " + ", ".join(str(options.out / name) for name in texts))
+
+    return run_command("verl-ispo table", work)

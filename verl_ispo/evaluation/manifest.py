@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from verl_ispo.atomic_file import write_text
-from verl_ispo.evaluation.errors import EvaluationError
+from verl_ispo.user_error import UserError
 
 MANIFEST_NAME = "manifest.json"
 FORMAT = 1
@@ -20,18 +20,18 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """Read the manifest of a result folder.
 
     Raises:
-        EvaluationError: if there is none, or of another format.
+        UserError: if there is none, or of another format.
     """
     path = folder / MANIFEST_NAME
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
         found = manifest["format"]
     except FileNotFoundError as error:
-        raise EvaluationError(f"{folder}: no {MANIFEST_NAME}; give a folder that verl-ispo eval has written") from error
+        raise UserError(f"{folder}: no {MANIFEST_NAME}; give a folder that verl-ispo eval has written") from error
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise EvaluationError(f"{path}: not a manifest ({error})") from error
+        raise UserError(f"{path}: not a manifest ({error})") from error
     if found != FORMAT:
-        raise EvaluationError(f"{path}: format {found}, this version reads {FORMAT}; evaluate again")
+        raise UserError(f"{path}: format {found}, this version reads {FORMAT}; evaluate again")
     return manifest
 
 
@@ -44,7 +44,7 @@ def refuse_differences(folder: Path, manifest: Mapping[str, Any]) -> None:
     """Refuse to go on in a folder that was begun with other options.
 
     Raises:
-        EvaluationError: naming each difference, as ``options.n: recorded 4, asked 8``.
+        UserError: naming each difference, as ``options.n: recorded 4, asked 8``.
     """
     recorded = dict(_leaves({key: value for key, value in read_manifest(folder).items() if key not in _FREE}))
     asked = dict(_leaves({key: value for key, value in manifest.items() if key not in _FREE}))
@@ -54,7 +54,7 @@ def refuse_differences(folder: Path, manifest: Mapping[str, Any]) -> None:
         if recorded.get(name) != asked.get(name)
     ]
     if differences:
-        raise EvaluationError(
+        raise UserError(
             f"{folder} holds an evaluation begun with other settings ({'; '.join(differences)}). "
             "Give the recorded ones to go on with it, or another --out for a new one"
         )

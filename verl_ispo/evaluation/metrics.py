@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from verl_ispo.evaluation.errors import EvaluationError
 from verl_ispo.evaluation.estimators import avg_at_k, maj_at_k, pass_at_k
 from verl_ispo.evaluation.results import BenchmarkResult
 from verl_ispo.evaluation.statistics import Scores
+from verl_ispo.user_error import UserError
 
 GREEDY = "pass@1_greedy"
 
@@ -47,13 +47,13 @@ def parse_metric(text: str) -> Metric:
     """Read ``pass@1_greedy``, ``avg@16``, ``maj@16`` or ``pass@8``.
 
     Raises:
-        EvaluationError: for anything else.
+        UserError: for anything else.
     """
     if text == GREEDY:
         return Metric("greedy", 1)
     match = re.fullmatch(r"(avg|maj|pass)@([1-9]\d{0,5})", text)
     if match is None:
-        raise EvaluationError(f"--metrics {text!r}: give {GREEDY}, avg@K, maj@K or pass@K, such as avg@16")
+        raise UserError(f"--metrics {text!r}: give {GREEDY}, avg@K, maj@K or pass@K, such as avg@16")
     return Metric(match[1], int(match[2]))
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from verl_ispo.evaluation.errors import EvaluationError
+from verl_ispo.user_error import UserError
 
 _COLUMNS = ("data_source", "prompt", "reward_model")
 _SHOWN = 5
@@ -56,7 +56,7 @@ def read_questions(paths: Sequence[Path]) -> list[Question]:
     """Read benchmark files, in the order given.
 
     Raises:
-        EvaluationError: a file that is missing, unreadable, empty or without verl's columns, a problem without prompt
+        UserError: a file that is missing, unreadable, empty or without verl's columns, a problem without prompt
             or ground truth, or one id twice in a benchmark.
     """
     questions = [question for path in paths for question in _read_file(path)]
@@ -64,7 +64,7 @@ def read_questions(paths: Sequence[Path]) -> list[Question]:
         counts = Counter(question.question_id for question in questions if question.benchmark == benchmark)
         repeated = [question_id for question_id, count in counts.items() if count > 1]
         if repeated:
-            raise EvaluationError(
+            raise UserError(
                 f"benchmark {benchmark!r}: {len(repeated)} ids stand for more than one row, {_some(repeated)} "
                 f"({counts[repeated[0]]} times). Some published copies repeat each problem; `eval` draws its samples "
                 "itself, so prepare the file with one row a problem (python -m data_prep.NAME does) and pass it once."
@@ -79,24 +79,24 @@ def questions_digest(questions: Sequence[Question]) -> str:
 
 def _read_file(path: Path) -> list[Question]:
     if not path.is_file():
-        raise EvaluationError(f"{path}: no such file; prepare it with python -m data_prep.NAME (aime24, math500, ...)")
+        raise UserError(f"{path}: no such file; prepare it with python -m data_prep.NAME (aime24, math500, ...)")
     try:
         table = pq.read_table(path)
     except (pa.ArrowException, OSError) as error:
-        raise EvaluationError(f"{path}: not a readable parquet file ({str(error).splitlines()[0]})") from error
+        raise UserError(f"{path}: not a readable parquet file ({str(error).splitlines()[0]})") from error
     missing = [name for name in _COLUMNS if name not in table.column_names]
     if missing:
-        raise EvaluationError(
+        raise UserError(
             f"{path}: no column {', '.join(missing)} (it has {', '.join(table.column_names)}); verl's columns are "
             "needed, as python -m data_prep.NAME writes them"
         )
     if table.num_rows == 0:
-        raise EvaluationError(f"{path}: the file holds no problem")
+        raise UserError(f"{path}: the file holds no problem")
     rows = table.to_pylist()
     questions = [_question(path, number, row) for number, row in enumerate(rows)]
     unanswered = [question.question_id for question in questions if _is_blank(question.ground_truth)]
     if unanswered:
-        raise EvaluationError(
+        raise UserError(
             f"{path}: {len(unanswered)} of {len(questions)} problems have no reward_model.ground_truth, "
             f"{_some(unanswered)}; nothing can be graded against that. Mend the file, or leave these rows out of it"
         )
@@ -111,9 +111,9 @@ def _question(path: Path, number: int, row: Mapping[str, Any]) -> Question:
         or not messages
         or any(not isinstance(message, dict) or not message.get("content") for message in messages)
     ):
-        raise EvaluationError(f"{place}: prompt is not a list of chat messages with role and content: {messages!r:.80}")
+        raise UserError(f"{place}: prompt is not a list of chat messages with role and content: {messages!r:.80}")
     if _is_blank(row["data_source"]):
-        raise EvaluationError(f"{place}: data_source is empty; it names the benchmark")
+        raise UserError(f"{place}: data_source is empty; it names the benchmark")
     extra_info = row.get("extra_info") or {}
     benchmark = str(row["data_source"])
     question_id = extra_info.get("id")

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from verl_ispo.evaluation.errors import EvaluationError
 from verl_ispo.evaluation.grader import UNDECIDED
 from verl_ispo.evaluation.manifest import read_manifest
 from verl_ispo.evaluation.samples import read_samples
+from verl_ispo.user_error import UserError
 
 SAMPLES_NAME = "samples.jsonl"
 QUESTIONS_NAME = "questions.jsonl"
@@ -99,10 +99,10 @@ def load_result(folder: Path) -> EvaluationResult:
     """Read one result folder.
 
     Raises:
-        EvaluationError: if it was not written by ``verl-ispo eval``, or samples are missing, doubled or malformed.
+        UserError: if it was not written by ``verl-ispo eval``, or samples are missing, doubled or malformed.
     """
     if not folder.is_dir():
-        raise EvaluationError(f"{folder}: no such folder; give folders that verl-ispo eval has written")
+        raise UserError(f"{folder}: no such folder; give folders that verl-ispo eval has written")
     manifest = read_manifest(folder)
     if not (folder / SAMPLES_NAME).is_file():
         return EvaluationResult(folder, manifest, {}, finished=False)
@@ -112,7 +112,7 @@ def load_result(folder: Path) -> EvaluationResult:
         of_problem = samples.setdefault((record["benchmark"], record["question_id"]), {})
         key = (record["mode"], record["sample_index"])
         if key in of_problem:
-            raise EvaluationError(f"{folder / SAMPLES_NAME}: sample {key} of {record['question_id']} is there twice")
+            raise UserError(f"{folder / SAMPLES_NAME}: sample {key} of {record['question_id']} is there twice")
         of_problem[key] = (record["correct"], record["prediction"])
         counts.setdefault(record["benchmark"], Counter()).update(
             {
@@ -130,7 +130,7 @@ def load_result(folder: Path) -> EvaluationResult:
         benchmark, question_id = question["benchmark"], question["question_id"]
         of_problem = samples.pop((benchmark, question_id), {})
         if set(of_problem) != expected:
-            raise EvaluationError(
+            raise UserError(
                 f"{folder / SAMPLES_NAME}: {len(of_problem)} samples of {benchmark} {question_id} where the manifest "
                 f"has {len(expected)}; the file was changed or cut. Evaluate again"
             )
@@ -146,7 +146,7 @@ def load_result(folder: Path) -> EvaluationResult:
             )
         )
     if samples:
-        raise EvaluationError(
+        raise UserError(
             f"{folder / SAMPLES_NAME}: samples of problems that {QUESTIONS_NAME} does not have: {next(iter(samples))}"
         )
     benchmarks = {
@@ -161,4 +161,4 @@ def _read_questions(path: Path) -> Iterator[dict[str, Any]]:
         lines = path.read_bytes().splitlines()
         yield from (json.loads(line) for line in lines)
     except (OSError, ValueError) as error:
-        raise EvaluationError(f"{path}: cannot be read ({error}); evaluate again") from error
+        raise UserError(f"{path}: cannot be read ({error}); evaluate again") from error

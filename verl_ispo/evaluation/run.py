@@ -3,29 +3,29 @@
 from __future__ import annotations
 
 import json
-import signal
 import sys
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import filelock
 from tqdm import tqdm
 
 from verl_ispo.atomic_file import write_text
+from verl_ispo.command_line import run_command
 from verl_ispo.cpu.sampling import SampleRequest
-from verl_ispo.evaluation.checkpoints import Checkpoint, model_digest, resolve_checkpoint
-from verl_ispo.evaluation.errors import EvaluationError
 from verl_ispo.evaluation.grader import Grade, Grader
 from verl_ispo.evaluation.manifest import FORMAT, MANIFEST_NAME, read_manifest, refuse_differences, write_manifest
+from verl_ispo.evaluation.model_folder import Checkpoint, model_digest, resolve_checkpoint
 from verl_ispo.evaluation.questions import Question, questions_digest, read_questions
 from verl_ispo.evaluation.results import QUESTIONS_NAME, SAMPLES_NAME, load_result
+from verl_ispo.evaluation.sampler import Completion
+from verl_ispo.evaluation.sampler_choice import load_sampler, resolve_sampler, sampler_versions
 from verl_ispo.evaluation.samples import PlannedSample, SampleLog, plan_samples
-from verl_ispo.evaluation.sampling import Completion, load_sampler, resolve_sampler, sampler_versions
-from verl_ispo.evaluation.summary import format_summary, summarise
+from verl_ispo.evaluation.score_summary import format_summary, summarise
+from verl_ispo.process_lock import take_lock
+from verl_ispo.user_error import UserError
 
 LOG_NAME = "samples.partial.jsonl"
 SUMMARY_NAME = "summary.json"
@@ -61,7 +61,7 @@ def evaluate(options: EvaluationOptions) -> dict[str, Any]:
     interrupted.
 
     Raises:
-        EvaluationError: for what the user can mend; nothing was sampled then, or what was sampled is kept.
+        UserError: for what the user can correct; nothing was sampled then, or what was sampled is kept.
         KeyboardInterrupt: on Ctrl-C or SIGTERM; what was sampled is kept.
     """
     _check(options)
@@ -92,27 +92,15 @@ def evaluate(options: EvaluationOptions) -> dict[str, Any]:
 
 
 def run(options: EvaluationOptions) -> int:
-    """The command; returns its exit status: 0, 2 for what the user can mend, 130 if interrupted."""
-    in_main_thread = threading.current_thread() is threading.main_thread()
-    # A scheduler's SIGTERM ends like Ctrl-C
-    previous = signal.signal(signal.SIGTERM, signal.default_int_handler) if in_main_thread else None
-    try:
-        summary = evaluate(options)
-    except EvaluationError as error:
-        print(f"verl-ispo eval: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(
-            f"\nverl-ispo eval: interrupted; finished samples are kept in {options.out}, and the same command goes on",
-            file=sys.stderr,
-        )
-        return 130
-    finally:
-        if in_main_thread:
-            signal.signal(signal.SIGTERM, previous)
-    print(format_summary(summary))
-    print(f"95 % intervals over problems. Samples: {options.out / SAMPLES_NAME}; next: verl-ispo table {options.out}")
-    return 0
+    """The command; returns its exit status: 0, 2 for a fault that the user can correct, 130 if interrupted."""
+
+    def work() -> None:
+        print(format_summary(evaluate(options)))
+        samples = options.out / SAMPLES_NAME
+        print(f"95 % intervals over problems. Samples: {samples}; next: verl-ispo table {options.out}")
+
+    kept = f"interrupted; finished samples are kept in {options.out}, and the same command goes on"
+    return run_command("verl-ispo eval", work, kept)
 
 
 class _Prompts:
@@ -127,14 +115,14 @@ class _Prompts:
 
         tokenizer = AutoTokenizer.from_pretrained(folder)
         if not tokenizer.chat_template:
-            raise EvaluationError(
+            raise UserError(
                 f"{folder}: the tokenizer has no chat template, so the prompts cannot be laid out; put a "
                 "chat_template.jinja into that folder, the one used in training"
             )
         self._tokenizer = tokenizer
         declared = getattr(AutoConfig.from_pretrained(folder), "max_position_embeddings", None)
         if options.context_tokens is None and declared is None:
-            raise EvaluationError(f"{folder}: config.json has no max_position_embeddings; give --context-tokens")
+            raise UserError(f"{folder}: config.json has no max_position_embeddings; give --context-tokens")
         self.context_tokens = int(options.context_tokens or declared)
         self._max_new_tokens = options.max_new_tokens
         self._ids: dict[tuple[str, str], tuple[int, ...]] = {
@@ -150,7 +138,7 @@ class _Prompts:
             room = [self.room(question) for question in questions if question.benchmark == benchmark]
             context = f"the context of {self.context_tokens} tokens"
             if not any(room):
-                raise EvaluationError(
+                raise UserError(
                     f"benchmark {benchmark!r}: each of its {len(room)} prompts fills {context}, so nothing could be "
                     "sampled. Give a model with a longer context, or --context-tokens to go beyond the declared one"
                 )
@@ -177,7 +165,7 @@ class _Prompts:
 
 def _check(options: EvaluationOptions) -> None:
     if not options.benchmarks:
-        raise EvaluationError("--benchmarks: give at least one parquet file")
+        raise UserError("--benchmarks: give at least one parquet file")
     for name, value, least in (
         ("--n", options.n, 0),
         ("--max-new-tokens", options.max_new_tokens, 1),
@@ -186,13 +174,11 @@ def _check(options: EvaluationOptions) -> None:
         ("--seed", options.seed, 0),
     ):
         if value is not None and value < least:
-            raise EvaluationError(f"{name} {value}: give {least} or more")
+            raise UserError(f"{name} {value}: give {least} or more")
     if not 0.0 < options.temperature < float("inf"):
-        raise EvaluationError(
-            f"--temperature {options.temperature}: give a number above 0; greedy is always run as well"
-        )
+        raise UserError(f"--temperature {options.temperature}: give a number above 0; greedy is always run as well")
     if not 0.0 < options.top_p <= 1.0:
-        raise EvaluationError(f"--top-p {options.top_p}: give a number above 0 and up to 1")
+        raise UserError(f"--top-p {options.top_p}: give a number above 0 and up to 1")
 
 
 def _manifest(
@@ -236,18 +222,11 @@ def _exclusive(out: Path) -> Iterator[None]:
     """The output folder, made if need be; nobody else writes into it meanwhile."""
     try:
         out.mkdir(parents=True, exist_ok=True)
-        lock = filelock.FileLock(out / LOCK_NAME)
-        lock.acquire(timeout=0)
-    except filelock.Timeout as error:
-        raise EvaluationError(
-            f"{out}: another evaluation is writing there; wait for it, or give another --out"
-        ) from error
+        lock = take_lock(out / LOCK_NAME, out, "writing an evaluation there", "give another --out")
     except OSError as error:
-        raise EvaluationError(f"--out {out}: {error}") from error
-    try:
+        raise UserError(f"--out {out}: {error}") from error
+    with lock:
         yield
-    finally:
-        lock.release()
 
 
 def _begin_or_resume(options: EvaluationOptions, manifest: dict[str, Any], questions: Sequence[Question]) -> None:
@@ -267,7 +246,7 @@ def _begin_or_resume(options: EvaluationOptions, manifest: dict[str, Any], quest
         return
     foreign = sorted(path.name for path in out.iterdir() if path.name not in (LOCK_NAME, QUESTIONS_NAME))
     if foreign:
-        raise EvaluationError(
+        raise UserError(
             f"--out {out}: the folder holds other files ({', '.join(foreign[:5])}) and no {MANIFEST_NAME}; "
             "give a new one"
         )

@@ -10,6 +10,7 @@ A line is one sample, as ASCII JSON:
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,9 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from verl_ispo.atomic_file import atomic_file, sync_folder
-from verl_ispo.evaluation.errors import EvaluationError
 from verl_ispo.evaluation.questions import Question
-from verl_ispo.evaluation.sampling import sample_seed
+from verl_ispo.user_error import UserError
 
 SampleKey = tuple[str, str, str, int]
 """Benchmark, question id, mode, sample index."""
@@ -40,6 +40,16 @@ class PlannedSample:
     def key(self) -> SampleKey:
         """What identifies it in the files."""
         return (self.question.benchmark, self.question.question_id, self.mode, self.sample_index)
+
+
+def sample_seed(run_seed: int, benchmark: str, question_id: str, sample_index: int) -> int:
+    """Seed of one sample, of 53 bits, so that every JSON reader (JavaScript's too) keeps it exactly.
+
+    It depends on these four alone: neither order, nor batch, nor a pause, nor the number of samples changes it, and the
+    first 16 of 32 samples are those of a run with 16.
+    """
+    identity = json.dumps([run_seed, benchmark, question_id, sample_index])
+    return int.from_bytes(hashlib.blake2b(identity.encode(), digest_size=8).digest(), "little") >> 11
 
 
 def plan_samples(
@@ -79,7 +89,7 @@ class SampleLog:
         path (`Path`): made if need be.
 
     Raises:
-        EvaluationError: if a line other than the last cannot be read, or a sample is there twice.
+        UserError: if a line other than the last cannot be read, or a sample is there twice.
     """
 
     def __init__(self, path: Path) -> None:
@@ -96,12 +106,12 @@ class SampleLog:
             try:
                 key = record_key(json.loads(line))
             except (ValueError, KeyError, TypeError) as error:
-                raise EvaluationError(
+                raise UserError(
                     f"{path}, line {number}: not a sample ({error}); the file was changed from outside. Remove that "
                     "line to have its sample drawn again, or start in another --out"
                 ) from error
             if key in self._places:
-                raise EvaluationError(f"{path}, line {number}: {key} is there twice; remove one of the lines")
+                raise UserError(f"{path}, line {number}: {key} is there twice; remove one of the lines")
             self._places[key] = (end, len(line))
             end += len(line)
 
@@ -139,7 +149,7 @@ def read_samples(path: Path) -> Iterator[dict[str, Any]]:
     """Read the sorted file of a finished evaluation.
 
     Raises:
-        EvaluationError: for a line that is not a sample: the fields, or a NaN.
+        UserError: for a line that is not a sample: the fields, or a NaN.
     """
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
@@ -155,11 +165,9 @@ def read_samples(path: Path) -> Iterator[dict[str, Any]]:
                     and (record["prediction"] is None or isinstance(record["prediction"], str))
                 )
             except (ValueError, KeyError, TypeError) as error:
-                raise EvaluationError(
-                    f"{path}, line {number}: not a sample ({type(error).__name__}: {error})"
-                ) from error
+                raise UserError(f"{path}, line {number}: not a sample ({type(error).__name__}: {error})") from error
             if not valid:
-                raise EvaluationError(f"{path}, line {number}: a field of this sample has the wrong type")
+                raise UserError(f"{path}, line {number}: a field of this sample has the wrong type")
             yield record
 
 

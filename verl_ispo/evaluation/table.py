@@ -16,7 +16,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from verl_ispo.evaluation.errors import EvaluationError
 from verl_ispo.evaluation.metrics import Metric, problem_scores
 from verl_ispo.evaluation.paper_results import (
     BENCHMARK_PROBLEMS,
@@ -36,6 +35,7 @@ from verl_ispo.evaluation.statistics import (
     macro_mean_interval,
     mean_interval,
 )
+from verl_ispo.user_error import UserError
 
 NOT_RUN = "not run"
 UNFINISHED = "unfinished"
@@ -133,11 +133,11 @@ def group_results(results: Sequence[EvaluationResult]) -> list[Group]:
     """Put results of one base model and method together, in the order given; models that belong together stay so.
 
     Raises:
-        EvaluationError: if two results have the same base model, method and training seed; if their problems differ;
+        UserError: if two results have the same base model, method and training seed; if their problems differ;
             or if results of one base model were sampled or graded by other rules.
     """
     if not results:
-        raise EvaluationError("give at least one folder that verl-ispo eval has written")
+        raise UserError("give at least one folder that verl-ispo eval has written")
     known = [figure.base_model for figure in paper_figures()]
     by_name: dict[str, dict[str, list[EvaluationResult]]] = {}
     for result in results:
@@ -145,7 +145,7 @@ def group_results(results: Sequence[EvaluationResult]) -> list[Group]:
         same_method = methods.setdefault(result.method, [])
         for other in same_method:
             if other.training_seed == result.training_seed:
-                raise EvaluationError(
+                raise UserError(
                     f"{other.folder} and {result.folder} are both {result.base_model}, {result.method}, training seed "
                     f"{seed_name(result)}. Leave one out, or tell them apart: repeat their verl-ispo eval command with "
                     "another --method or --training-seed (nothing is sampled again)"
@@ -271,12 +271,12 @@ def _refuse_mixed_problems(results: Iterable[EvaluationResult]) -> None:
                 if ours[key] != theirs[key]
             ][:_SHOWN_IDS]
             if parts:
-                raise EvaluationError(
+                raise UserError(
                     f"benchmark {name}: the results are not about the same problems ({'; '.join(parts)}). Evaluate all "
                     "of them on one file, or make a table for each"
                 )
             if [problem.question_id for problem in benchmark.problems] != [p.question_id for p in other.problems]:
-                raise EvaluationError(
+                raise UserError(
                     f"benchmark {name}: {other_result.folder} and {result.folder} hold the same problems in another "
                     "order; evaluate both on one file"
                 )
@@ -295,7 +295,7 @@ def _refuse_mixed_rules(results: Sequence[EvaluationResult]) -> None:
         if one != other:
             differences.append(f"reward function: {one} and {other}")
         if differences:
-            raise EvaluationError(
+            raise UserError(
                 f"{first.folder} and {result.folder} are about {first.base_model}, but were evaluated by other rules "
                 f"({'; '.join(differences)}); evaluate both alike, or make a table for each"
             )

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from verl_ispo.cpu.sampling import SampleRequest
-from verl_ispo.evaluation.sampling import Completion
+from verl_ispo.evaluation.sampler import Completion
 
 REQUESTS_AT_ONCE = 2048
 """A kill loses at most so many responses; many more than run at a time, so that the engine stays busy."""

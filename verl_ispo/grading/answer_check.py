@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from .answer_comparison import Rules, SymbolicComparer, Verdict, compare
 from .answer_structure import TooComplex, parse_answer, with_unit
-from .comparison import Rules, SymbolicComparer, Verdict, compare
 from .ground_truth import GroundTruth, without_grouping
 from .normalization import MAX_ANSWER_CHARS
 

@@ -24,8 +24,8 @@ from latex2sympy2_extended.latex2sympy2 import ConversionConfig
 from math_verify import verify
 from math_verify.grader import should_treat_as_complex
 
+from .answer_comparison import Verdict
 from .answer_structure import Collection, Difference, Node, Relation, Scalar, Union
-from .comparison import Verdict
 from .expression_guard import GoldNotUnderstood, check_expression
 
 MIN_POINTS = 6

@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 
 import verl_ispo
 from verl_ispo.atomic_file import write_text
+from verl_ispo.command_line import run_command
+from verl_ispo.report.chart_panels import Drawing
 from verl_ispo.report.config_diff import config_differences
-from verl_ispo.report.dump_reader import PromptOutcome, dumped_steps, read_groups, read_outcomes
 from verl_ispo.report.dynamics import dynamics
-from verl_ispo.report.errors import ReportInputError
 from verl_ispo.report.figure_six import figure_six
+from verl_ispo.report.html_page import ReportContent, StepOfGroups, render
+from verl_ispo.report.key_numbers import critical_fractions, key_numbers, sentences
 from verl_ispo.report.line_chart import SMOOTHED_FROM_STEPS, smoothing_window
-from verl_ispo.report.page import ReportContent, StepOfGroups, render
-from verl_ispo.report.panels import Drawing
 from verl_ispo.report.rollout_view import show_group
 from verl_ispo.report.run_folder import Run, load_runs
-from verl_ispo.report.summary import critical_fractions, key_numbers, sentences
 from verl_ispo.report.table_file import read_table
 from verl_ispo.report.visible_text import visible
+from verl_ispo.runs.rollout_dump.reader import PromptOutcome, dumped_steps, read_groups, read_outcomes
+from verl_ispo.user_error import UserError
 
 REPORT_FILE = "report.html"
 # Names and dumps may hold what a terminal would obey.
@@ -37,18 +37,19 @@ def run(
     early_steps: int | None = None,
 ) -> int:
     """Make the report and say where it is; returns the exit status, 2 for input of which none can be made."""
-    try:
+
+    def work() -> None:
         html, gaps = build_report(runs, table, steps, max_tokens, early_steps)
-    except ReportInputError as error:
-        print(f"verl-ispo report: {visible(str(error), MAX_LINE_CHARS)}", file=sys.stderr)
-        return 2
-    for gap in gaps:
-        print(f"gap: {visible(gap, MAX_LINE_CHARS)}")
-    out.mkdir(parents=True, exist_ok=True)
-    file = out / REPORT_FILE
-    write_text(file, [html])
-    print(f"{file} ({file.stat().st_size / 1e6:.1f} MB, self-contained: open it in a browser)")
-    return 0
+        for gap in gaps:
+            print(f"gap: {visible(gap, MAX_LINE_CHARS)}")
+        file = out / REPORT_FILE
+        try:
+            write_text(file, [html])
+        except OSError as error:
+            raise UserError(f"--out {out}: {error}") from error
+        print(f"{file} ({file.stat().st_size / 1e6:.1f} MB, self-contained: open it in a browser)")
+
+    return run_command("verl-ispo report", work, to_terminal=lambda message: visible(message, MAX_LINE_CHARS))
 
 
 def build_report(
@@ -61,7 +62,7 @@ def build_report(
     """The page as HTML, and what it lacks.
 
     Raises:
-        ReportInputError: input of which no report can be made.
+        UserError: input of which no report can be made.
     """
     evaluation_table = read_table(table) if table is not None else None
     runs = load_runs(run_arguments)
@@ -112,7 +113,7 @@ def _read_rollouts(
     if asked:
         missing = sorted(set(asked) - set(everywhere))
         if missing:
-            raise ReportInputError(
+            raise UserError(
                 f"--steps {missing[0]}: no run dumped rollouts at that step; there are {everywhere or 'none'}"
             )
         chosen = sorted(set(asked))

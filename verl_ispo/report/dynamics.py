@@ -6,10 +6,20 @@ import math
 import re
 from collections.abc import Sequence
 
-from verl_ispo.report import numbers
+from verl_ispo.report.chart_panels import (
+    Drawing,
+    FigureBlock,
+    LegendEntry,
+    Panel,
+    Series,
+    metric,
+    one_chart_a_run,
+    overlay,
+)
 from verl_ispo.report.line_chart import RIGHT, SERIES, WRONG
-from verl_ispo.report.panels import Drawing, FigureBlock, LegendEntry, Panel, Series, metric, one_chart_a_run, overlay
+from verl_ispo.report.number_format import show
 from verl_ispo.report.run_folder import Run
+from verl_ispo.report.series_statistics import known
 
 RIGHT_AND_WRONG = (LegendEntry("right rollouts", RIGHT, 0), LegendEntry("wrong rollouts", WRONG, 1))
 REWARD_PARTS = (
@@ -44,7 +54,7 @@ def _accuracy(drawing: Drawing) -> FigureBlock:
         for _, name in metrics
         if _is_accuracy(name)
         for run in drawing.runs
-        for value in numbers.known(run.log.series(name, sparse=True)[1])
+        for value in known(run.log.series(name, sparse=True)[1])
     ]
     top = min(max(reached, default=1.0) + 0.05, 1.04)
     held_out = [
@@ -259,4 +269,4 @@ def _hinge_threshold(run: Run) -> dict[str, float]:
     floor = run.config.get("algorithm.ispo.entropy_floor")
     if isinstance(floor, bool) or not isinstance(floor, (int, float)):
         return {}
-    return {f"hinge below τ_H = {numbers.show(float(floor))}": float(floor)}
+    return {f"hinge below τ_H = {show(float(floor))}": float(floor)}

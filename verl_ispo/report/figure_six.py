@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from verl_ispo.report.dump_reader import PromptOutcome
-from verl_ispo.report.panels import Drawing, FigureBlock, Panel, Series, overlay
+from verl_ispo.report.chart_panels import Drawing, FigureBlock, Panel, Series, overlay
 from verl_ispo.report.run_folder import Run
 from verl_ispo.report.solved_later import SolvedLater, default_early_steps, solved_later
+from verl_ispo.runs.rollout_dump.reader import PromptOutcome
 
 TITLE = "Failed early, solved by this step"
 NEED = "per-prompt outcomes, which need trainer.v1.ispo.dump_dir"

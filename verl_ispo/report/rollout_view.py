@@ -8,9 +8,9 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from verl_ispo.report import numbers
-from verl_ispo.report.dump_reader import DumpedGroup, DumpedRollout
+from verl_ispo.report.number_format import show, signed
 from verl_ispo.report.visible_text import MAX_TOKEN_CHARS, visible
+from verl_ispo.runs.rollout_dump.reader import DumpedGroup, DumpedRollout
 
 # Rollouts of a group whose tokens are shown, from both ends of the order by advantage; the group's table has them all.
 MAX_ROLLOUTS_SHOWN = 8
@@ -237,9 +237,7 @@ def _show_token(rollout: DumpedRollout, place: int) -> ShownToken:
             classes.append("answer")
         elif lead_in <= place < start:
             classes.append("lead-in")
-    hint = (
-        f"{place}: H {numbers.show(entropy)}, p {numbers.show(_probability(log_prob))}, drift {numbers.signed(drift)}"
-    )
+    hint = f"{place}: H {show(entropy)}, p {show(_probability(log_prob))}, drift {signed(drift)}"
     text = rollout.token_texts[place]
     return ShownToken(visible(text, MAX_TOKEN_CHARS) or "∅", " ".join(classes), hint, "\n" in text)
 

@@ -5,7 +5,7 @@
     RUN/metrics*.jsonl                 verl's file logger, a file an attempt
     RUN/**/events.out.tfevents.*       tensorboard's instead, where there is no metrics*.jsonl
     RUN/.hydra/config.yaml             Hydra's snapshot (hydra.run.dir=RUN), used where the dump has no config
-    RUN/dump/                          trainer.v1.ispo.dump_dir=RUN/dump, see verl_ispo.trainer.rollout_dump
+    RUN/dump/                          trainer.v1.ispo.dump_dir=RUN/dump, see verl_ispo.runs.rollout_dump.format
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from verl_ispo.report.errors import ReportInputError
-from verl_ispo.report.metric_log import MetricLog, read_metric_log
+from verl_ispo.runs.metric_log import MetricLog, read_metric_log
+from verl_ispo.user_error import UserError
 
 CONFIG_SNAPSHOTS = (".hydra/config.yaml", "config.yaml")
 DUMP_FOLDER = "dump"
@@ -58,13 +58,13 @@ def load_runs(arguments: Sequence[str]) -> list[Run]:
     """The runs of a command line, each ``PATH`` or ``NAME=PATH``.
 
     Raises:
-        ReportInputError: a path that is not there or holds no log, or two runs of one name.
+        UserError: a path that is not there or holds no log, or two runs of one name.
     """
     named: dict[str, Path] = {}
     for argument in arguments:
         name, path = _name_and_path(argument)
         if name in named:
-            raise ReportInputError(
+            raise UserError(
                 f"two runs are called {name!r}: {named[name]} and {path}. Name them apart, for example "
                 f"{name}-1={named[name]} {name}-2={path}"
             )
@@ -76,7 +76,7 @@ def load_run(name: str, path: Path) -> Run:
     """One run from its folder, or from a metrics file alone.
 
     Raises:
-        ReportInputError: no log.
+        UserError: no log.
     """
     log = read_metric_log(path)
     gaps = list(log.gaps)
@@ -126,7 +126,7 @@ def _name_and_path(argument: str) -> tuple[str, Path]:
     if "=" in argument and not Path(argument).exists():
         name, _, path = argument.partition("=")
         if not name or not path:
-            raise ReportInputError(f"{argument!r} is neither a path that exists nor NAME=PATH")
+            raise UserError(f"{argument!r} is neither a path that exists nor NAME=PATH")
         return name, Path(path)
     path = Path(argument)
     # resolve() so that "." has a name

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from verl_ispo.report.dump_reader import PromptOutcome
+from verl_ispo.runs.rollout_dump.reader import PromptOutcome
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import pandas as pd
 from scipy import stats
 
-from verl_ispo.tiny_task.run_log import metric_names
+from verl_ispo.runs.metric_log import metric_names
 
 ACCURACY_METRIC = re.compile(r"val-core/(?P<source>.+)/acc/mean@1")
 CONFIDENCE = 0.95
@@ -71,7 +71,7 @@ def read_accuracies(run: pd.DataFrame, problems_per_level: int) -> list[Accuracy
     """Read all validations of a run, in the order of the steps. A step at which a level is missing is left out.
 
     Args:
-        run (`pd.DataFrame`): from `run_log.read_run`.
+        run (`pd.DataFrame`): from `metric_log.read_metric_table`.
         problems_per_level (`int`): held-out problems of each level.
     """
     names = metric_names([run], ACCURACY_METRIC)

@@ -12,8 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from verl_ispo.atomic_file import atomic_file
+from verl_ispo.runs.metric_log import metric
 from verl_ispo.tiny_task.accuracy import accuracy_series
-from verl_ispo.tiny_task.run_log import metric
 
 PANELS = (
     ("Training accuracy of the rollouts", "critic/score/mean", "rate"),

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import random
 import re
+import sys
 from collections.abc import Iterable, Sequence
 from itertools import islice
 from pathlib import Path
@@ -19,7 +20,9 @@ from typing import Any
 import pandas as pd
 
 from verl_ispo.atomic_file import atomic_file
+from verl_ispo.command_line import run_command
 from verl_ispo.tiny_task.problems import LEVELS, Problem, held_out_problems, training_problems
+from verl_ispo.user_error import UserError
 
 TRAIN_DATA_SOURCE = "tiny_arithmetic"
 
@@ -88,7 +91,8 @@ def make_rows(
     return train, test
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point; returns the exit status."""
     parser = argparse.ArgumentParser(
         prog="python -m verl_ispo.tiny_task.make_data",
         description=(__doc__ or "").strip(),
@@ -106,16 +110,17 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--seed", type=int, default=0, help="use the warm start's seed, so that its held-out problems are these"
     )
     args = parser.parse_args(argv)
-    if args.train_rows < 1:
-        parser.error(f"--train-rows {args.train_rows}: at least 1 problem is needed to train on")
-    try:
+
+    def work() -> None:
+        if args.train_rows < 1:
+            raise UserError(f"--train-rows {args.train_rows}: at least 1 problem is needed to train on")
         train, test = make_rows(args.levels, args.train_rows, args.held_out_per_level, args.seed)
-    except ValueError as error:
-        parser.error(str(error))
-    for rows, name in ((train, "train.parquet"), (test, "heldout.parquet")):
-        write_parquet(rows, args.out / name)
-        print(f"{args.out / name}: {len(rows)} problems")
+        for rows, name in ((train, "train.parquet"), (test, "heldout.parquet")):
+            write_parquet(rows, args.out / name)
+            print(f"{args.out / name}: {len(rows)} problems")
+
+    return run_command(parser.prog, work)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -15,6 +15,8 @@ import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from verl_ispo.user_error import UserError
+
 
 @dataclass(frozen=True)
 class Level:
@@ -116,12 +118,12 @@ def held_out_problems(seed: int, per_level: int = 50) -> list[Problem]:
         per_level (`int`, *optional*, defaults to `50`): at most half of the smallest level.
 
     Raises:
-        ValueError: if ``per_level`` leaves less than half of a level to train on.
+        UserError: if ``per_level`` leaves less than half of a level to train on.
     """
     smallest = min(LEVELS.values(), key=lambda level: level.distinct_problems)
     limit = smallest.distinct_problems // 2
     if not 1 <= per_level <= limit:
-        raise ValueError(
+        raise UserError(
             f"per_level={per_level} is out of range: level {smallest.number} has only {smallest.distinct_problems} "
             f"distinct problems and half of them are kept for training, so choose 1 to {limit}"
         )
@@ -148,10 +150,13 @@ def training_problems(levels: Sequence[int], rng: random.Random, held_out: froze
         levels (`Sequence[int]`): level numbers of the mix.
         rng (`random.Random`): source of the draws.
         held_out (`frozenset[str]`): questions that must not be drawn.
+
+    Raises:
+        UserError: if ``levels`` is empty or names a level that does not exist.
     """
     unknown = sorted(set(levels) - set(LEVELS))
     if unknown or not levels:
-        raise ValueError(f"levels {list(levels)} must be a non-empty choice of {sorted(LEVELS)}; unknown: {unknown}")
+        raise UserError(f"levels {list(levels)} must be a non-empty choice of {sorted(LEVELS)}; unknown: {unknown}")
     while True:
         level = LEVELS[rng.choice(levels)]
         problem = draw_problem(level, rng)

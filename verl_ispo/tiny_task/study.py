@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import math
 import statistics
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,9 +21,11 @@ import numpy as np
 from scipy import stats
 
 from verl_ispo.atomic_file import write_text
+from verl_ispo.command_line import run_command
 from verl_ispo.evaluation.results import EvaluationResult, load_result
 from verl_ispo.evaluation.statistics import Interval, Scores, holm, macro_difference_interval, sign_flip_test
-from verl_ispo.tiny_task.run_log import metric, read_run
+from verl_ispo.runs.metric_log import metric, read_metric_table
+from verl_ispo.user_error import UserError
 
 BASELINE = "grpo"
 GUARD_PREFIX = "ispo_"
@@ -79,10 +82,9 @@ def read_measures(run: Path) -> RunMeasures:
     """Measures of one run folder, its evaluation in ``result``.
 
     Raises:
-        FileNotFoundError: if the run has no log.
-        EvaluationError: if the evaluation is missing or broken.
+        UserError: if the run has no log, or its evaluation is missing or broken.
     """
-    result, log = load_result(run / "result"), read_run(run)
+    result, log = load_result(run / "result"), read_metric_table(run)
     return RunMeasures(
         greedy=_scores(result, sampled=False),
         sampled=_scores(result, sampled=True),
@@ -236,8 +238,8 @@ def _interval(low: float, high: float) -> str:
     return f"[{100 * low:+.1f}, {100 * high:+.1f}]"
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Entry point."""
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point; returns the exit status."""
     parser = argparse.ArgumentParser(
         prog="python -m verl_ispo.tiny_task.study",
         description=(__doc__ or "").strip(),
@@ -248,18 +250,24 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--seeds", nargs="+", type=int, required=True)
     parser.add_argument("--out", type=Path, required=True, help="markdown file to write")
     options = parser.parse_args(argv)
-    runs: dict[str, dict[int, RunMeasures]] = {name: {} for name in options.methods}
-    for name in options.methods:
-        for seed in options.seeds:
-            run = options.runs / f"seed{seed}" / name
-            if (run / "result" / "summary.json").exists():
-                runs[name][seed] = read_measures(run)
-    if not any(runs.values()):
-        parser.error(f"--runs {options.runs}: no finished run in it")
-    text = describe(runs, options.seeds)
-    write_text(options.out, text)
-    print(text)
+
+    def work() -> None:
+        runs: dict[str, dict[int, RunMeasures]] = {name: {} for name in options.methods}
+        for name in options.methods:
+            for seed in options.seeds:
+                run = options.runs / f"seed{seed}" / name
+                if (run / "result" / "summary.json").exists():
+                    runs[name][seed] = read_measures(run)
+        if not any(runs.values()):
+            raise UserError(
+                f"--runs {options.runs}: no finished run in it; give the folder that holds seed<seed>/<method>"
+            )
+        text = describe(runs, options.seeds)
+        write_text(options.out, text)
+        print(text)
+
+    return run_command(parser.prog, work)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -20,6 +20,7 @@ import math
 import os
 import random
 import shutil
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -30,16 +31,18 @@ from typing import Any
 
 import torch
 import transformers
-from filelock import FileLock, Timeout
 from torch.nn import functional
 from tqdm import tqdm
 from transformers import Qwen2ForCausalLM, Qwen2Tokenizer
 
 from verl_ispo.atomic_file import atomic_file
+from verl_ispo.command_line import run_command
+from verl_ispo.process_lock import take_lock
 from verl_ispo.tiny_task.base_model import build_model
 from verl_ispo.tiny_task.held_out_evaluation import evaluate, format_report
 from verl_ispo.tiny_task.problems import LEVELS, ResponseMix, draw_response, held_out_problems, training_problems
 from verl_ispo.tiny_task.tokenizer import build_tokenizer
+from verl_ispo.user_error import UserError
 
 RECORD_NAME = "warm_start.json"
 CHECKPOINT_NAME = "checkpoint.pt"
@@ -194,7 +197,7 @@ def read_complete(out: Path, options: WarmStartOptions) -> dict[str, Any] | None
     """Return the record of a complete warm start in ``out``, or `None` if there is nothing there.
 
     Raises:
-        FileExistsError: if ``out`` holds something else, or a warm start made with other options.
+        UserError: if ``out`` holds something else, or a warm start made with other options.
     """
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return None
@@ -203,12 +206,12 @@ def read_complete(out: Path, options: WarmStartOptions) -> dict[str, Any] | None
         record = json.loads(record_path.read_text(encoding="utf-8"))
         recorded = record["options"]
     except (OSError, ValueError, TypeError, KeyError) as error:
-        raise FileExistsError(
+        raise UserError(
             f"{out} exists but holds no readable {RECORD_NAME} ({error!r}); choose another --out or remove it yourself"
         ) from error
     difference = describe_difference(recorded, as_json(options))
     if difference:
-        raise FileExistsError(
+        raise UserError(
             f"{out} holds a warm start made with other options ({'; '.join(difference)}); "
             "choose another --out, give the recorded options, or remove that folder to make it anew"
         )
@@ -307,22 +310,17 @@ def exclusive(out: Path) -> Iterator[Path]:
     """Give the work folder of ``out`` to one process at a time, and remove it afterwards if nothing is left in it.
 
     Raises:
-        FileExistsError: if another process is at work there.
+        UserError: if another process is at work there.
     """
     work = out.parent / f".{out.name}.unfinished"
     work.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(work / LOCK_NAME)  # released by the system if the process is killed
-    try:
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        raise FileExistsError(f"another process is making {out}; wait for it, or choose another --out") from error
-    try:
-        yield work
-    finally:
-        (work / LOCK_NAME).unlink(missing_ok=True)
-        lock.release()
-        with suppress(OSError):  # a checkpoint is left to go on from
-            work.rmdir()
+    with take_lock(work / LOCK_NAME, out, "making it", "choose another --out"):
+        try:
+            yield work
+        finally:
+            (work / LOCK_NAME).unlink(missing_ok=True)
+            with suppress(OSError):  # a checkpoint is left to go on from
+                work.rmdir()
 
 
 def publish(model: Qwen2ForCausalLM, tokenizer: Qwen2Tokenizer, record: dict[str, Any], work: Path, out: Path) -> None:
@@ -351,7 +349,7 @@ def warm_start(out: Path, options: WarmStartOptions, checkpoint_every: int = 50)
         `dict`: the record, as written to ``warm_start.json``.
 
     Raises:
-        FileExistsError: if ``out`` holds something else.
+        UserError: if ``out`` holds something else, or another process is making it.
     """
     held_out = held_out_problems(options.seed, options.held_out_per_level)
     with exclusive(out) as work:
@@ -373,7 +371,8 @@ def warm_start(out: Path, options: WarmStartOptions, checkpoint_every: int = 50)
     return record
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point; returns the exit status."""
     parser = argparse.ArgumentParser(
         prog="python -m verl_ispo.tiny_task.warm_start",
         description=(__doc__ or "").strip(),
@@ -390,16 +389,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--seed", type=int, default=0, help="give make_data the same one (default: %(default)s)")
     args = parser.parse_args(argv)
-    for name, least in (("steps", 0), ("short_answer_steps", 0), ("checkpoint_every", 1)):
-        if getattr(args, name) < least:
-            parser.error(f"--{name.replace('_', '-')} {getattr(args, name)}: give {least} or more")
-    options = default_options(args.seed, args.held_out_per_level, args.steps, args.short_answer_steps)
-    try:
+
+    def work() -> None:
+        for name, least in (("steps", 0), ("short_answer_steps", 0), ("checkpoint_every", 1)):
+            if getattr(args, name) < least:
+                raise UserError(f"--{name.replace('_', '-')} {getattr(args, name)}: give {least} or more")
+        options = default_options(args.seed, args.held_out_per_level, args.steps, args.short_answer_steps)
         record = warm_start(args.out, options, args.checkpoint_every)
-    except (FileExistsError, ValueError) as error:
-        parser.error(str(error))
-    print(format_report(record["held_out"]))
+        print(format_report(record["held_out"]))
+
+    return run_command(parser.prog, work, "interrupted; the same command goes on from the last checkpoint")
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -24,6 +24,7 @@ from verl_ispo.config.ispo_trainer_config import ISPOTrainerConfig
 from verl_ispo.config.signal_use import observes_signals, trains_on_signals
 from verl_ispo.methods.method import MethodBatch, Need
 from verl_ispo.methods.registry import method_of, methods
+from verl_ispo.runs.rollout_dump.writer import StepToDump, describe_run, dump_step
 from verl_ispo.signals.answer_span import TokenTexts
 from verl_ispo.signals.checks import NonFiniteSignalError
 from verl_ispo.signals.diagnostics import ObservedBatch, advantage_metrics, signal_metrics
@@ -38,7 +39,6 @@ from verl_ispo.trainer.policy_pass import PolicyPass, find_ablated_rows, prompt_
 from verl_ispo.trainer.prompt_selection import PromptSelectionMixin
 from verl_ispo.trainer.refusals import UnsupportedSettingError, multimodal_refusal, refuse_unsupported_settings
 from verl_ispo.trainer.repeatable_order import repeatable_order
-from verl_ispo.trainer.rollout_dump import StepToDump, describe_run, dump_step
 from verl_ispo.trainer.step_batch import SIGNAL_FIELDS, StepBatch, fetch, on_last_token, read_step_batch, store
 
 logger = logging.getLogger(__name__)

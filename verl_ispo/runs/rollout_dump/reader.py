@@ -1,4 +1,4 @@
-"""Reads the trainer's rollout dump (`verl_ispo.trainer.rollout_dump`) and trusts none of it: lines are checked."""
+"""Reads the rollout dump (`verl_ispo.runs.rollout_dump.format`) and trusts none of it: every line is checked."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from verl_ispo.trainer.rollout_dump import DUMP_FORMAT, OUTCOMES
+from verl_ispo.runs.rollout_dump.format import DUMP_FORMAT, OUTCOMES
 
 _FILE_NAME = re.compile(r"step_(\d+)_(\d+)\.jsonl")
 PARTS = ("outcome", "ifd", "token", "missing_answer")

@@ -22,8 +22,9 @@ from omegaconf import OmegaConf
 from tests.report.made_up_run import LetterTokenizer, update_of, write_dump
 from verl_ispo import atomic_file
 from verl_ispo.config import ISPOConfig, ISPOTrainerConfig
-from verl_ispo.report.dump_reader import dumped_steps, read_groups, read_outcomes
-from verl_ispo.trainer.rollout_dump import OUTCOMES, choose_groups, describe_run, dump_step, hash_prompt, token_texts
+from verl_ispo.runs.rollout_dump.format import OUTCOMES
+from verl_ispo.runs.rollout_dump.reader import dumped_steps, read_groups, read_outcomes
+from verl_ispo.runs.rollout_dump.writer import choose_groups, describe_run, dump_step, hash_prompt, token_texts
 
 GROUPS = [
     ("2+2=", [("well, \\boxed{4}", True), ("no answer", False), ("\\boxed{5}", False)]),

@@ -13,13 +13,22 @@ import json
 import math
 from pathlib import Path
 
+import orjson
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.report.made_up_run import write_metrics
-from verl_ispo.report.errors import ReportInputError
-from verl_ispo.report.metric_log import natural_order, read_metric_log
+from verl_ispo.runs.metric_log import metric, natural_order, read_metric_log, read_metric_table
+from verl_ispo.user_error import UserError
+
+
+def write_log(folder, entries, name="metrics.jsonl", tail=b""):
+    """Entries as verl's ``file`` logger writes them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = [orjson.dumps({"step": step, "data": data}, option=orjson.OPT_SERIALIZE_NUMPY) for step, data in entries]
+    (folder / name).write_bytes(b"".join(line + b"\n" for line in lines) + tail)
+    return folder
 
 
 def test_values_are_those_of_the_file(tmp_path: Path):
@@ -48,6 +57,12 @@ def test_of_several_attempts_the_last_to_log_a_value_counts(tmp_path_factory: py
 
 def test_the_tenth_attempt_follows_the_ninth():
     assert sorted(["metrics.10.jsonl", "metrics.9.jsonl"], key=natural_order) == ["metrics.9.jsonl", "metrics.10.jsonl"]
+
+
+def test_the_attempt_without_a_number_is_the_first(tmp_path: Path):
+    write_metrics(tmp_path / "metrics.jsonl", {1: {"a": 1.0}})
+    write_metrics(tmp_path / "metrics.2.jsonl", {1: {"a": 2.0}})
+    assert read_metric_log(tmp_path).steps == {1: {"a": 2.0}}
 
 
 def test_nan_is_a_gap_and_not_a_number(tmp_path: Path):
@@ -85,21 +100,21 @@ def test_repeated_steps_are_said(tmp_path: Path):
 )
 def test_a_foreign_file_is_named(tmp_path: Path, content: str):
     (tmp_path / "metrics.jsonl").write_text(content)
-    with pytest.raises(ReportInputError, match=r"metrics\.jsonl is no metrics log of verl: line 1"):
+    with pytest.raises(UserError, match=r"metrics\.jsonl is no metrics log of verl: line 1"):
         read_metric_log(tmp_path)
 
 
 def test_nothing_to_read_says_what_to_do(tmp_path: Path):
-    with pytest.raises(ReportInputError, match="does not exist"):
+    with pytest.raises(UserError, match="does not exist"):
         read_metric_log(tmp_path / "nowhere")
-    with pytest.raises(ReportInputError, match=r"no metrics\*\.jsonl and no tensorboard.*trainer\.logger"):
+    with pytest.raises(UserError, match=r"no metrics\*\.jsonl and no tensorboard.*trainer\.logger"):
         read_metric_log(tmp_path)
     (tmp_path / "experiment.jsonl").write_text(json.dumps({"step": 1, "data": {"a": 1}}))
-    with pytest.raises(ReportInputError, match=r"it has experiment\.jsonl: give such a file itself"):
+    with pytest.raises(UserError, match=r"it has experiment\.jsonl: give such a file itself"):
         read_metric_log(tmp_path)
     assert list(read_metric_log(tmp_path / "experiment.jsonl").steps) == [1]
     (tmp_path / "metrics.jsonl").write_text("")
-    with pytest.raises(ReportInputError, match="no step yet"):
+    with pytest.raises(UserError, match="no step yet"):
         read_metric_log(tmp_path)
 
 
@@ -115,3 +130,69 @@ def test_tensorboard_event_files_are_read_instead(tmp_path: Path):
     log = read_metric_log(tmp_path)
     assert log.series("ispo/ifd/wrong/mean") == ([1, 2], [0.5, 1.0])
     assert math.isnan(log.steps[2]["actor/grad_norm"])
+
+
+def test_a_log_is_read_by_step_and_metric(tmp_path):
+    run = read_metric_table(write_log(tmp_path, [(1, {"a": 1, "b": 2.5}), (2, {"a": 3})]))
+    assert run.loc[1].to_dict() == {"a": 1.0, "b": 2.5}
+    assert math.isnan(run.loc[2, "b"])  # a gap, not 0
+
+
+def test_two_lines_of_one_step_are_joined(tmp_path):
+    run = read_metric_table(write_log(tmp_path, [(0, {"a": 1}), (0, {"b": 2})]))
+    assert run.loc[0].to_dict() == {"a": 1.0, "b": 2.0}
+
+
+def test_later_attempts_win_in_the_order_of_their_numbers(tmp_path):
+    write_log(tmp_path, [(1, {"a": 1}), (2, {"a": 1, "b": 1})], "metrics.jsonl")
+    write_log(tmp_path, [(2, {"a": 10}), (3, {"a": 10})], "metrics.10.jsonl")
+    write_log(tmp_path, [(2, {"a": 2}), (3, {"a": 2})], "metrics.2.jsonl")
+    run = read_metric_table(tmp_path)
+    assert run["a"].to_dict() == {1: 1.0, 2: 10.0, 3: 10.0}
+    assert run.loc[2, "b"] == 1.0
+
+
+def test_a_last_line_cut_off_anywhere_is_passed_over(tmp_path, recwarn):
+    whole = orjson.dumps({"step": 2, "data": {"a": 12.5}})
+    for length in range(len(whole)):
+        run = read_metric_table(write_log(tmp_path, [(1, {"a": 1})], tail=whole[:length]))
+        assert run.index.tolist() == [1]
+    assert not recwarn.list
+    assert read_metric_table(write_log(tmp_path, [(1, {"a": 1})], tail=whole)).index.tolist() == [1, 2]
+
+
+@pytest.mark.parametrize(
+    "line", [b"{", b"[]", b"3", b'{"step": 1}', b'{"step": "x", "data": {}}', b'{"data": {}}', b"\xff"]
+)
+def test_a_broken_line_in_the_middle_is_named(tmp_path, line):
+    path = write_log(tmp_path, [(1, {"a": 1})]) / "metrics.jsonl"
+    path.write_bytes(path.read_bytes() + line + b"\n" + orjson.dumps({"step": 2, "data": {"a": 2}}) + b"\n")
+    with pytest.warns(UserWarning, match=r"metrics\.jsonl: 1 unreadable line\(s\) left out, the first is line 2"):
+        run = read_metric_table(tmp_path)
+    assert run["a"].to_dict() == {1: 1.0, 2: 2.0}
+
+
+@pytest.mark.parametrize("value", [math.nan, None])
+def test_what_is_no_finite_number_is_a_gap(tmp_path, value):
+    run = read_metric_table(write_log(tmp_path, [(1, {"a": value, "b": 1})]))
+    assert math.isnan(run.loc[1, "a"])
+
+
+@pytest.mark.parametrize("value", ["text", True, [1.0]])
+def test_what_is_no_number_is_no_metric(tmp_path, value):
+    run = read_metric_table(write_log(tmp_path, [(1, {"a": value, "b": 1}), (2, {"a": 3.0})]))
+    assert math.isnan(run.loc[1, "a"])
+    assert metric(run, "a").to_dict() == {2: 3.0}
+
+
+def test_a_python_writers_infinity_is_a_gap(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "data": {"a": Infinity, "b": NaN, "c": 1}}\n')
+    assert read_metric_table(tmp_path).loc[1].isna().tolist() == [True, True, False]
+
+
+@pytest.mark.parametrize("content", [None, b"", b"{"])
+def test_a_folder_without_a_log_is_an_error_with_the_remedy(tmp_path, content):
+    if content is not None:
+        (tmp_path / "metrics.jsonl").write_bytes(content)
+    with pytest.raises(UserError, match="VERL_FILE_LOGGER_PATH"):
+        read_metric_table(tmp_path)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from verl_ispo.report import numbers
 from verl_ispo.report.dynamics import DUMP_TIME, ispo_time_share, validation_metrics
+from verl_ispo.report.number_format import MISSING, show
 from verl_ispo.report.run_folder import Run
+from verl_ispo.report.series_statistics import known, last_tenth, mean, median
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class KeyNumber:
 
 def key_numbers(runs: Sequence[Run]) -> list[KeyNumber]:
     """The table under the summary."""
-    whole, end = numbers.mean, lambda values: numbers.mean(numbers.last_tenth(values))
+    whole, end = mean, lambda values: mean(last_tenth(values))
     rows = [
         KeyNumber("training steps", [_steps(run) for run in runs]),
         _row(runs, "zero-advantage groups by outcome, mean", "ispo/zero_adv_rate/outcome", whole, True),
@@ -48,14 +49,14 @@ def key_numbers(runs: Sequence[Run]) -> list[KeyNumber]:
         ),
         _row(runs, "rollouts without an answer, last tenth", "ispo/answer_missing_rate", end, True),
         _row(runs, "answers with next to no trace, last tenth", "ispo/trace_dropped_rate", end, True),
-        _row(runs, "time a step, median (s)", "timing_s/step", numbers.median),
+        _row(runs, "time a step, median (s)", "timing_s/step", median),
         KeyNumber(
             "ISPO's share of it, median",
-            [numbers.show(numbers.median(ispo_time_share(run)[1]), percent=True) for run in runs],
+            [show(median(ispo_time_share(run)[1]), percent=True) for run in runs],
         ),
         KeyNumber("the dump's share of all time", [_dump_share(run) for run in runs]),
     ]
-    return [row for row in rows if any(cell != numbers.MISSING for cell in row.cells)]
+    return [row for row in rows if any(cell != MISSING for cell in row.cells)]
 
 
 def critical_fractions(runs: Sequence[Run]) -> list[list[str]]:
@@ -69,7 +70,7 @@ def critical_fractions(runs: Sequence[Run]) -> list[list[str]]:
             shares = [
                 run.log.steps[step].get(f"ispo/critical_fraction/{name}") for name in ("entropy", "drift", "both")
             ]
-            rows.append([run.name, str(step), *(numbers.show(share, percent=True) for share in shares)])
+            rows.append([run.name, str(step), *(show(share, percent=True) for share in shares)])
     return rows
 
 
@@ -78,25 +79,25 @@ def sentences(runs: Sequence[Run]) -> list[str]:
     said = [_on_lengths(runs)]
     for run in runs:
         parts = []
-        outcome = numbers.mean(run.log.series("ispo/zero_adv_rate/outcome")[1])
-        trained = numbers.mean(run.log.series("ispo/zero_adv_rate/composite")[1])
+        outcome = mean(run.log.series("ispo/zero_adv_rate/outcome")[1])
+        trained = mean(run.log.series("ispo/zero_adv_rate/composite")[1])
         if outcome is not None and trained is not None:
             parts.append(
-                f"{numbers.show(outcome, True)} of the groups had no advantage by outcome and "
-                f"{numbers.show(trained, True)} in the reward that was trained on"
+                f"{show(outcome, True)} of the groups had no advantage by outcome and "
+                f"{show(trained, True)} in the reward that was trained on"
             )
         accuracies = [
             values
             for _, name in validation_metrics([run])
-            if "/acc/" in name and (values := numbers.known(run.log.series(name, sparse=True)[1]))
+            if "/acc/" in name and (values := known(run.log.series(name, sparse=True)[1]))
         ]
         if accuracies:
-            first, last = (numbers.mean([values[at] for values in accuracies]) for at in (0, -1))
+            first, last = (mean([values[at] for values in accuracies]) for at in (0, -1))
             over = f", unweighted over {len(accuracies)} sets" if len(accuracies) > 1 else ""
-            parts.append(f"held-out accuracy went from {numbers.show(first, True)} to {numbers.show(last, True)}{over}")
-        share = numbers.median(ispo_time_share(run)[1])
+            parts.append(f"held-out accuracy went from {show(first, True)} to {show(last, True)}{over}")
+        share = median(ispo_time_share(run)[1])
         if share is not None:
-            parts.append(f"ISPO's own work took {numbers.show(share, True)} of a step (median)")
+            parts.append(f"ISPO's own work took {show(share, True)} of a step (median)")
         if parts:
             said.append(f"{run.name}: {'; '.join(parts)}.")
     said.append(
@@ -124,23 +125,23 @@ def _steps(run: Run) -> str:
 def _row(
     runs: Sequence[Run], label: str, name: str, reduce: Callable[[Sequence[float]], float | None], percent: bool = False
 ) -> KeyNumber:
-    return KeyNumber(label, [numbers.show(reduce(run.log.series(name)[1]), percent) for run in runs])
+    return KeyNumber(label, [show(reduce(run.log.series(name)[1]), percent) for run in runs])
 
 
 def _first_to_last(run: Run, name: str) -> str:
-    values = numbers.known(run.log.series(name, sparse=True)[1])
-    return f"{numbers.show(values[0], True)} → {numbers.show(values[-1], True)}" if values else numbers.MISSING
+    values = known(run.log.series(name, sparse=True)[1])
+    return f"{show(values[0], True)} → {show(values[-1], True)}" if values else MISSING
 
 
 def _start_to_end(run: Run, name: str) -> str:
     values = run.log.series(name)[1]
-    if not numbers.known(values):
-        return numbers.MISSING
+    if not known(values):
+        return MISSING
     tenth = max(1, len(values) // 10)
-    return f"{numbers.show(numbers.mean(values[:tenth]))} → {numbers.show(numbers.mean(values[-tenth:]))}"
+    return f"{show(mean(values[:tenth]))} → {show(mean(values[-tenth:]))}"
 
 
 def _dump_share(run: Run) -> str:
-    dumping = numbers.known(run.log.series(DUMP_TIME)[1])
-    whole = numbers.known(run.log.series("timing_s/step")[1])
-    return numbers.show(sum(dumping) / sum(whole), percent=True) if dumping and sum(whole) > 0 else numbers.MISSING
+    dumping = known(run.log.series(DUMP_TIME)[1])
+    whole = known(run.log.series("timing_s/step")[1])
+    return show(sum(dumping) / sum(whole), percent=True) if dumping and sum(whole) > 0 else MISSING

@@ -14,13 +14,13 @@ from itertools import pairwise
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from verl_ispo.report import numbers
+from verl_ispo.report.chart_panels import FigureBlock
 from verl_ispo.report.config_diff import Difference
-from verl_ispo.report.panels import FigureBlock
+from verl_ispo.report.key_numbers import KeyNumber
+from verl_ispo.report.number_format import show, signed
 from verl_ispo.report.rollout_view import DRIFT_BINS, ENTROPY_BINS, ShownGroup
 from verl_ispo.report.run_folder import Run
 from verl_ispo.report.score_tables import score_tables
-from verl_ispo.report.summary import KeyNumber
 from verl_ispo.report.table_file import EvaluationTable
 from verl_ispo.report.visible_text import visible
 
@@ -79,8 +79,8 @@ def render(content: ReportContent) -> str:
         lstrip_blocks=True,
     )
     environment.filters.update(
-        show=numbers.show,
-        signed=numbers.signed,
+        show=show,
+        signed=signed,
         name=lambda text: visible(str(text), MAX_NAME_CHARS),
         value=lambda text: visible(str(text), MAX_VALUE_CHARS),
     )

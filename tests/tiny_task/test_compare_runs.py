@@ -14,9 +14,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from verl_ispo.tiny_task import curves, summary
+from verl_ispo.runs.metric_log import read_metric_table
+from verl_ispo.tiny_task import compare_runs, curves
 from verl_ispo.tiny_task.accuracy import Accuracy, difference, read_accuracies
-from verl_ispo.tiny_task.run_log import read_run
 
 LEVELS = range(1, 7)
 
@@ -56,7 +56,7 @@ def write_log(folder, entries, name="metrics.jsonl", tail=b""):
 
 def plain(runs, problems_per_level):
     """The text with its line breaks taken out, so that a sentence can be looked for."""
-    return " ".join(summary.describe(runs, problems_per_level).split())
+    return " ".join(compare_runs.describe(runs, problems_per_level).split())
 
 
 def make_run(folder, final, dropped_at_end=0.01, steps=30):
@@ -79,65 +79,6 @@ def three_runs(tmp_path):
     return [tmp_path / name for name in ("ispo_guarded", "grpo", "ispo")]
 
 
-def test_a_log_is_read_by_step_and_metric(tmp_path):
-    run = read_run(write_log(tmp_path, [(1, {"a": 1, "b": 2.5}), (2, {"a": 3})]))
-    assert run.loc[1].to_dict() == {"a": 1.0, "b": 2.5}
-    assert math.isnan(run.loc[2, "b"])  # a gap, not 0
-
-
-def test_two_lines_of_one_step_are_joined(tmp_path):
-    run = read_run(write_log(tmp_path, [(0, {"a": 1}), (0, {"b": 2})]))
-    assert run.loc[0].to_dict() == {"a": 1.0, "b": 2.0}
-
-
-def test_later_attempts_win_in_the_order_of_their_numbers(tmp_path):
-    write_log(tmp_path, [(1, {"a": 1}), (2, {"a": 1, "b": 1})], "metrics.jsonl")
-    write_log(tmp_path, [(2, {"a": 10}), (3, {"a": 10})], "metrics.10.jsonl")
-    write_log(tmp_path, [(2, {"a": 2}), (3, {"a": 2})], "metrics.2.jsonl")
-    run = read_run(tmp_path)
-    assert run["a"].to_dict() == {1: 1.0, 2: 10.0, 3: 10.0}
-    assert run.loc[2, "b"] == 1.0
-
-
-def test_a_last_line_cut_off_anywhere_is_passed_over(tmp_path, recwarn):
-    whole = orjson.dumps({"step": 2, "data": {"a": 12.5}})
-    for length in range(len(whole)):
-        run = read_run(write_log(tmp_path, [(1, {"a": 1})], tail=whole[:length]))
-        assert run.index.tolist() == [1]
-    assert not recwarn.list
-    assert read_run(write_log(tmp_path, [(1, {"a": 1})], tail=whole)).index.tolist() == [1, 2]
-
-
-@pytest.mark.parametrize(
-    "line", [b"{", b"[]", b"3", b'{"step": 1}', b'{"step": "x", "data": {}}', b'{"data": {}}', b"\xff"]
-)
-def test_a_broken_line_in_the_middle_is_named(tmp_path, line):
-    path = write_log(tmp_path, [(1, {"a": 1})]) / "metrics.jsonl"
-    path.write_bytes(path.read_bytes() + line + b"\n" + orjson.dumps({"step": 2, "data": {"a": 2}}) + b"\n")
-    with pytest.warns(UserWarning, match=r"metrics\.jsonl, line 2,"):
-        run = read_run(tmp_path)
-    assert run["a"].to_dict() == {1: 1.0, 2: 2.0}
-
-
-@pytest.mark.parametrize("value", [math.nan, None, "text", True, [1.0]])
-def test_what_is_no_finite_number_is_a_gap(tmp_path, value):
-    run = read_run(write_log(tmp_path, [(1, {"a": value, "b": 1})]))
-    assert math.isnan(run.loc[1, "a"])
-
-
-def test_a_python_writers_infinity_is_a_gap(tmp_path):
-    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "data": {"a": Infinity, "b": NaN, "c": 1}}\n')
-    assert read_run(tmp_path).loc[1].isna().tolist() == [True, True, False]
-
-
-@pytest.mark.parametrize("content", [None, b"", b"{"])
-def test_a_folder_without_a_log_is_an_error_with_the_remedy(tmp_path, content):
-    if content is not None:
-        (tmp_path / "metrics.jsonl").write_bytes(content)
-    with pytest.raises(FileNotFoundError, match="VERL_FILE_LOGGER_PATH"):
-        read_run(tmp_path)
-
-
 def test_the_standard_error_is_that_of_stratified_counts():
     accuracy = Accuracy(10, {"1": 50, "2": 25, "3": 0, "4": 10}, 50)
     assert accuracy.mean == 0.425
@@ -158,7 +99,7 @@ def test_the_interval_says_something_at_0_and_at_1():
 
 
 def test_accuracies_that_do_not_fit_the_number_of_problems_are_pointed_out(tmp_path):
-    run = read_run(write_log(tmp_path, [(0, validation(1, 2, 3, 4, 5, 7))]))
+    run = read_metric_table(write_log(tmp_path, [(0, validation(1, 2, 3, 4, 5, 7))]))
     assert read_accuracies(run, 50)[0].solved == dict(zip("123456", (1, 2, 3, 4, 5, 7), strict=True))
     with pytest.warns(UserWarning, match="no multiples of 1/40"):
         read_accuracies(run, 40)
@@ -167,34 +108,34 @@ def test_accuracies_that_do_not_fit_the_number_of_problems_are_pointed_out(tmp_p
 def test_a_validation_that_lacks_a_level_is_left_out(tmp_path):
     partial = validation(1, 2, 3, 4, 5, 6)
     partial.popitem()
-    run = read_run(write_log(tmp_path, [(0, validation(1, 2, 3, 4, 5, 6)), (5, partial)]))
+    run = read_metric_table(write_log(tmp_path, [(0, validation(1, 2, 3, 4, 5, 6)), (5, partial)]))
     assert [accuracy.step for accuracy in read_accuracies(run, 50)] == [0]
 
 
 def test_the_rows_have_a_fixed_order(three_runs, tmp_path):
     extra = make_run(tmp_path / "a_run_of_mine", (50, 50, 48, 26, 20, 8))
-    runs = summary.read_runs([extra, *three_runs])
+    runs = compare_runs.read_runs([extra, *three_runs])
     assert list(runs) == ["GRPO", "ISPO (literal)", "ISPO (guarded)", "a_run_of_mine"]
     accuracies = {label: read_accuracies(run, 50) for label, run in runs.items()}
-    assert list(summary.accuracy_table(accuracies).index) == list(runs)
-    assert list(summary.signal_table(runs).index) == list(runs)
+    assert list(compare_runs.accuracy_table(accuracies).index) == list(runs)
+    assert list(compare_runs.signal_table(runs).index) == list(runs)
 
 
 def test_the_table_shows_the_counts(three_runs):
-    runs = summary.read_runs(three_runs)
-    table = summary.accuracy_table({label: read_accuracies(run, 50) for label, run in runs.items()})
+    runs = compare_runs.read_runs(three_runs)
+    table = compare_runs.accuracy_table({label: read_accuracies(run, 50) for label, run in runs.items()})
     assert table.loc["GRPO"].to_dict() == {
         **{"step": "30", "start": "0.300", "final": "0.667", "s.e.": "0.019"},
         **{"L1": "1.00", "L2": "1.00", "L3": "0.96", "L4": "0.50", "L5": "0.40", "L6": "0.14"},
     }
-    signals = summary.signal_table(runs)
+    signals = compare_runs.signal_table(runs)
     assert signals.loc["GRPO", "zero adv. outcome"] == "0.40 / 0.40"
     assert signals.loc["GRPO", "zero adv. composite"] == "0.00 / 0.00"
     assert signals.loc["GRPO", "step time (s)"] == "1.50 / 1.50"
 
 
 def test_the_text_says_what_the_numbers_show(three_runs):
-    text = plain(summary.read_runs(three_runs), 50)
+    text = plain(compare_runs.read_runs(three_runs), 50)
     assert "n = 300 problems, 50 a level" in text
     assert "GRPO at step 30 against its start: +0.367 (standard error 0.027), higher beyond noise." in text
     assert "ISPO (literal) against GRPO: -0.150 (standard error 0.029), lower beyond noise." in text
@@ -216,7 +157,7 @@ def test_the_text_follows_the_numbers_and_not_the_names(three_runs, tmp_path):
     (tmp_path / "swapped").mkdir()
     (tmp_path / "grpo").rename(tmp_path / "swapped" / "ispo")
     (tmp_path / "ispo").rename(tmp_path / "swapped" / "grpo")
-    text = plain(summary.read_runs([tmp_path / "swapped" / name for name in ("grpo", "ispo")]), 50)
+    text = plain(compare_runs.read_runs([tmp_path / "swapped" / name for name in ("grpo", "ispo")]), 50)
     assert "ISPO (literal) against GRPO: +0.150 (standard error 0.029), higher beyond noise." in text
     assert "It did not show in this run" in text
 
@@ -224,13 +165,13 @@ def test_the_text_follows_the_numbers_and_not_the_names(three_runs, tmp_path):
 def test_a_composite_that_collapses_is_reported(tmp_path):
     entries = [(0, validation(1, 1, 1, 1, 1, 1))]
     entries += [(step, training(step, composite=0.25 if step == 3 else 0.0)) for step in range(1, 5)]
-    text = plain(summary.read_runs([write_log(tmp_path / "ispo", entries)]), 50)
+    text = plain(compare_runs.read_runs([write_log(tmp_path / "ispo", entries)]), 50)
     assert "was 0 in 3 steps, at most 0.25" in text
 
 
 def test_what_was_not_logged_is_a_dash(tmp_path, capsys):
     entries = [(step, {"timing_s/step": 1.0, "ispo/critical_entropy/wrong": None}) for step in (1, 2)]
-    summary.main(["--runs", str(write_log(tmp_path / "grpo", entries)), "--out", str(tmp_path / "out")])
+    compare_runs.main(["--runs", str(write_log(tmp_path / "grpo", entries)), "--out", str(tmp_path / "out")])
     text = capsys.readouterr().out
     [signals] = [line for line in text.splitlines() if line.startswith("GRPO") and "/" in line]
     assert signals.split() == ["GRPO", "-", "-", "-", "-", "-", "1.00", "/", "1.00"]
@@ -243,7 +184,7 @@ def test_runs_at_different_steps_are_not_compared(tmp_path):
         make_run(tmp_path / "grpo", (50, 50, 48, 25, 20, 7), steps=30),
         make_run(tmp_path / "ispo", (50, 40, 30, 20, 10, 5), steps=20),
     ]
-    text = plain(summary.read_runs(folders), 50)
+    text = plain(compare_runs.read_runs(folders), 50)
     assert "ISPO (literal) and GRPO were last validated at steps 20 and 30; not compared." in text
     assert "ISPO (literal) against GRPO" not in text
     assert "Whether it showed in these runs cannot be said" in text
@@ -251,7 +192,7 @@ def test_runs_at_different_steps_are_not_compared(tmp_path):
 
 def test_the_command_prints_and_writes_the_same(three_runs, tmp_path, capsys):
     out = tmp_path / "out"
-    summary.main(["--runs", *map(str, three_runs), "--out", str(out)])
+    compare_runs.main(["--runs", *map(str, three_runs), "--out", str(out)])
     printed = capsys.readouterr().out
     assert (out / "summary.txt").read_text() in printed
     assert printed.rstrip().endswith(str(out / "curves.png"))
@@ -278,8 +219,8 @@ def test_a_gap_in_a_metric_is_a_gap_in_the_curve():
 def test_bad_folders_are_named(tmp_path, arguments, capsys):
     for folder in ("a/grpo", "b/grpo"):
         make_run(tmp_path / folder, (1, 1, 1, 1, 1, 1))
-    with pytest.raises(SystemExit):
-        summary.main(["--runs", *(str(tmp_path / name) for name in arguments), "--out", str(tmp_path / "out")])
+    folders = [str(tmp_path / name) for name in arguments]
+    assert compare_runs.main(["--runs", *folders, "--out", str(tmp_path / "out")]) == 2
     error = capsys.readouterr().err
     assert "nowhere" in error or "GRPO is given twice" in error
     assert not (tmp_path / "out").exists()

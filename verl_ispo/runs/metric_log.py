@@ -1,4 +1,9 @@
-"""verl's metrics of one run, step by step, from its ``file`` logger or from tensorboard event files."""
+"""verl's metrics of one run, step by step, from its ``file`` logger or from tensorboard event files.
+
+The ``file`` logger writes one JSON object per line, ``{"step": n, "data": {metric: value}}``, and opens its file anew,
+so a run that was resumed has one file for each attempt. A file may end in the middle of a line (the run was killed),
+and a value may be null (a NaN that was logged).
+"""
 
 from __future__ import annotations
 
@@ -6,13 +11,20 @@ import json
 import logging
 import math
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from verl_ispo.report.errors import ReportInputError
+from verl_ispo.user_error import UserError
 
+if TYPE_CHECKING:
+    import pandas as pd
+
+ATTEMPT_PATTERN = "metrics*.jsonl"
 EVENT_FILE_PATTERN = "*events.out.tfevents.*"
+_HOW_TO_LOG = "Train with trainer.logger=[console,file] and VERL_FILE_LOGGER_PATH=RUN/metrics.1.jsonl."
 
 
 @dataclass(frozen=True)
@@ -22,12 +34,14 @@ class MetricLog:
     Attributes:
         steps: step to metric to value, ascending; NaN where a value was logged that is no finite number.
         sources: the files read, in order.
-        gaps: sentences on what could not be read, for the page.
+        gaps: sentences on what could not be read, for people.
+        damage: those of ``gaps`` that neither a kill nor a new attempt explains.
     """
 
     steps: Mapping[int, Mapping[str, float]]
     sources: tuple[Path, ...]
     gaps: tuple[str, ...]
+    damage: tuple[str, ...] = ()
 
     @property
     def training_steps(self) -> list[int]:
@@ -60,37 +74,69 @@ def read_metric_log(path: Path) -> MetricLog:
     tensorboard event files are read.
 
     Raises:
-        ReportInputError: nothing to read, or a file that is no metrics log.
+        UserError: nothing to read, or a file that is no metrics log.
     """
     if path.is_file():
         return _read_jsonl([path])
     if not path.is_dir():
-        raise ReportInputError(f"{path} does not exist: give the folder of a run, or verl's metrics .jsonl file")
-    attempts = sorted(path.glob("metrics*.jsonl"), key=lambda file: natural_order(file.name))
+        raise UserError(f"{path} does not exist: give the folder of a run, or verl's metrics .jsonl file")
+    attempts = sorted(path.glob(ATTEMPT_PATTERN), key=lambda file: natural_order(file.name))
     if attempts:
         return _read_jsonl(attempts)
     event_files = sorted(path.rglob(EVENT_FILE_PATTERN))
     if event_files:
         return _read_tensorboard(event_files)
     others = sorted(file.name for file in path.glob("*.jsonl"))[:5]
-    raise ReportInputError(
-        f"{path} has no metrics*.jsonl and no tensorboard event files"
+    raise UserError(
+        f"{path} has no {ATTEMPT_PATTERN} and no tensorboard event files"
         + (f"; it has {', '.join(others)}: give such a file itself if it is verl's log" if others else "")
-        + ". Train with trainer.logger=[console,file] and VERL_FILE_LOGGER_PATH=RUN/metrics.1.jsonl."
+        + f". {_HOW_TO_LOG}"
     )
 
 
+def read_metric_table(path: Path) -> pd.DataFrame:
+    """The same log as a table; damage to it draws a warning.
+
+    Returns:
+        `pd.DataFrame`: float64, one row per step in ascending order, one column per metric, NaN where nothing is known.
+
+    Raises:
+        UserError: as `read_metric_log`.
+    """
+    import pandas as pd
+
+    log = read_metric_log(path)
+    for sentence in log.damage:
+        warnings.warn(f"{path}: {sentence}", stacklevel=2)
+    return pd.DataFrame.from_dict(log.steps, orient="index", dtype="float64").sort_index().rename_axis("step")
+
+
+def metric(table: pd.DataFrame, name: str) -> pd.Series:
+    """One metric by step without its gaps; empty if the run never logged it."""
+    import pandas as pd
+
+    return table[name].dropna() if name in table else pd.Series(dtype="float64")
+
+
+def metric_names(tables: Sequence[pd.DataFrame], pattern: re.Pattern[str]) -> list[str]:
+    """Names of the metrics of any table that match a pattern in full, sorted."""
+    return sorted({name for table in tables for name in table.columns if pattern.fullmatch(name)})
+
+
 def natural_order(name: str) -> list[tuple[int, int | str]]:
-    """Sort key in which ``metrics.10`` follows ``metrics.9``."""
-    return [(0, int(part)) if part.isdigit() else (1, part) for part in re.split(r"(\d+)", name)]
+    """Sort key of attempts: ``metrics.jsonl`` first, and ``metrics.10.jsonl`` after ``metrics.9.jsonl``."""
+    parts = re.split(r"(\d+)", name.removesuffix(".jsonl"))
+    return [(0, int(part)) if part.isdigit() else (1, part) for part in parts]
 
 
 def _read_jsonl(files: Sequence[Path]) -> MetricLog:
     steps: dict[int, dict[str, float]] = {}
     gaps: list[str] = []
+    damage: list[str] = []
     for file in files:
-        entries, file_gaps = _read_jsonl_file(file)
-        gaps += file_gaps
+        entries, cut_off, unreadable = _read_jsonl_file(file)
+        gaps += cut_off + unreadable
+        damage += unreadable
         repeated = sorted(step for step in entries if step in steps)
         if repeated:
             gaps.append(f"{file.name} repeats {_step_range(repeated)} of an earlier attempt; its values are shown")
@@ -98,11 +144,12 @@ def _read_jsonl(files: Sequence[Path]) -> MetricLog:
             steps.setdefault(step, {}).update(metrics)
     if not steps:
         names = ", ".join(file.name for file in files)
-        raise ReportInputError(f"{files[0].parent}: {names} hold no step yet; has the training begun?")
-    return MetricLog(dict(sorted(steps.items())), tuple(files), tuple(gaps))
+        raise UserError(f"{files[0].parent}: {names} hold no step yet; has the training begun? {_HOW_TO_LOG}")
+    return MetricLog(dict(sorted(steps.items())), tuple(files), tuple(gaps), tuple(damage))
 
 
-def _read_jsonl_file(file: Path) -> tuple[dict[int, dict[str, float]], list[str]]:
+def _read_jsonl_file(file: Path) -> tuple[dict[int, dict[str, float]], list[str], list[str]]:
+    """Steps, and sentences on a line that a kill has cut off and on other lines that are no entries."""
     steps: dict[int, dict[str, float]] = {}
     unreadable: list[int] = []
     number = 0
@@ -110,26 +157,27 @@ def _read_jsonl_file(file: Path) -> tuple[dict[int, dict[str, float]], list[str]
         for number, line in enumerate(lines, 1):
             if not line.strip():
                 continue
-            entry = _parse_entry(line)
+            entry = parse_entry(line)
             if entry is None:
                 unreadable.append(number)
             else:
                 steps.setdefault(entry[0], {}).update(entry[1])
     # The one line of a run that was killed at its first step is no sign of a foreign file, unless it is whole.
     if unreadable and not steps and (len(unreadable) > 1 or line.endswith("\n")):
-        raise ReportInputError(
+        raise UserError(
             f"{file} is no metrics log of verl: line {unreadable[0]} is not an object with step and data. "
             "Give the file that trainer.logger=[file] writes."
         )
-    gaps = []
+    cut_off, damage = [], []
     if unreadable and unreadable[-1] == number:
-        gaps.append(f"{file.name}: the last line ({unreadable.pop()}) is cut off and left out")
+        cut_off.append(f"{file.name}: the last line ({unreadable.pop()}) is cut off and left out")
     if unreadable:
-        gaps.append(f"{file.name}: {len(unreadable)} unreadable line(s) left out, the first is line {unreadable[0]}")
-    return steps, gaps
+        damage.append(f"{file.name}: {len(unreadable)} unreadable line(s) left out, the first is line {unreadable[0]}")
+    return steps, cut_off, damage
 
 
-def _parse_entry(line: str) -> tuple[int, dict[str, float]] | None:
+def parse_entry(line: str | bytes) -> tuple[int, dict[str, float]] | None:
+    """Step and metrics of one line of the ``file`` logger; `None` for what is no entry of it."""
     try:
         entry = json.loads(line)
     except (ValueError, RecursionError):
@@ -170,7 +218,7 @@ def _read_tensorboard(event_files: Sequence[Path]) -> MetricLog:
                 value = _number(float(event.value))
                 steps.setdefault(event.step, {})[name] = math.nan if value is None else value
     if not steps:
-        raise ReportInputError(f"{folders[0]}: the tensorboard event files hold no scalars")
+        raise UserError(f"{folders[0]}: the tensorboard event files hold no scalars")
     gaps = [f"{len(folders)} folders of tensorboard event files were joined"] if len(folders) > 1 else []
     return MetricLog(dict(sorted(steps.items())), tuple(event_files), tuple(gaps))
 

@@ -1,6 +1,6 @@
 """Compare finished or running runs: a table, a few plain sentences computed from it, and a figure of the curves.
 
-    python -m verl_ispo.tiny_task.summary --runs runs/grpo runs/ispo runs/ispo_guarded --out runs
+    python -m verl_ispo.tiny_task.compare_runs --runs runs/grpo runs/ispo runs/ispo_guarded --out runs
 
 Each run is a folder with the JSON lines of verl's ``file`` logger (``metrics*.jsonl``, one file for each attempt); its
 name is the run's name. The text is also written to ``summary.txt``, the figure to ``curves.png``. Whatever a run did
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import sys
 import textwrap
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -18,10 +19,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from verl_ispo.atomic_file import atomic_file
+from verl_ispo.atomic_file import write_text
+from verl_ispo.command_line import run_command
+from verl_ispo.runs.metric_log import metric, read_metric_table
 from verl_ispo.tiny_task.accuracy import Accuracy, Difference, difference, read_accuracies
 from verl_ispo.tiny_task.curves import draw_curves
-from verl_ispo.tiny_task.run_log import metric, read_run
+from verl_ispo.user_error import UserError
 
 GRPO, LITERAL, GUARDED = "GRPO", "ISPO (literal)", "ISPO (guarded)"
 LABELS = {"grpo": GRPO, "ispo": LITERAL, "ispo_guarded": GUARDED}
@@ -50,18 +53,17 @@ def read_runs(folders: Sequence[Path]) -> dict[str, pd.DataFrame]:
     """Read runs by label: GRPO, ISPO (literal), ISPO (guarded), then any others as given.
 
     Raises:
-        FileNotFoundError: if a folder holds no log.
-        ValueError: if two folders have the same label.
+        UserError: if a folder holds no log, or two folders have the same label.
     """
     labels = [run_label(folder) for folder in folders]
     twice = sorted({label for label in labels if labels.count(label) > 1})
     if twice:
-        raise ValueError(f"--runs: {', '.join(twice)} is given twice; the folder's name is the run's name")
+        raise UserError(f"--runs: {', '.join(twice)} is given twice; the folder's name is the run's name")
     known = list(LABELS.values())
     order = sorted(
         range(len(labels)), key=lambda index: known.index(labels[index]) if labels[index] in known else len(known)
     )
-    return {labels[index]: read_run(folders[index]) for index in order}
+    return {labels[index]: read_metric_table(folders[index]) for index in order}
 
 
 def tail_mean(run: pd.DataFrame, name: str) -> float:
@@ -286,9 +288,10 @@ def describe(runs: Mapping[str, pd.DataFrame], problems_per_level: int) -> str:
     return "\n".join(parts) + "\n"
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point; returns the exit status."""
     parser = argparse.ArgumentParser(
-        prog="python -m verl_ispo.tiny_task.summary",
+        prog="python -m verl_ispo.tiny_task.compare_runs",
         description=(__doc__ or "").strip(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -298,19 +301,19 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--held-out-per-level", type=int, default=50, help="as given to make_data (default: %(default)s)"
     )
     args = parser.parse_args(argv)
-    if args.held_out_per_level < 1:
-        parser.error(f"--held-out-per-level {args.held_out_per_level}: give 1 or more")
-    try:
+
+    def work() -> None:
+        if args.held_out_per_level < 1:
+            raise UserError(f"--held-out-per-level {args.held_out_per_level}: give 1 or more")
         runs = read_runs(args.runs)
-    except (FileNotFoundError, ValueError) as error:
-        parser.error(str(error))
-    text = describe(runs, args.held_out_per_level)
-    with atomic_file(args.out / "summary.txt") as file:
-        file.write(text.encode())
-    draw_curves(runs, args.held_out_per_level, args.out / "curves.png")
-    print(text)
-    print(f"Curves: {args.out / 'curves.png'}")
+        text = describe(runs, args.held_out_per_level)
+        write_text(args.out / "summary.txt", text)
+        draw_curves(runs, args.held_out_per_level, args.out / "curves.png")
+        print(text)
+        print(f"Curves: {args.out / 'curves.png'}")
+
+    return run_command(parser.prog, work)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

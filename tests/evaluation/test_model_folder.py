@@ -17,9 +17,9 @@ import torch
 from safetensors.torch import load_file
 
 from tests.training.conftest import TinyTask, TrainingRun, train  # noqa: F401
-from verl_ispo.evaluation.checkpoints import MERGE_RECORD, MERGED_FOLDER, resolve_checkpoint
-from verl_ispo.evaluation.errors import EvaluationError
+from verl_ispo.evaluation.model_folder import MERGE_RECORD, MERGED_FOLDER, resolve_checkpoint
 from verl_ispo.tiny_task.make_data import make_rows, write_parquet
+from verl_ispo.user_error import UserError
 
 pytestmark = pytest.mark.trainer
 
@@ -71,6 +71,6 @@ def test_a_checkpoint_of_two_workers_is_merged_once(
 
     # another file in the place of a shard is noticed, although there is a merged model
     (actor / "model_world_size_2_rank_1.pt").write_bytes(b"cut off")
-    with pytest.raises(EvaluationError, match=r"(?s)verl's merger failed on .*actor \(exit status 1\):.*Error"):
+    with pytest.raises(UserError, match=r"(?s)verl's merger failed on .*actor \(exit status 1\):.*Error"):
         resolve_checkpoint(str(run.checkpoints))
     assert not (actor / f".{MERGED_FOLDER}.unfinished").exists()

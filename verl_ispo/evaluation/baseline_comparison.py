@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from verl_ispo.evaluation.errors import EvaluationError
 from verl_ispo.evaluation.metrics import Metric
 from verl_ispo.evaluation.paper_results import canonical
 from verl_ispo.evaluation.statistics import (
@@ -21,6 +20,7 @@ from verl_ispo.evaluation.statistics import (
     sign_flip_test,
 )
 from verl_ispo.evaluation.table import AVERAGE, Group, benchmark_title
+from verl_ispo.user_error import UserError
 
 COMPARED_KINDS = ("greedy", "avg")
 """Both estimate the accuracy of a single response. More metrics would only add tests of the same question."""
@@ -57,7 +57,7 @@ def choose_baseline(groups: Sequence[Group], asked: str | None) -> str | None:
     """The method to compare with: the one asked for, else GRPO, else Base, else none.
 
     Raises:
-        EvaluationError: if the one asked for is not among the results.
+        UserError: if the one asked for is not among the results.
     """
     methods = list(dict.fromkeys(group.method for group in groups if group.results))
     wanted = (asked,) if asked is not None else _DEFAULT_BASELINES
@@ -66,7 +66,7 @@ def choose_baseline(groups: Sequence[Group], asked: str | None) -> str | None:
             if canonical(method) == canonical(name):
                 return method
     if asked is not None:
-        raise EvaluationError(f"--baseline {asked}: not among the methods of these results ({', '.join(methods)})")
+        raise UserError(f"--baseline {asked}: not among the methods of these results ({', '.join(methods)})")
     return None
 
 

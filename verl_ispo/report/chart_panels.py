@@ -8,9 +8,11 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from verl_ispo.report import line_chart, numbers
+from verl_ispo.report import line_chart
 from verl_ispo.report.line_chart import DASHES, MARKERS, SERIES, Axes, Line
+from verl_ispo.report.number_format import show
 from verl_ispo.report.run_folder import Run
+from verl_ispo.report.series_statistics import known
 
 # Rows of the table under a chart.
 TABLE_ROWS = 12
@@ -130,7 +132,7 @@ def overlay(
     lines, absent = [], []
     for at, run in enumerate(drawing.runs):
         steps, values = series_of(run)
-        if numbers.known(values):
+        if known(values):
             lines.append(Line(run.name, steps, values, SERIES[at % len(SERIES)], dash=at, marker=at % len(MARKERS)))
         else:
             absent.append(run.name)
@@ -161,7 +163,7 @@ def one_chart_a_run(
         lines_of[run.name], absent_of[run.name] = [], []
         for at, (look, name, spread_name) in enumerate(metrics):
             steps, values = run.log.series(name)
-            if not numbers.known(values):
+            if not known(values):
                 absent_of[run.name].append(name)
                 continue
             spread = None
@@ -199,8 +201,7 @@ def _panel(
 ) -> Panel:
     axes = Axes(unit, drawing.step_range, value_range, percent, thresholds)
     spoken = "; ".join(
-        f"{line.label} from {numbers.show(numbers.known(line.values)[0], percent)} "
-        f"to {numbers.show(numbers.known(line.values)[-1], percent)}"
+        f"{line.label} from {show(known(line.values)[0], percent)} to {show(known(line.values)[-1], percent)}"
         for line in lines
     )
     identifier = f"chart{zlib.crc32(title.encode('utf-8', 'replace')):08x}"
@@ -214,7 +215,7 @@ def _table(lines: Sequence[Line], percent: bool) -> tuple[list[str], list[list[s
     if len(steps) > TABLE_ROWS:
         steps = [steps[round(at * (len(steps) - 1) / (TABLE_ROWS - 1))] for at in range(TABLE_ROWS)]
     columns = [dict(zip(line.steps, line.values, strict=True)) for line in lines]
-    rows = [[str(step), *(numbers.show(column.get(step), percent) for column in columns)] for step in steps]
+    rows = [[str(step), *(show(column.get(step), percent) for column in columns)] for step in steps]
     return ["step", *(line.label for line in lines)], rows
 
 

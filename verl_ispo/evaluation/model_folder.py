@@ -12,11 +12,11 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-import filelock
 from tqdm import tqdm
 
 from verl_ispo.atomic_file import sync_folder
-from verl_ispo.evaluation.errors import EvaluationError
+from verl_ispo.process_lock import wait_for_lock
+from verl_ispo.user_error import UserError
 
 MERGED_FOLDER = "merged_hf"
 MERGE_RECORD = "merge.json"
@@ -53,7 +53,7 @@ def resolve_checkpoint(model: str) -> Checkpoint:
             its last step is taken); one ``global_step_N``, or its ``actor`` folder; or a model id of the hub.
 
     Raises:
-        EvaluationError: if it is none of these, or verl's tool cannot merge it.
+        UserError: if it is none of these, or verl's tool cannot merge it.
     """
     path = Path(model).expanduser()
     if not path.exists():
@@ -62,7 +62,7 @@ def resolve_checkpoint(model: str) -> Checkpoint:
         step = _latest_step(path)
         step_folder = path / f"global_step_{step}"
         if not step_folder.is_dir():
-            raise EvaluationError(
+            raise UserError(
                 f"{path / LATEST_STEP_FILE} names step {step}, but {step_folder} is not there; "
                 "name another global_step_N folder to evaluate that one"
             )
@@ -80,9 +80,9 @@ def resolve_checkpoint(model: str) -> Checkpoint:
         return Checkpoint(_hugging_face_folder(actor), step, rule)
     if (path / "config.json").is_file():
         if not _has_weights(path):
-            raise EvaluationError(f"{path}: config.json, but no weights (*.safetensors or *.bin) beside it")
+            raise UserError(f"{path}: config.json, but no weights (*.safetensors or *.bin) beside it")
         return Checkpoint(path, None, "folder as given")
-    raise EvaluationError(
+    raise UserError(
         f"{path}: neither a Hugging Face folder (config.json and weights) nor a verl checkpoint (a folder with "
         f"{LATEST_STEP_FILE}, or global_step_N with its actor folder)"
     )
@@ -107,14 +107,14 @@ def model_digest(folder: Path) -> str:
 
 def _from_hub(model: str) -> Checkpoint:
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", model):
-        raise EvaluationError(f"--model {model}: no such folder, and not a model id of the hub (organisation/name)")
+        raise UserError(f"--model {model}: no such folder, and not a model id of the hub (organisation/name)")
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     try:
         folder = Path(snapshot_download(model, ignore_patterns=["*.pth", "*.gguf", "original/*"]))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
-        raise EvaluationError(
+        raise UserError(
             f"--model {model}: no such folder, and the hub does not give it ({str(error).splitlines()[0]})"
         ) from error
     return Checkpoint(folder, None, "hub model as published")
@@ -123,7 +123,7 @@ def _from_hub(model: str) -> Checkpoint:
 def _latest_step(run: Path) -> int:
     text = (run / LATEST_STEP_FILE).read_text(encoding="utf-8").strip()
     if not text.isdecimal():
-        raise EvaluationError(f"{run / LATEST_STEP_FILE}: {text!r} is not a step; verl writes a whole number there")
+        raise UserError(f"{run / LATEST_STEP_FILE}: {text!r} is not a step; verl writes a whole number there")
     return int(text)
 
 
@@ -141,19 +141,19 @@ def _hugging_face_folder(actor: Path) -> Path:
     elif (actor / "model" / "huggingface").is_dir():
         backend, needed = "megatron", actor / "model" / "huggingface"
     else:
-        raise EvaluationError(
+        raise UserError(
             f"{actor}: no fsdp_config.json and no model/huggingface folder, so neither an FSDP nor a Megatron "
             "checkpoint of verl; is it complete?"
         )
     if not (needed / "config.json").is_file():
-        raise EvaluationError(f"{needed}: no config.json, which verl's merger needs; is the checkpoint complete?")
+        raise UserError(f"{needed}: no config.json, which verl's merger needs; is the checkpoint complete?")
     merged = actor / MERGED_FOLDER
     try:
-        with filelock.FileLock(actor / f".{MERGED_FOLDER}.lock"):
+        with wait_for_lock(actor / f".{MERGED_FOLDER}.lock", merged, "merging it"):
             if not _is_current(merged, actor):
                 _merge(actor, backend, merged)
     except OSError as error:
-        raise EvaluationError(
+        raise UserError(
             f"{actor}: cannot write the merged model there ({error}). Merge it elsewhere and pass that folder as "
             f"--model: python -m verl.model_merger merge --backend {backend} --local_dir {actor} --target_dir DIR"
         ) from error
@@ -186,7 +186,7 @@ def _merge(actor: Path, backend: str, merged: Path) -> None:
     if process.returncode != 0 or not _has_weights(temporary):
         shutil.rmtree(temporary, ignore_errors=True)
         tail = "\n".join(process.stdout.splitlines()[-8:])
-        raise EvaluationError(f"verl's merger failed on {actor} (exit status {process.returncode}):\n{tail}")
+        raise UserError(f"verl's merger failed on {actor} (exit status {process.returncode}):\n{tail}")
     (temporary / MERGE_RECORD).write_text(json.dumps({"backend": backend, "shards": shards}), encoding="utf-8")
     for path in temporary.iterdir():
         with path.open("rb") as file:

@@ -1,0 +1,122 @@
+"""The tree as a house: a room imports from rooms below it only, imports form no circle, and most rooms need no verl.
+
+Derivation: imports are read from the source, those inside functions and under ``TYPE_CHECKING`` included, so nothing is
+imported here. A room is a package or module directly in ``verl_ispo``, or one of the top-level packages beside it.
+
+Not exercised: imports by name (``importlib``, Hydra targets); which packages an import loads in the end, which is
+tests/signals/test_import_without_verl.py.
+"""
+
+from __future__ import annotations
+
+import ast
+import graphlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[1]
+
+# From the ground up. A room imports from the lines above its own only.
+LAYERS = (
+    ("user_error", "atomic_file"),
+    ("answers", "command_line", "process_lock"),
+    ("config",),
+    ("signals",),
+    ("methods",),
+    ("method_presets",),
+    ("grading", "runs"),
+    ("data_prep",),
+    ("trainer", "cpu"),
+    ("plugin",),
+    ("evaluation",),
+    ("report",),
+    ("preflight",),
+    ("doctor",),
+    ("training_progress", "launch"),
+    ("tiny_task",),
+    ("cli",),
+    ("hydra_plugins",),
+)
+# The only rooms that import verl.
+ON_VERL = {"trainer", "cpu", "plugin", "preflight", "doctor", "launch"}
+LEVEL_OF = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
+
+
+def module_files() -> dict[str, Path]:
+    """Every module of the project by its dotted name."""
+    files = {}
+    for package in ("verl_ispo", "data_prep", "hydra_plugins"):
+        for path in sorted((REPOSITORY / package).rglob("*.py")):
+            parts = path.relative_to(REPOSITORY).with_suffix("").parts
+            files[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return files
+
+
+FILES = module_files()
+
+
+def imported(module: str) -> Iterator[str]:
+    """Dotted names that a module imports, anywhere in it; a relative import is made absolute."""
+    path = FILES[module]
+    package = module if path.name == "__init__.py" else module.rpartition(".")[0]
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            up = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+            base = ".".join([*up, node.module] if node.module else up)
+            for alias in node.names:
+                name = f"{base}.{alias.name}"
+                yield name if name in FILES else base
+
+
+def room_of(module: str) -> str | None:
+    """The room of a module; `None` for ``verl_ispo/__init__.py``, which only names what it exports."""
+    top, *rest = module.split(".")
+    return top if top != "verl_ispo" else rest[0] if rest else None
+
+
+ROOMS = sorted({room for module in FILES if (room := room_of(module)) is not None})
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_a_room_imports_from_below_only(room: str) -> None:
+    assert room in LEVEL_OF, f"{room} has no layer yet: add it to LAYERS, above all that it imports"
+    upward = [
+        f"{module} imports {name}"
+        for module in FILES
+        if room_of(module) == room
+        for name in imported(module)
+        if name in FILES and (other := room_of(name)) not in (room, None) and LEVEL_OF[other] >= LEVEL_OF[room]
+    ]
+    assert not upward
+
+
+@pytest.mark.parametrize("room", [room for room in ROOMS if room not in ON_VERL])
+def test_a_room_that_needs_no_verl_imports_none(room: str) -> None:
+    on_verl = [
+        f"{module} imports {name}"
+        for module in FILES
+        if room_of(module) == room
+        for name in imported(module)
+        if name.split(".")[0] == "verl"
+    ]
+    assert not on_verl
+
+
+def test_no_module_imports_itself_in_a_circle() -> None:
+    graph = {module: {name for name in imported(module) if name in FILES} - {module} for module in FILES}
+    try:
+        graphlib.TopologicalSorter(graph).prepare()
+    except graphlib.CycleError as circle:
+        pytest.fail(" -> ".join(circle.args[1]))
+
+
+def test_the_reader_of_imports_sees_what_there_is() -> None:
+    """Known imports of each kind: absolute, of a module out of its package, relative, inside a function."""
+    assert "verl_ispo.signals.composite" in imported("verl_ispo")
+    assert "verl_ispo.trainer.refusals" in imported("verl_ispo.preflight.verl_features")
+    assert "verl_ispo.grading.answer_comparison" in imported("verl_ispo.grading.symbolic")
+    assert "verl_ispo.report.build" in imported("verl_ispo.report.arguments")

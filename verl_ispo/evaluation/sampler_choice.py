@@ -1,0 +1,47 @@
+"""Which sampler is used: vLLM where there is a GPU for it, else the CPU's."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+from verl_ispo.evaluation.sampler import Sampler
+from verl_ispo.user_error import UserError
+
+
+def resolve_sampler(choice: str) -> tuple[str, str]:
+    """The sampler to use and the reason, in words.
+
+    Args:
+        choice (`str`): ``vllm``, ``cpu``, or ``auto``: vLLM when it is installed and a GPU is there.
+
+    Raises:
+        UserError: ``vllm`` where it cannot run.
+    """
+    import torch
+
+    installed, gpu = importlib.util.find_spec("vllm") is not None, torch.cuda.is_available()
+    state = f"vLLM is {'' if installed else 'not '}installed, {'a' if gpu else 'no'} GPU is visible"
+    if choice == "vllm" and not (installed and gpu):
+        raise UserError(f"--sampler vllm: {state}; install verl_ispo[gpu] on a machine with a GPU, or use cpu")
+    if choice == "auto":
+        return ("vllm" if installed and gpu else "cpu"), state
+    return choice, "asked for"
+
+
+def load_sampler(name: str, folder: Path, context_tokens: int, tensor_parallel_size: int) -> Sampler:
+    """Load the model into the sampler that `resolve_sampler` chose."""
+    if name == "vllm":
+        from verl_ispo.evaluation.vllm_sampler import VLLMSampler
+
+        return VLLMSampler(folder, context_tokens, tensor_parallel_size)
+    from verl_ispo.evaluation.cpu_sampler import CPUSampler
+
+    return CPUSampler(folder)
+
+
+def sampler_versions(name: str) -> dict[str, str]:
+    """Versions of the software that decides a sampler's samples, before it is loaded."""
+    from importlib.metadata import version
+
+    return {package: version(package) for package in (("vllm",) if name == "vllm" else ("torch", "transformers"))}
