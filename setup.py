@@ -52,6 +52,7 @@ EXTRAS = {
         "pytest>=8",  # test runner
         "hypothesis>=6.100",  # property tests
         "ruff>=0.9",  # lint and format
+        "psutil>=5.9",  # memory and child processes in scripts/fuzz_grading.py; accelerate brings it
         "playwright>=1.50",  # the report's page in the system's Chromium; installs no browser of its own
     ],
 }
