@@ -57,7 +57,7 @@ def find_near_duplicates(batches: Iterable[tuple[np.ndarray, pa.Array]], count: 
     for number, shingles in _shingle_sets(batches):
         signature = empty.copy()
         signature.update_batch(shingles)
-        # Equal minima have equal sums; others have them with a chance of 2 ** -64, and a chance only proposes a pair.
+        # Equal minima have equal sums. Others have equal sums with a chance of 2 ** -64, and that only proposes a pair.
         bands[filled] = signature.hashvalues.reshape(BANDS, ROWS_PER_BAND).sum(axis=1)
         numbers[filled] = number
         filled += 1

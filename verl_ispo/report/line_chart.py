@@ -56,11 +56,11 @@ class Line:
     Attributes:
         label: for the table under the chart and for readers of the page's text.
         steps: ascending.
-        values: one a step; NaN leaves a gap.
+        values: one per step; NaN leaves a gap.
         colour: one of this module's stand-ins for the page; any of matplotlib's colours for a PNG.
-        dash: place in `DASHES`.
-        marker: place in `MARKERS`.
-        spread: half the height of a band around the line, one a step.
+        dash: index into `DASHES`.
+        marker: index into `MARKERS`.
+        spread: half the height of a band around the line, one per step.
         window: steps under the running mean, with the single steps drawn thin; `None` chooses by the number of steps.
     """
 
