@@ -5,8 +5,8 @@ They are therefore reported, and dropped only on request and only where the answ
 
 Similarity is the Jaccard index of the sets of three-word runs. A pair of similarity 0.8 is proposed with probability
 ``1 - (1 - 0.8 ** 5) ** 20 = 0.9996``, one of 0.3 with 0.05 (Broder 1997; Leskovec, Rajaraman, Ullman, Mining of Massive
-Datasets, 3.4). The bands are sorted rather than kept in hash tables, which holds memory at 160 bytes a question; a
-library with tables in Python needs some gigabytes at a million questions, which is why none is used here.
+Datasets, 3.4). The signatures are datasketch's. Its tables of bands are not used: they need 8 KB per question, and the
+sorted bands here 160 bytes, whatever the questions hold.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
+from datasketch import MinHash
 
 from data_prep.text_normalisation import ngram_hashes, word_hashes, word_lists
 
@@ -50,19 +51,22 @@ def find_near_duplicates(batches: Iterable[tuple[np.ndarray, pa.Array]], count: 
 
     Questions of fewer than three words are left out.
     """
-    numbers = np.zeros(count, np.int64)
-    bands = np.zeros((count, BANDS), np.uint64)
+    numbers, bands = np.zeros(count, np.int64), np.zeros((count, BANDS), np.uint64)
     filled = 0
-    for batch_numbers, signatures in _band_signatures(batches):
-        numbers[filled : filled + len(batch_numbers)] = batch_numbers
-        bands[filled : filled + len(batch_numbers)] = signatures
-        filled += len(batch_numbers)
+    empty = MinHash(BANDS * ROWS_PER_BAND, hashfunc=int, scheme="affine64")
+    for number, shingles in _shingle_sets(batches):
+        signature = empty.copy()
+        signature.update_batch(shingles)
+        # Equal minima have equal sums. Others have equal sums with a chance of 2 ** -64, and that only proposes a pair.
+        bands[filled] = signature.hashvalues.reshape(BANDS, ROWS_PER_BAND).sum(axis=1)
+        numbers[filled] = number
+        filled += 1
     candidates, complete = _candidate_pairs(numbers[:filled], bands[:filled])
     del bands
     pairs = []
     for start in range(0, len(candidates), PAIRS_AT_ONCE):
         chunk = candidates[start : start + PAIRS_AT_ONCE]
-        shingles = _shingle_sets(batches, np.unique(chunk))
+        shingles = dict(_shingle_sets(batches, np.unique(chunk)))
         for first, second in chunk.tolist():
             shared = len(np.intersect1d(shingles[first], shingles[second], assume_unique=True))
             similarity = shared / (len(shingles[first]) + len(shingles[second]) - shared)
@@ -71,38 +75,19 @@ def find_near_duplicates(batches: Iterable[tuple[np.ndarray, pa.Array]], count: 
     return NearDuplicates(pairs, complete)
 
 
-def _shingles(normalised: pa.Array) -> tuple[np.ndarray, np.ndarray]:
-    """Shingle hashes (uint64), and the place in `normalised` of the text that each belongs to."""
-    hashes, text, _ = ngram_hashes(*word_hashes(word_lists(normalised)), SHINGLE_WORDS)
-    return hashes, text
-
-
-def _band_signatures(batches: Iterable[tuple[np.ndarray, pa.Array]]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    multipliers, increments = _hash_family(BANDS * ROWS_PER_BAND)
+def _shingle_sets(
+    batches: Iterable[tuple[np.ndarray, pa.Array]], wanted: np.ndarray | None = None
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Number and distinct shingle hashes (uint64) of each question that has any; of those in ``wanted`` if given."""
     for numbers, normalised in batches:
-        hashes, text = _shingles(normalised)
-        present, starts = np.unique(text, return_index=True)
-        bands = np.zeros((len(present), BANDS), np.uint64)
-        if len(present):
-            with np.errstate(over="ignore"):
-                for index in range(BANDS * ROWS_PER_BAND):
-                    mixed = hashes * multipliers[index] + increments[index]
-                    mixed ^= mixed >> np.uint64(32)
-                    minima = np.minimum.reduceat(mixed, starts)
-                    column = bands[:, index // ROWS_PER_BAND]
-                    column *= np.uint64(0x100000001B3)
-                    column += minima
-        yield np.asarray(numbers)[present], bands
-
-
-def _hash_family(count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Odd multipliers and increments from the splitmix64 sequence: the same with every version of every library."""
-    with np.errstate(over="ignore"):
-        state = np.arange(1, 2 * count + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
-        state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        state ^= state >> np.uint64(31)
-    return state[:count] | np.uint64(1), state[count:]
+        if wanted is not None:
+            chosen = np.flatnonzero(np.isin(numbers, wanted))
+            numbers, normalised = numbers[chosen], normalised.take(pa.array(chosen))
+        hashes, text, _ = ngram_hashes(*word_hashes(word_lists(normalised)), SHINGLE_WORDS)
+        edges = np.searchsorted(text, np.arange(len(numbers) + 1)).tolist()
+        for number, start, end in zip(numbers.tolist(), edges, edges[1:], strict=False):
+            if start < end:
+                yield number, np.unique(hashes[start:end])
 
 
 def _candidate_pairs(numbers: np.ndarray, bands: np.ndarray) -> tuple[np.ndarray, bool]:
@@ -121,15 +106,3 @@ def _candidate_pairs(numbers: np.ndarray, bands: np.ndarray) -> tuple[np.ndarray
             if len(found) > MAX_CANDIDATE_PAIRS:
                 found, complete = found[:MAX_CANDIDATE_PAIRS], False
     return np.stack([found >> 32, found & 0xFFFFFFFF], axis=1), complete
-
-
-def _shingle_sets(batches: Iterable[tuple[np.ndarray, pa.Array]], wanted: np.ndarray) -> dict[int, np.ndarray]:
-    sets: dict[int, np.ndarray] = {}
-    for numbers, normalised in batches:
-        places = np.flatnonzero(np.isin(numbers, wanted))
-        if len(places):
-            hashes, text = _shingles(normalised.take(pa.array(places)))
-            edges = np.searchsorted(text, np.arange(len(places) + 1))
-            for index, number in enumerate(numbers[places].tolist()):
-                sets[number] = np.unique(hashes[edges[index] : edges[index + 1]])
-    return sets

@@ -10,17 +10,19 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import random
 import sys
 import threading
 import time
 from collections import Counter
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 
+import psutil
 from grading_workload import broken_answer, hostile_answer, plain_answer, respelled, response
+from tqdm import tqdm
 
 from verl_ispo.grading import close_pools, compute_score, grading_stats
 
@@ -39,26 +41,13 @@ class Findings:
     kinds: Counter[str] = field(default_factory=Counter)
 
 
-def resident_mb(pid: int | str = "self") -> float:
-    """Resident memory of a process in MiB, 0 where it cannot be read."""
-    try:
-        pages = int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1])
-    except (OSError, IndexError):
-        return 0.0
-    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
-
-
-def descendants(pid: int) -> list[int]:
-    """Process ids of all living descendants."""
-    found = []
-    for task in Path(f"/proc/{pid}/task").glob("*/children"):
-        try:
-            children = [int(child) for child in task.read_text(encoding="ascii").split()]
-        except OSError:
-            continue
-        for child in children:
-            found += [child, *descendants(child)]
-    return found
+def resident_mib(processes: Iterable[psutil.Process]) -> float:
+    """Resident memory of all processes together in MiB; one that has ended has none."""
+    total = 0
+    for process in processes:
+        with suppress(psutil.Error):
+            total += process.memory_info().rss
+    return total / 2**20
 
 
 def make_task(rng: random.Random) -> tuple[str, str, str, dict[str, object]]:
@@ -127,21 +116,15 @@ def main() -> int:
     memory: list[tuple[int, float, float]] = []
     started = time.monotonic()
     batch = 500
-    with ThreadPoolExecutor(options.threads) as executor:
+    this_process = psutil.Process()
+    with ThreadPoolExecutor(options.threads) as executor, tqdm(total=options.answers, unit=" answers") as progress:
         while findings.done < options.answers:
             tasks = [make_task(rng) for _ in range(min(batch, options.answers - findings.done))]
             list(executor.map(lambda task: grade_one(task, options.timeout_s, findings), tasks))
-            children = sum(resident_mb(pid) for pid in descendants(os.getpid()))
-            memory.append((findings.done, resident_mb(), children))
-            rate = findings.done / (time.monotonic() - started)
-            print(
-                f"\r{findings.done}/{options.answers} answers, {rate:.0f} a second, "
-                f"{memory[-1][1]:.0f} MiB here and {children:.0f} MiB in workers",
-                end="",
-                file=sys.stderr,
-                flush=True,
-            )
-    print(file=sys.stderr)
+            here, workers = resident_mib([this_process]), resident_mib(this_process.children(recursive=True))
+            memory.append((findings.done, here, workers))
+            progress.set_postfix_str(f"{here:.0f} MiB here and {workers:.0f} MiB in workers", refresh=False)
+            progress.update(len(tasks))
     elapsed_s = time.monotonic() - started
     stats = grading_stats()
     settled = memory[len(memory) // 5]
@@ -160,7 +143,7 @@ def main() -> int:
     for problem in findings.problems[:20]:
         print("  " + problem)
     close_pools()
-    left = descendants(os.getpid())
+    left = this_process.children(recursive=True)
     print(f"processes left     {len(left)}")
     failed = bool(findings.problems or left) or findings.longest_s > allowed_s or growth_mb > options.max_growth_mb
     return 1 if failed else 0

@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from verl_ispo.report import line_chart
 from verl_ispo.runs.metric_log import read_metric_table
 from verl_ispo.tiny_task import compare_runs, curves
 from verl_ispo.tiny_task.accuracy import Accuracy, difference, read_accuracies
@@ -199,7 +200,7 @@ def test_the_command_prints_and_writes_the_same(three_runs, tmp_path, capsys):
     assert sorted(path.name for path in out.iterdir()) == ["curves.png", "summary.txt"]
     with Image.open(out / "curves.png") as image:
         assert image.format == "PNG"
-        assert image.width == 12 * curves.DPI
+        assert image.width == 12 * line_chart.DPI
 
 
 def test_a_gap_in_a_metric_is_a_gap_in_the_curve():
@@ -208,7 +209,7 @@ def test_a_gap_in_a_metric_is_a_gap_in_the_curve():
     values = [0.5] * 10 + [math.nan] * 10 + [0.5] * 10
     run = pd.DataFrame({"m": values}, index=range(1, 31))
     axes = Figure().subplots()
-    curves.draw_metric(axes, {"GRPO": run}, "title", "m", "rate")
+    line_chart.draw_on(axes, curves.metric_lines({"GRPO": run}, "m"), line_chart.Axes("", (1, 30)))
     for line in axes.get_lines():
         drawn = pd.Series(line.get_ydata(), line.get_xdata())
         assert drawn[11:20].isna().all()

@@ -1,7 +1,8 @@
-"""One small line chart as inline SVG, drawn by matplotlib, coloured by the page's CSS (light, dark, print).
+"""Line charts over the training steps, drawn by matplotlib: one as inline SVG for the report, or a grid of them as PNG.
 
-matplotlib, because its SVG is text that needs no script (plotly would put 4 to 5 MB of JavaScript into the page and ask
-for a laxer content security policy), prints sharply, and is a dependency of the quickstart's curves already.
+The SVG is coloured by the page's CSS (light, dark, print). matplotlib, because its SVG is text that needs no script
+(plotly would put 4 to 5 MB of JavaScript into the page and ask for a laxer content security policy), and prints
+sharply.
 """
 
 from __future__ import annotations
@@ -11,18 +12,23 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
+import pandas as pd
 from markupsafe import Markup
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
+from verl_ispo.atomic_file import atomic_file
 from verl_ispo.report.visible_text import visible
 
 SIZE_INCHES = (4.5, 2.7)
 # More steps than this are drawn thin, with their running mean on top.
 SMOOTHED_FROM_STEPS = 100
+TICK_STEPS = (1, 2, 2.5, 5, 10)
 # Up to this many steps each one gets a marker.
 MARKED_UP_TO_STEPS = 40
 
@@ -40,25 +46,7 @@ RIGHT, WRONG = "#a0b2c1", "#a0b2c2"
 MARKERS = "os^DvPX"
 DASHES = ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (6, 2, 1, 2)))
 
-_STYLE = {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "verl_ispo",
-    "text.parse_math": False,  # a run's name may hold dollar signs
-    "font.family": "sans-serif",
-    "font.size": 10,
-    "axes.unicode_minus": False,
-    "axes.edgecolor": INK,
-    "axes.labelcolor": INK,
-    "xtick.color": INK,
-    "ytick.color": INK,
-    "text.color": INK,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.color": FAINT,
-    "grid.linewidth": 0.6,
-    "lines.linewidth": 1.6,
-}
+DPI = 120  # of a PNG: 12 inches wide, and still clear when scaled to 1200 pixels
 
 
 @dataclass(frozen=True)
@@ -68,11 +56,12 @@ class Line:
     Attributes:
         label: for the table under the chart and for readers of the page's text.
         steps: ascending.
-        values: one a step; NaN leaves a gap.
-        colour: one of this module's stand-ins.
-        dash: place in `DASHES`.
-        marker: place in `MARKERS`.
-        spread: half the height of a band around the line, one a step.
+        values: one per step; NaN leaves a gap.
+        colour: one of this module's stand-ins for the page; any of matplotlib's colours for a PNG.
+        dash: index into `DASHES`.
+        marker: index into `MARKERS`.
+        spread: half the height of a band around the line, one per step.
+        window: steps under the running mean, with the single steps drawn thin; `None` chooses by the number of steps.
     """
 
     label: str
@@ -82,6 +71,7 @@ class Line:
     dash: int = 0
     marker: int = 0
     spread: Sequence[float] | None = None
+    window: int | None = None
 
 
 @dataclass(frozen=True)
@@ -112,34 +102,65 @@ def draw_lines(lines: Sequence[Line], axes: Axes, name: str, description: str) -
         name (`str`): made the start of every id in it, so that several charts can stand in one page.
         description (`str`): for readers who do not see it.
     """
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(_style(INK, FAINT)):
         figure = Figure(figsize=SIZE_INCHES, layout="constrained")
         plot = figure.add_subplot()
-        for line in lines:
-            _draw_line(plot, line)
-        for label, value in (axes.thresholds or {}).items():
-            plot.axhline(value, color=INK, linewidth=1, linestyle=(0, (3, 3)))
-            plot.annotate(
-                visible(label, 40),
-                (1, value),
-                xycoords=("axes fraction", "data"),
-                xytext=(-2, 3),
-                textcoords="offset points",
-                ha="right",
-                fontsize=9,
-            )
-        first, last = axes.step_range
-        plot.set_xlim(first - 0.02 * (last - first + 1), last + 0.02 * (last - first + 1))
-        plot.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-        plot.yaxis.set_major_locator(MaxNLocator(5))
-        if axes.percent:
-            plot.yaxis.set_major_formatter(PercentFormatter(xmax=1))
-        _set_value_range(plot, axes)
+        draw_on(plot, lines, axes)
         plot.set_xlabel("training step")
-        plot.set_ylabel(axes.unit)
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     return _inline(buffer.getvalue(), name, description)
+
+
+def save_grid(charts: Sequence[tuple[str, Sequence[Line], Axes]], columns: int, x_label: str, path: Path) -> None:
+    """Small multiples as a PNG, which appears under its name when it is complete.
+
+    Args:
+        charts (`Sequence`): title, lines and axes of each; the first one's lines make the legend above all of them.
+        columns (`int`): charts side by side.
+        x_label (`str`): below all charts.
+        path (`Path`): of the PNG, 12 inches wide at `DPI`.
+    """
+    rows = math.ceil(len(charts) / columns)
+    with matplotlib.rc_context(_style("black", "#dddddd")):
+        figure = Figure(figsize=(12, 3.2 * rows), layout="constrained")
+        grid = figure.subplots(rows, columns, sharex=True, squeeze=False).flat
+        for plot, (title, lines, axes) in zip(grid, charts, strict=False):
+            plot.set_title(title, loc="left", fontsize=10.5)
+            draw_on(plot, lines, axes)
+        figure.supxlabel(x_label, fontsize=10)
+        handles, labels = grid[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside upper center", ncols=len(labels), frameon=False, fontsize=12)
+        with atomic_file(path) as file:
+            figure.savefig(file, format="png", dpi=DPI)
+
+
+def draw_on(plot: matplotlib.axes.Axes, lines: Sequence[Line], axes: Axes) -> None:
+    """Draw lines, thresholds and scales; without any line the chart says that nothing was logged."""
+    for line in lines:
+        _draw_line(plot, line)
+    for label, value in (axes.thresholds or {}).items():
+        plot.axhline(value, color=matplotlib.rcParams["text.color"], linewidth=1, linestyle=(0, (3, 3)))
+        plot.annotate(
+            visible(label, 40),
+            (1, value),
+            xycoords=("axes fraction", "data"),
+            xytext=(-2, 3),
+            textcoords="offset points",
+            ha="right",
+            fontsize=9,
+        )
+    first, last = axes.step_range
+    plot.set_xlim(first - 0.02 * (last - first + 1), last + 0.02 * (last - first + 1))
+    plot.xaxis.set_major_locator(MaxNLocator(6, integer=True, steps=TICK_STEPS))
+    plot.yaxis.set_major_locator(MaxNLocator(5, steps=TICK_STEPS))
+    if axes.percent:
+        plot.yaxis.set_major_formatter(PercentFormatter(xmax=1))
+    _set_value_range(plot, axes)
+    plot.set_ylabel(axes.unit)
+    if not lines:
+        plot.text(0.5, 0.5, "not logged", transform=plot.transAxes, ha="center", va="center")
+        plot.set_yticks([])
 
 
 def shared_value_range(lines: Sequence[Line], *more: float) -> tuple[float, float] | None:
@@ -160,12 +181,8 @@ def shared_value_range(lines: Sequence[Line], *more: float) -> tuple[float, floa
 
 def running_mean(values: Sequence[float], window: int) -> np.ndarray:
     """Centred mean over `window` entries, NaN left out; NaN where the entry itself is NaN."""
-    data = np.asarray(values, dtype=float)
-    known = np.isfinite(data)
-    kernel = np.ones(window)
-    total = np.convolve(np.where(known, data, 0.0), kernel, mode="same")
-    count = np.convolve(known.astype(float), kernel, mode="same")
-    return np.where(known, total / np.maximum(count, 1), np.nan)
+    data = pd.Series(values, dtype=float)
+    return data.rolling(window, center=True, min_periods=1).mean().where(data.notna()).to_numpy()
 
 
 def smoothing_window(step_count: int) -> int:
@@ -173,25 +190,47 @@ def smoothing_window(step_count: int) -> int:
     return max(5, step_count // 40) // 2 * 2 + 1
 
 
+def _style(ink: str, faint: str) -> dict[str, Any]:
+    return {
+        "svg.fonttype": "none",
+        "svg.hashsalt": "verl_ispo",
+        "text.parse_math": False,  # a run's name may hold dollar signs
+        "font.family": "sans-serif",
+        "font.size": 10,
+        "axes.unicode_minus": False,
+        "axes.edgecolor": ink,
+        "axes.labelcolor": ink,
+        "xtick.color": ink,
+        "ytick.color": ink,
+        "text.color": ink,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.grid": True,
+        "grid.color": faint,
+        "grid.linewidth": 0.6,
+        "lines.linewidth": 1.6,
+    }
+
+
 def _draw_line(plot: matplotlib.axes.Axes, line: Line) -> None:
     values = np.asarray(line.values, dtype=float)
     known = np.isfinite(values)
-    style = {"color": line.colour, "linestyle": DASHES[line.dash % len(DASHES)]}
+    style = {"color": line.colour, "linestyle": DASHES[line.dash % len(DASHES)], "label": line.label}
     if line.spread is not None:
         spread = np.nan_to_num(np.asarray(line.spread, dtype=float))
         plot.fill_between(
             line.steps, values - spread, values + spread, where=known, color=line.colour, alpha=0.16, linewidth=0
         )
-    if len(values) > SMOOTHED_FROM_STEPS and known.sum() > len(values) / 2:
-        plot.plot(line.steps, values, color=line.colour, linewidth=0.5, alpha=0.2, zorder=1)
-        plot.plot(line.steps, running_mean(values, smoothing_window(len(values))), zorder=3, **style)
-        return
-    plot.plot(line.steps, values, **style)
+    window = line.window or (smoothing_window(len(values)) if len(values) > SMOOTHED_FROM_STEPS else None)
+    smoothed = window is not None and known.sum() > len(values) / 2
+    if smoothed:
+        plot.plot(line.steps, values, color=line.colour, linewidth=0.6, alpha=0.3, zorder=1)
+    plot.plot(line.steps, running_mean(values, window) if smoothed else values, zorder=3, **style)
     before, after = np.roll(known, 1), np.roll(known, -1)
     if len(known):
         before[0], after[-1] = False, False
     # A value between two gaps has no line to show it.
-    marked = known if len(values) <= MARKED_UP_TO_STEPS else known & ~before & ~after
+    marked = known if len(values) <= MARKED_UP_TO_STEPS and not smoothed else known & ~before & ~after
     plot.plot(
         np.asarray(line.steps)[marked],
         values[marked],

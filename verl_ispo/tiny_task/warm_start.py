@@ -32,6 +32,7 @@ from typing import Any
 import torch
 import transformers
 from torch.nn import functional
+from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 from transformers import Qwen2ForCausalLM, Qwen2Tokenizer
 
@@ -121,13 +122,11 @@ def encode_examples(
 
 def to_tensors(examples: Sequence[tuple[list[int], int]], pad_id: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Pad examples on the right; gives ``input_ids`` and ``labels``, both (batch, length) int64, prompts unlabelled."""
-    length = max(len(ids) for ids, _ in examples)
-    input_ids = torch.full((len(examples), length), pad_id)
-    labels = torch.full((len(examples), length), IGNORED)
-    for row, (ids, prompt_length) in enumerate(examples):
-        input_ids[row, : len(ids)] = torch.tensor(ids)
-        labels[row, prompt_length : len(ids)] = torch.tensor(ids[prompt_length:])
-    return input_ids, labels
+    ids = [torch.tensor(ids) for ids, _ in examples]
+    targets = [row.clone() for row in ids]
+    for row, (_, prompt_length) in zip(targets, examples, strict=True):
+        row[:prompt_length] = IGNORED
+    return pad_sequence(ids, batch_first=True, padding_value=pad_id), pad_sequence(targets, True, IGNORED)
 
 
 def token_loss_sum(model: Qwen2ForCausalLM, input_ids: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -173,6 +172,10 @@ def train_step(
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     optimizer.step()
     return loss_sum
+
+
+def new_optimizer(model: Qwen2ForCausalLM) -> torch.optim.AdamW:
+    return torch.optim.AdamW(model.parameters(), lr=0.0, betas=(0.9, 0.98), weight_decay=0.1)
 
 
 def as_json(options: WarmStartOptions) -> dict[str, Any]:
@@ -227,11 +230,8 @@ def load_checkpoint(path: Path, options: WarmStartOptions) -> dict[str, Any] | N
     if difference:
         print(f"The unfinished warm start in {path.parent} had other options ({'; '.join(difference)}): starting over.")
         return None
+    print(f"Going on from {path}: phase {state['phase'] + 1}, step {state['step']}.")
     return state
-
-
-def new_optimizer(model: Qwen2ForCausalLM) -> torch.optim.AdamW:
-    return torch.optim.AdamW(model.parameters(), lr=0.0, betas=(0.9, 0.98), weight_decay=0.1)
 
 
 def train(
@@ -243,6 +243,9 @@ def train(
 ) -> tuple[Qwen2ForCausalLM, dict[str, Any]]:
     """Run all phases from the last checkpoint on.
 
+    A plain loop and not a trainer of a library: transformers' one draws from the data in an order, averages a batch and
+    decays the weights in ways of its own, so that a seed would give another model.
+
     Args:
         options (`WarmStartOptions`): what to train.
         tokenizer (`Qwen2Tokenizer`): encodes the examples.
@@ -253,52 +256,44 @@ def train(
     Returns:
         `tuple`: the model, and ``{"train_time_s": float, "loss": list}``, the mean loss of each phase's last 20 steps.
     """
-    model = build_model(tokenizer, options.seed)
-    state = load_checkpoint(checkpoint_path, options)
-    first_phase, first_step, train_time_s, losses = 0, 0, 0.0, [[] for _ in options.phases]
-    if state is not None:
+    model = build_model(tokenizer, options.seed).train()
+    optimizer = new_optimizer(model)
+    schedule = [(index, step) for index, phase in enumerate(options.phases) for step in range(phase.steps)]
+    done, train_time_s, losses = 0, 0.0, [[] for _ in options.phases]
+    if state := load_checkpoint(checkpoint_path, options):
         model.load_state_dict(state["model"])
-        first_phase, first_step = state["phase"], state["step"]
+        optimizer.load_state_dict(state["optimizer"])
+        done = sum(phase.steps for phase in options.phases[: state["phase"]]) + state["step"]
         train_time_s, losses = state["train_time_s"], state["losses"]
-        print(f"Going on from {checkpoint_path}: phase {first_phase + 1}, step {first_step}.")
-    done = sum(phase.steps for phase in options.phases[:first_phase]) + first_step
     started = time.perf_counter() - train_time_s
-    model.train()
-    with tqdm(
-        total=sum(phase.steps for phase in options.phases), initial=done, unit="step", mininterval=1.0
-    ) as progress:
-        for phase_index in range(first_phase, len(options.phases)):
-            phase = options.phases[phase_index]
-            progress.set_description(f"Warm start, phase {phase_index + 1} of {len(options.phases)}")
+    progress = tqdm(schedule[done:], "Warm start", len(schedule), initial=done, unit="step", mininterval=1.0)
+    for phase_index, step in progress:
+        phase = options.phases[phase_index]
+        if step == 0:
             optimizer = new_optimizer(model)
-            start_step = first_step if phase_index == first_phase else 0
-            if state is not None and phase_index == first_phase:
-                optimizer.load_state_dict(state["optimizer"])
-            for step in range(start_step, phase.steps):
-                for group in optimizer.param_groups:
-                    group["lr"] = learning_rate_at(phase, step)
-                examples = draw_examples(options, phase_index, step, excluded, tokenizer)
-                loss = train_step(model, optimizer, examples, tokenizer.pad_token_id)
-                if not math.isfinite(loss):
-                    raise FloatingPointError(
-                        f"the loss is {loss} at step {step} of phase {phase_index + 1}; nothing was written after "
-                        f"the last checkpoint ({checkpoint_path}). Lower the learning rate."
-                    )
-                losses[phase_index] = [*losses[phase_index][-19:], loss]
-                progress.set_postfix(loss=f"{loss:.3f}", refresh=False)
-                progress.update()
-                if (step + 1) % checkpoint_every == 0 or step + 1 == phase.steps:
-                    checkpoint = {
-                        "options": as_json(options),
-                        "model": model.state_dict(),
-                        "optimizer": optimizer.state_dict(),
-                        "phase": phase_index,
-                        "step": step + 1,
-                        "train_time_s": time.perf_counter() - started,
-                        "losses": losses,
-                    }
-                    with atomic_file(checkpoint_path) as file:
-                        torch.save(checkpoint, file)
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate_at(phase, step)
+        examples = draw_examples(options, phase_index, step, excluded, tokenizer)
+        loss = train_step(model, optimizer, examples, tokenizer.pad_token_id)
+        if not math.isfinite(loss):
+            raise FloatingPointError(
+                f"the loss is {loss} at step {step} of phase {phase_index + 1}; nothing was written after "
+                f"the last checkpoint ({checkpoint_path}). Lower the learning rate."
+            )
+        losses[phase_index] = [*losses[phase_index][-19:], loss]
+        progress.set_postfix(phase=phase_index + 1, loss=f"{loss:.3f}", refresh=False)
+        if (step + 1) % checkpoint_every == 0 or step + 1 == phase.steps:
+            checkpoint = {
+                "options": as_json(options),
+                "model": model.state_dict(),
+                "optimizer": optimizer.state_dict(),
+                "phase": phase_index,
+                "step": step + 1,
+                "train_time_s": time.perf_counter() - started,
+                "losses": losses,
+            }
+            with atomic_file(checkpoint_path) as file:
+                torch.save(checkpoint, file)
     return model, {
         "train_time_s": round(time.perf_counter() - started, 1),
         "loss": [sum(tail) / len(tail) if tail else None for tail in losses],
@@ -334,7 +329,7 @@ def publish(model: Qwen2ForCausalLM, tokenizer: Qwen2Tokenizer, record: dict[str
         with path.open("rb") as file:
             os.fsync(file.fileno())
     os.replace(complete, out)
-    (work / CHECKPOINT_NAME).unlink()
+    (work / CHECKPOINT_NAME).unlink(missing_ok=True)  # none after a run of no steps
 
 
 def warm_start(out: Path, options: WarmStartOptions, checkpoint_every: int = 50) -> dict[str, Any]:
