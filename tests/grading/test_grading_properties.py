@@ -24,8 +24,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from verl_ispo.answers.answer_place import MAX_SEARCH_CHARS, extract_answer
 from verl_ispo.grading import compute_score
-from verl_ispo.grading.answer_extraction import MAX_SEARCH_CHARS, extract_answer
 from verl_ispo.grading.exact_numbers import exact_value, values_equal
 from verl_ispo.grading.normalization import MAX_ANSWER_CHARS, normalize_answer
 

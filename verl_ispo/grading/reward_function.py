@@ -15,8 +15,8 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from verl_ispo.answers.answer_place import extract_answer
 from verl_ispo.grading.answer_check import AnswerTooLarge, check_answer
-from verl_ispo.grading.answer_extraction import extract_answer
 from verl_ispo.grading.counters import count_answer, log_undecided
 from verl_ispo.grading.expression_guard import GoldNotUnderstood, RefusedExpression
 from verl_ispo.grading.ground_truth import read_ground_truth
