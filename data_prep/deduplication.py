@@ -16,9 +16,10 @@ from array import array
 from dataclasses import dataclass, field
 from typing import Any
 
-from data_prep.answer_kinds import GroundTruth, strip_math_delimiters
+from data_prep.answer_kinds import strip_math_delimiters
 from data_prep.errors import DataPrepError
 from data_prep.text_normalisation import digest
+from verl_ispo.answers.ground_truth import GroundTruth
 
 ANSWER_RULE = (
     "blanks, $, \\left/\\right, \\text{} and thousands commas off; \\dfrac{a}{b} = \\frac{a}{b} = a/b for integers; "

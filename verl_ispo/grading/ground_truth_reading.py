@@ -6,31 +6,15 @@ import ast
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
+
+from verl_ispo.answers.ground_truth import GroundTruth
 
 from .normalization import MAX_ANSWER_CHARS, normalize_answer
 from .units import canonical_unit
 
 _GROUPED = re.compile(r"(?<![\d.,])\d{1,3}(?:,\d{3})+(?![\d,])")
-
-
-@dataclass(frozen=True)
-class GroundTruth:
-    """A ground truth, ready to compare.
-
-    Args:
-        text (`str`): The normalised answer; several answers are joined by commas.
-        several (`bool`): The problem has several answers, in any order, and all of them are asked for.
-        unit (`str`): Canonical unit of an answer that states none, or ``""``.
-        tolerance (`Fraction` or `None`): Largest absolute error.
-    """
-
-    text: str
-    several: bool
-    unit: str
-    tolerance: Fraction | None
 
 
 def _listed(text: str) -> list[str] | None:
@@ -47,8 +31,12 @@ def _listed(text: str) -> list[str] | None:
     return None
 
 
-def _tolerance(value: Any) -> Fraction | None:
-    """``"1e-1"``, ``0.1``, and the OlympiadBench form ``"1e-1,1e-2"`` (the first counts); ``None`` for none."""
+def read_tolerance(value: Any) -> Fraction | None:
+    """``"1e-1"``, ``0.1``, and the OlympiadBench form ``"1e-1,1e-2"`` (the first counts); ``None`` for none.
+
+    Raises:
+        ValueError: if it is no number, or below 0.
+    """
     text = str(value).split(",")[0].strip() if value is not None else ""
     if text in ("", "None", "nan"):
         return None
@@ -75,6 +63,9 @@ def read_ground_truth(ground_truth: Any, extra_info: Mapping[str, Any] | None = 
         extra_info (`Mapping`, *optional*):
             ``multiple_answers`` (`bool`), ``unit`` (`str`) and ``tolerance`` (`str`, such as ``"1e-1"``) are read.
 
+    Returns:
+        `GroundTruth`: With the text and the unit in normal form; ``answer_type`` is empty.
+
     Raises:
         ValueError: if the ground truth is empty or too long, or the tolerance is no number.
     """
@@ -95,9 +86,10 @@ def read_ground_truth(ground_truth: Any, extra_info: Mapping[str, Any] | None = 
     if len(text) > MAX_ANSWER_CHARS:
         raise ValueError(f"the ground truth has more than {MAX_ANSWER_CHARS} characters: {text[:80]!r}...")
     unit = info.get("unit")
+    tolerance = read_tolerance(info.get("tolerance"))
     return GroundTruth(
         text=re.sub(r"\s+", " ", text),
-        several=several or len(answers) > 1,
+        multiple_answers=several or len(answers) > 1,
         unit=canonical_unit(normalize_answer(str(unit))) if unit else "",
-        tolerance=_tolerance(info.get("tolerance")),
+        tolerance="" if tolerance is None else str(tolerance),
     )
