@@ -24,6 +24,7 @@ from hypothesis import strategies as st
 
 from verl_ispo.answers.answer_place import ANSWER_FORMATS, MARKERS, MAX_SEARCH_CHARS, answer_text, find_answer
 from verl_ispo.grading import compute_score
+from verl_ispo.grading.ground_truth_reading import asks_for_several
 from verl_ispo.grading.normalization import normalize_answer
 from verl_ispo.signals.answer_span import TokenTexts, find_answer_spans
 from verl_ispo.tiny_task.reward import compute_score as tiny_score
@@ -67,6 +68,7 @@ def graded_text(text: str, several: bool) -> str:
     place = find_answer(text, several=several)
     graded = "" if place is None else answer_text(text, place)
     gold = '["1", "2"]' if several else "1"
+    assert asks_for_several(gold) == several
     assert compute_score("test", text, gold, timeout_s=0.001)["pred"] == normalize_answer(graded)[:1000]
     return graded
 
@@ -129,6 +131,24 @@ def test_a_place_is_inside_the_text_and_has_no_blank_ends(text: str, answer_form
     for (start, end), (next_start, _) in pairwise([*place.parts, (len(text) + 1, 0)]):
         assert place.start <= start < end < next_start
         assert text[start:end] == text[start:end].strip()
+
+
+@pytest.mark.parametrize(
+    ("gold", "info", "several"),
+    [
+        ("1, 3", None, False),
+        ('["1", "3"]', None, True),
+        (["1", "3"], {}, True),
+        ('["1", " "]', None, False),
+        ("1", {"multiple_answers": True}, True),
+        (None, "not a mapping", False),
+        ("[", {"multiple_answers": None}, False),
+    ],
+)
+def test_a_problem_asks_for_several_answers_for_both_sides(gold: object, info: object, several: bool) -> None:
+    assert asks_for_several(gold, info) == several
+    pred = compute_score("test", r"\boxed{1}, \boxed{3}", gold, info)["pred"]
+    assert pred == ("" if gold is None else normalize_answer("1, 3") if several else "3")
 
 
 # ---------------------------------------------------------------- single cases

@@ -54,6 +54,28 @@ def without_grouping(text: str) -> str:
     return _GROUPED.sub(lambda number: number.group().replace(",", ""), text)
 
 
+def asks_for_several(ground_truth: Any, extra_info: Any = None) -> bool:
+    """Whether a problem asks for several answers, so that boxes that form a list are graded as one answer.
+
+    For callers that need to find the answer that is graded, such as `find_answer_spans`; the arguments are those of
+    `read_ground_truth`. No ground truth raises.
+    """
+    return _is_flagged(extra_info) or len(_normalized_answers(ground_truth)) > 1
+
+
+def _is_flagged(extra_info: Any) -> bool:
+    return isinstance(extra_info, Mapping) and bool(extra_info.get("multiple_answers"))
+
+
+def _normalized_answers(ground_truth: Any) -> list[str]:
+    if isinstance(ground_truth, list | tuple):
+        answers = [str(item) for item in ground_truth]
+    else:
+        text = str(ground_truth).strip() if ground_truth is not None else ""
+        answers = _listed(text[: 4 * MAX_ANSWER_CHARS]) or [text]
+    return [answer for answer in map(normalize_answer, answers) if answer]
+
+
 def read_ground_truth(ground_truth: Any, extra_info: Mapping[str, Any] | None = None) -> GroundTruth:
     """Read a ground truth as the data sets carry it.
 
@@ -70,14 +92,7 @@ def read_ground_truth(ground_truth: Any, extra_info: Mapping[str, Any] | None = 
         ValueError: if the ground truth is empty or too long, or the tolerance is no number.
     """
     info = extra_info if isinstance(extra_info, Mapping) else {}
-    several = bool(info.get("multiple_answers") or False)
-    if isinstance(ground_truth, list | tuple):
-        answers = [str(item) for item in ground_truth]
-    else:
-        text = str(ground_truth).strip() if ground_truth is not None else ""
-        answers = _listed(text[: 4 * MAX_ANSWER_CHARS]) or [text]
-    answers = [normalize_answer(answer) for answer in answers]
-    answers = [answer for answer in answers if answer]
+    answers = _normalized_answers(ground_truth)
     if not answers:
         raise ValueError(f"the ground truth is empty: {ground_truth!r}")
     if len(answers) > 1:
@@ -89,7 +104,7 @@ def read_ground_truth(ground_truth: Any, extra_info: Mapping[str, Any] | None = 
     tolerance = read_tolerance(info.get("tolerance"))
     return GroundTruth(
         text=re.sub(r"\s+", " ", text),
-        multiple_answers=several or len(answers) > 1,
+        multiple_answers=_is_flagged(info) or len(answers) > 1,
         unit=canonical_unit(normalize_answer(str(unit))) if unit else "",
         tolerance="" if tolerance is None else str(tolerance),
     )
