@@ -79,6 +79,7 @@ def graded_text(text: str, several: bool) -> str:
 @example("答Answer：5", [], True, False)
 @example("\\boxed{\u30005\u3000}", [], True, False)
 @example("\\boxed{1} and \\boxed{3}", [], True, True)
+@example("answer ：5", [8, 8], False, False)  # an empty token inside a character
 def test_the_scored_characters_are_the_graded_ones(
     text: str, places: list[int], byte_level: bool, several: bool
 ) -> None:

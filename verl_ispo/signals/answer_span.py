@@ -158,12 +158,18 @@ def _with_whole_characters(
         if not texts[first].endswith(_REPLACEMENT):
             first += 1
             continue
-        # Texts of the first token, the first two, ... until one ends in a whole character.
+        # Texts of the first token, the first two, ... until one ends in a whole character. Tokens without text, such
+        # as special ones, part nothing.
         read: list[str] = []
-        for end in range(first + 1, min(first + _MAX_CUT_TOKENS, len(texts)) + 1):
-            if _REPLACEMENT not in texts[end - 1]:
+        ids: list[int] = []
+        for token in range(first, min(first + _MAX_CUT_TOKENS, len(texts))):
+            if not texts[token]:
+                read.append(read[-1])
+                continue
+            if _REPLACEMENT not in texts[token]:
                 break
-            read.append(decode_together(response[first:end]))
+            ids.append(response[token])
+            read.append(decode_together(ids))
             if not read[-1].endswith(_REPLACEMENT):
                 _share_out(read, begun, ended, first)
                 break
