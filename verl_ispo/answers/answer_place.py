@@ -13,7 +13,8 @@ The markers, in order of precedence (``answer_format="auto"``):
    Without any balanced box, the word after the last ``\boxed 5`` counts.
 2. **An answer line**: ``Answer:``, in any case, anywhere in a line, also bold (``**Answer**: 5``) or with a full-width
    colon (``Answer：5``). The answer is the rest of the line, or the next line that is not empty, up to 11 lines below;
-   a line that only opens displayed maths (``\[`` or ``$$``) is passed over. The last label that has an answer counts.
+   a line that only opens displayed maths (``\[`` or ``$$``) is passed over. The last label that has an answer counts,
+   and a line that holds a later, empty label is no answer.
 
 White space around the content is no part of it, nor are the ``*`` and ``_`` of emphasis around an answer line. An empty
 box is an empty answer: neither an earlier box nor an answer line takes its place.
