@@ -10,8 +10,10 @@ import ast
 import json
 import math
 import re
-from dataclasses import dataclass
 from typing import Any
+
+from verl_ispo.answers.answer_place import BOXED, HASHES, answer_text, find_marked
+from verl_ispo.answers.ground_truth import GroundTruth
 
 MAX_ANSWER_CHARS = 1000
 # An answer of more plain words than this is an explanation; no rule-based grader compares those. (Ours.)
@@ -30,31 +32,11 @@ _CHOICE = re.compile(r"\(?[A-Z]\)?|\\text(?:bf)?\{\(?[A-Z]\)?\}")
 _TEXT = re.compile(r"\\(?:text|mathrm|textbf|mbox)\{[^{}]*\}|[A-Za-z]{3,}(?:[ '-][A-Za-z]+)*")
 
 
-@dataclass(frozen=True)
-class GroundTruth:
-    """What the grader needs to know about a right answer.
-
-    Attributes:
-        text (`str`): the answer; for several answers a JSON list of strings.
-        answer_type (`str`): integer, decimal, fraction, percentage, expression, equation, tuple, interval, set, matrix,
-            choice, boolean, text, or mixed for several answers of different kinds.
-        multiple_answers (`bool`): `text` is a JSON list.
-        unit (`str`): as published, empty if none.
-        tolerance (`str`): greatest accepted deviation, as published, empty if none.
-    """
-
-    text: str
-    answer_type: str
-    multiple_answers: bool = False
-    unit: str = ""
-    tolerance: str = ""
-
-
 def answer_strings(cell: Any, from_solution: bool = False) -> list[str]:
     r"""The answer or answers in a cell, as text without surrounding math delimiters; empty if there is none.
 
     A list gives one string per item, also if it is written as a string (``"['2']"``). From a worked solution the
-    content of the last ``\boxed{}`` is taken, or what follows the last ``####``.
+    content of the last box is taken (`verl_ispo.answers.answer_place`), or what follows the last ``####``.
 
     Args:
         cell (`Any`): the value as read.
@@ -94,10 +76,10 @@ def ground_truth(
     several = len(answers) > 1 if several is None else several
     if not several:
         text = answers[0] if len(answers) == 1 else ", ".join(answers)
-        return GroundTruth(text, answer_type(text, published_type), False, unit, tolerance)
+        return GroundTruth(text, False, unit, tolerance, answer_type(text, published_type))
     kinds = {answer_type(answer, published_type) for answer in answers}
     kind = kinds.pop() if len(kinds) == 1 else "mixed"
-    return GroundTruth(json.dumps(answers, ensure_ascii=False), kind, True, unit, tolerance)
+    return GroundTruth(json.dumps(answers, ensure_ascii=False), True, unit, tolerance, kind)
 
 
 def uncheckable_reason(answers: list[str]) -> str | None:
@@ -184,20 +166,6 @@ def split_answers(text: str) -> list[str]:
     return [part.strip() for part in parts if part.strip()]
 
 
-def last_boxed(text: str) -> str | None:
-    r"""Content of the last balanced ``\boxed{...}`` (``\fbox``, ``\framebox``), or `None`."""
-    # The last few are enough, and keep a text full of unclosed boxes from costing its length squared.
-    for match in reversed(list(re.finditer(r"\\(?:boxed|fbox|framebox)\s*\{", text))[-8:]):
-        depth = 1
-        for index in range(match.end(), len(text)):
-            character = text[index]
-            if character in "{}" and text[index - 1] != "\\":
-                depth += 1 if character == "{" else -1
-                if depth == 0:
-                    return text[match.end() : index]
-    return None
-
-
 def _bracketed(text: str) -> tuple[str, str, str]:
     """What stands between a bracket at the very start and the one at the very end that closes it, and the two."""
     if not text.startswith(("(", "[", "\\{")):
@@ -214,12 +182,9 @@ def _bracketed(text: str) -> tuple[str, str, str]:
 
 
 def _answer_in_text(text: str, from_solution: bool) -> str:
-    boxed = last_boxed(text)
-    if boxed is not None:
-        return strip_math_delimiters(boxed)
-    _, marker, tail = text.rpartition("####")  # GSM8K
-    if marker:
-        return strip_math_delimiters(tail)
+    place = find_marked(text, (BOXED, HASHES))
+    if place is not None:
+        return strip_math_delimiters(answer_text(text, place))
     text = strip_math_delimiters(text)
     return "" if from_solution and "\n" in text else text
 

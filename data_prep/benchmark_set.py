@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from data_prep.answer_kinds import GroundTruth, answer_strings, ground_truth, uncheckable_reason
+from data_prep.answer_kinds import answer_strings, ground_truth, uncheckable_reason
 from data_prep.atomic_output import exclusive_output
 from data_prep.columns import question_text
 from data_prep.deduplication import IdRegister, answer_key
@@ -19,6 +19,7 @@ from data_prep.reading import MAX_QUESTION_CHARS, ChosenPart, Row, read_rows, re
 from data_prep.row_writer import RowWriter
 from data_prep.schema import Problem
 from data_prep.text_normalisation import digest, normalised_texts
+from verl_ispo.answers.ground_truth import GroundTruth
 from verl_ispo.user_error import UserError
 
 Extras = dict[str, Any]

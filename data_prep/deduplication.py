@@ -16,8 +16,9 @@ from array import array
 from dataclasses import dataclass, field
 from typing import Any
 
-from data_prep.answer_kinds import GroundTruth, strip_math_delimiters
+from data_prep.answer_kinds import strip_math_delimiters
 from data_prep.text_normalisation import digest
+from verl_ispo.answers.ground_truth import GroundTruth
 from verl_ispo.user_error import UserError
 
 ANSWER_RULE = (

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from data_prep.answer_kinds import GroundTruth
 from data_prep.prompt_templates import PromptTemplate
 from data_prep.text_normalisation import digest
+from verl_ispo.answers.ground_truth import GroundTruth
 
 OUTPUT_SCHEMA = pa.schema(
     [

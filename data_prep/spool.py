@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from data_prep.answer_kinds import GroundTruth
 from data_prep.schema import Problem
+from verl_ispo.answers.ground_truth import GroundTruth
 
 _SCHEMA = pa.schema(
     [
@@ -90,5 +90,5 @@ class SpooledTexts:
 
 
 def _problem(row: dict) -> Problem:
-    truth = GroundTruth(row["text"], row["answer_type"], row["multiple_answers"], row["unit"], row["tolerance"])
+    truth = GroundTruth(row["text"], row["multiple_answers"], row["unit"], row["tolerance"], row["answer_type"])
     return Problem(row["question"], row["normalised"], truth, row["file"], row["row"])

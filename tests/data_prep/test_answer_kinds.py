@@ -20,10 +20,10 @@ from data_prep.answer_kinds import (
     answer_strings,
     answer_type,
     ground_truth,
-    last_boxed,
     split_answers,
     uncheckable_reason,
 )
+from verl_ispo.answers.answer_place import BOXED, find_marked
 
 
 @pytest.mark.parametrize(
@@ -64,24 +64,29 @@ def test_a_solution_without_a_box_is_an_answer_only_if_short():
     assert answer_strings("First,\nthen.", from_solution=True) == []
 
 
+def boxed_content(text):
+    place = find_marked(text, [BOXED])
+    return None if place is None else text[place.start : place.end]
+
+
 def test_boxes_nest_and_may_be_left_open():
-    assert last_boxed(r"\boxed{\text{a}{b}\{} ") == r"\text{a}{b}\{"
-    assert last_boxed(r"\boxed{1} \boxed{2") == "1"
-    assert last_boxed("none") is None
-    assert last_boxed(r"\boxed{" * 20_000) is None  # and at once
+    assert boxed_content(r"\boxed{\text{a}{b}\{} ") == r"\text{a}{b}\{"
+    assert boxed_content(r"\boxed{1} \boxed{2") == "1"
+    assert boxed_content("none") is None
+    assert boxed_content(r"\boxed{" * 20_000) is None  # and at once
 
 
 @settings(deadline=None)
 @given(st.text(alphabet="ab{}\\ ", max_size=20))
 def test_a_balanced_box_gives_back_its_content(text):
-    depth = 0
-    for index, character in enumerate(text):
-        escaped = index > 0 and text[index - 1] == "\\"
+    depth, escaped = 0, False
+    for character in text:
         depth += (character == "{" and not escaped) - (character == "}" and not escaped)
+        escaped = character == "\\" and not escaped  # two backslashes are a line break, and the brace behind it groups
         if depth < 0:
             return
-    if depth == 0 and not text.endswith("\\"):
-        assert last_boxed(f"so \\boxed{{{text}}} holds") == text
+    if depth == 0 and not escaped:
+        assert boxed_content(f"so \\boxed{{{text}}} holds") == text.strip()
 
 
 @pytest.mark.parametrize(

@@ -24,8 +24,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from verl_ispo.answers.answer_place import MAX_SEARCH_CHARS, find_answer
 from verl_ispo.grading import compute_score
-from verl_ispo.grading.answer_extraction import MAX_SEARCH_CHARS, extract_answer
 from verl_ispo.grading.exact_numbers import exact_value, values_equal
 from verl_ispo.grading.normalization import MAX_ANSWER_CHARS, normalize_answer
 
@@ -191,7 +191,7 @@ def test_megabytes_are_searched_in_one_pass(text):
 
 
 def test_an_answer_beyond_the_searched_end_is_not_found():
-    assert extract_answer(r"\boxed{42}" + "x" * MAX_SEARCH_CHARS) is None
+    assert find_answer(r"\boxed{42}" + "x" * MAX_SEARCH_CHARS) is None
 
 
 def test_an_answer_that_is_too_long_is_an_error_and_not_wrong():

@@ -27,7 +27,7 @@ from pathlib import Path
 import pytest
 
 from verl_ispo.grading import GraderUnavailableError, compute_score, grading_stats, worker_pool
-from verl_ispo.grading.ground_truth import read_ground_truth
+from verl_ispo.grading.ground_truth_reading import read_ground_truth
 from verl_ispo.grading.settings import PoolSettings, pool_settings, time_limit_s
 from verl_ispo.grading.worker_pool import WorkerPool
 

@@ -20,11 +20,10 @@ from tests.preflight.set_ups import (
     with_settings,
     write_rows,
 )
+from verl_ispo.answers.answer_place import ANSWER_LINE, BOXED, HASHES
 from verl_ispo.preflight.data_files import check_data, read_sample, training_rows
 from verl_ispo.preflight.finding import NOTE, OK, PROBLEM, Finding
 from verl_ispo.preflight.scorer import (
-    ANSWER_LINE,
-    BOXED,
     asked_formats,
     check_custom_function,
     check_scorer,
@@ -147,7 +146,7 @@ def test_an_unknown_data_source_is_the_wrong_scorer(tmp_path):
 @pytest.mark.parametrize(
     ("row", "reads"),
     [
-        (asking(DAPO, "lighteval/MATH"), BOXED),
+        (asking(DAPO, "lighteval/MATH"), BOXED.description),
         (asking(BOXED_PROMPT, "openai/gsm8k"), "####"),
     ],
 )
@@ -198,12 +197,12 @@ def test_asked_formats_are_read_from_all_messages():
 
 def test_what_is_known_of_verls_scorers_is_what_they_do():
     """Each format that we say a scorer reads is accepted by it, and the others are not."""
-    responses = {BOXED: r"So it is $\boxed{42}$.", ANSWER_LINE: "So it is\nAnswer: 42", "#### and a number": "#### 42"}
+    responses = {BOXED: r"So it is $\boxed{42}$.", ANSWER_LINE: "So it is\nAnswer: 42", HASHES: "#### 42"}
     for source in ("openai/gsm8k", "lighteval/MATH", "math_dapo", "aime2024"):
-        for name, response in responses.items():
+        for marker, response in responses.items():
             result = default_compute_score(source, response, "42")
             right = result["acc"] if isinstance(result, dict) else result == 1.0
-            assert right == (name in default_scorer_formats(source)), (source, name)
+            assert right == (marker in default_scorer_formats(source)), (source, marker.name)
     assert default_scorer_knows("openai/gsm8k")
     assert not default_scorer_knows("deepmath")
 

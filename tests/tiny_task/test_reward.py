@@ -1,4 +1,4 @@
-"""The scorer: exact on the last balanced box, never evaluating, bounded in time.
+"""The scorer: exact on the final answer, never evaluating, bounded in time.
 
 Not exercised: verl's reward loop around it (see the trainer's tests).
 """
@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from verl_ispo.tiny_task.reward import MAX_SCORED_CHARS, compute_score, last_boxed
+from verl_ispo.answers.answer_place import MAX_SEARCH_CHARS, find_answer
+from verl_ispo.tiny_task.reward import compute_score
 
 
 def accepted(response, truth="8"):
@@ -29,6 +30,7 @@ def accepted(response, truth="8"):
         r"\boxed{08}",
         r"\boxed{7};\boxed{8}",  # the last one counts
         r"\boxed{8} \boxed{9",  # cut off in a second box
+        r"\boxed{\boxed{8}}",
         r"}{\boxed{8}",
     ],
 )
@@ -60,8 +62,7 @@ def test_right(response):
     ],
 )
 def test_wrong(response):
-    # the nested box's inner one is the last to open and is a balanced box of its own
-    assert accepted(response) == (response == r"\boxed{\boxed{8}x}")
+    assert not accepted(response)
 
 
 def test_what_was_read_is_reported_in_one_form():
@@ -71,10 +72,10 @@ def test_what_was_read_is_reported_in_one_form():
 
 
 def test_a_box_is_read_to_its_matching_brace():
-    assert last_boxed(r"\boxed{a{b}c}") == "a{b}c"
-    assert last_boxed(r"\boxed{a}}") == "a"
-    assert last_boxed("{" * 5 + r"\boxed{a}") == "a"
-    assert last_boxed(r"\boxed{a") is None
+    for text, content in ((r"\boxed{a{b}c}", "a{b}c"), (r"\boxed{a}}", "a"), ("{" * 5 + r"\boxed{a}", "a")):
+        place = find_answer(text)
+        assert text[place.start : place.end] == content
+    assert find_answer(r"\boxed{a") is None
 
 
 @given(st.text())
@@ -88,8 +89,8 @@ def test_any_text_of_pieces_of_a_box_is_scored(response):
 
 
 def test_only_the_end_of_a_long_response_is_read():
-    assert accepted("x" * 10 * MAX_SCORED_CHARS + r"\boxed{8}")
-    assert not accepted(r"\boxed{8}" + "x" * MAX_SCORED_CHARS)
+    assert accepted("x" * 10 * MAX_SEARCH_CHARS + r"\boxed{8}")
+    assert not accepted(r"\boxed{8}" + "x" * MAX_SEARCH_CHARS)
 
 
 def test_a_hostile_response_takes_bounded_time():

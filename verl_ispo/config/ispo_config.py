@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from verl_ispo.answers.answer_place import ANSWER_FORMATS
 from verl_ispo.config.section import check_choice, check_number, from_section, refuse_unknown_keys
 
 CRITICAL_SELECTIONS = ("intersection", "union", "entropy", "drift")
-ANSWER_FORMATS = ("auto", "boxed", "answer_line")
 ALL_WRONG_MODES = ("paper", "token_only", "off", "informative")
 ALL_RIGHT_MODES = ("paper", "token_only", "off")
 MISSING_ANSWER_MODES = ("zero", "group_min")
@@ -46,8 +46,9 @@ class ISPOConfig:
             The paper's "symmetric" ablation. The paper gives no formula; ours pays a wrong rollout the negative
             of what it would pay a right one.
         answer_format (`str`, *optional*, defaults to `"auto"`):
-            Where the answer A is: in the last balanced `\\boxed{}` (`"boxed"`), on the last `Answer:` line
-            (`"answer_line"`), or in the first of the two that there is (`"auto"`). Ours: the paper does not say.
+            Where the answer A is: in the last `\\boxed{}` (`"boxed"`), on the last `Answer:` line
+            (`"answer_line"`), or in the first of the two that there is (`"auto"`), which is what the grader grades.
+            Ours, in detail in `verl_ispo.answers.answer_place`: the paper does not say.
         min_group_std (`float`, *optional*, defaults to `0.0`):
             Ours. A floor under the group's standard deviation, in units of reward; `0` is the paper.
         all_wrong_groups (`str`, *optional*, defaults to `"paper"`):
@@ -116,7 +117,7 @@ class ISPOConfig:
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f"{SECTION}.{name} must be true or false, got {getattr(self, name)!r}")
         check_choice(f"{SECTION}.critical_selection", self.critical_selection, CRITICAL_SELECTIONS)
-        check_choice(f"{SECTION}.answer_format", self.answer_format, ANSWER_FORMATS)
+        check_choice(f"{SECTION}.answer_format", self.answer_format, tuple(ANSWER_FORMATS))
         check_choice(f"{SECTION}.all_wrong_groups", self.all_wrong_groups, ALL_WRONG_MODES)
         check_choice(f"{SECTION}.all_right_groups", self.all_right_groups, ALL_RIGHT_MODES)
         check_choice(f"{SECTION}.missing_answer", self.missing_answer, MISSING_ANSWER_MODES)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from verl_ispo.answers.ground_truth import GroundTruth
+
 from .answer_comparison import Rules, SymbolicComparer, Verdict, compare
 from .answer_structure import TooComplex, parse_answer, with_unit
-from .ground_truth import GroundTruth, without_grouping
+from .ground_truth_reading import read_tolerance, without_grouping
 from .normalization import MAX_ANSWER_CHARS
 
 
@@ -16,7 +18,7 @@ def check_answer(gold: GroundTruth, answer: str, symbolic: SymbolicComparer | No
     """Whether an answer is right; ``None`` where only a worker (``symbolic``) can tell.
 
     Args:
-        gold (`GroundTruth`): From :func:`~verl_ispo.grading.ground_truth.read_ground_truth`.
+        gold (`GroundTruth`): From :func:`~verl_ispo.grading.ground_truth_reading.read_ground_truth`.
         answer (`str`): As :func:`~verl_ispo.grading.normalization.normalize_answer` returns it.
         symbolic (`SymbolicComparer`, *optional*): Decides about expressions; without one such pairs stay undecided.
 
@@ -28,15 +30,15 @@ def check_answer(gold: GroundTruth, answer: str, symbolic: SymbolicComparer | No
     if len(answer) > MAX_ANSWER_CHARS:
         raise AnswerTooLarge(f"the answer has more than {MAX_ANSWER_CHARS} characters")
     try:
-        gold_node = parse_answer(gold.text, several=gold.several)
-        readings = [parse_answer(answer, several=gold.several)]
-        if gold.several and (ungrouped := without_grouping(answer)) != answer:
+        gold_node = parse_answer(gold.text, several=gold.multiple_answers)
+        readings = [parse_answer(answer, several=gold.multiple_answers)]
+        if gold.multiple_answers and (ungrouped := without_grouping(answer)) != answer:
             readings.append(parse_answer(ungrouped, several=True))
     except TooComplex as error:
         raise AnswerTooLarge(str(error)) from error
     if gold.unit:
         gold_node = with_unit(gold_node, gold.unit)
-    rules = Rules(gold.tolerance, symbolic)
+    rules = Rules(read_tolerance(gold.tolerance), symbolic)
     verdicts = [compare(gold_node, reading, rules) for reading in readings]
     if True in verdicts:
         return True

@@ -15,11 +15,11 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from verl_ispo.answers.answer_place import answer_text, find_answer
 from verl_ispo.grading.answer_check import AnswerTooLarge, check_answer
-from verl_ispo.grading.answer_extraction import extract_answer
 from verl_ispo.grading.counters import count_answer, log_undecided
 from verl_ispo.grading.expression_guard import GoldNotUnderstood, RefusedExpression
-from verl_ispo.grading.ground_truth import read_ground_truth
+from verl_ispo.grading.ground_truth_reading import read_ground_truth
 from verl_ispo.grading.normalization import normalize_answer
 from verl_ispo.grading.settings import pool_settings, time_limit_s
 from verl_ispo.grading.worker_pool import shared_pool
@@ -46,7 +46,7 @@ def compute_score(
         data_source (`str`):
             Name of the data set; only logged.
         solution_str (`str`):
-            The decoded response. Its last ``\boxed{...}`` counts, else its last ``Answer:`` line.
+            The decoded response. `verl_ispo.answers.answer_place` says which part of it is the answer.
         ground_truth (`str`):
             The answer, or several as a list written as a string (JSON or Python).
         extra_info (`Mapping`, *optional*):
@@ -78,8 +78,9 @@ def compute_score(
     path, reason, pred = "exact", "", ""
     try:
         gold = read_ground_truth(ground_truth, extra_info)
-        extracted = extract_answer(str(solution_str), join_last_boxes=gold.several)
-        pred = normalize_answer(extracted) if extracted is not None else ""
+        response = str(solution_str)
+        place = find_answer(response, several=gold.multiple_answers)
+        pred = "" if place is None else normalize_answer(answer_text(response, place))
         if not pred:
             path = status = "no_answer"
         else:

@@ -26,7 +26,8 @@ import time
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 
-from .ground_truth import GroundTruth
+from verl_ispo.answers.ground_truth import GroundTruth
+
 from .settings import PoolSettings
 from .worker_process import REAP, SPAWN, STATUS
 
@@ -99,9 +100,9 @@ class WorkerPool:
         """
         task = {
             "gold": gold.text,
-            "several": gold.several,
+            "multiple_answers": gold.multiple_answers,
             "unit": gold.unit,
-            "tolerance": None if gold.tolerance is None else str(gold.tolerance),
+            "tolerance": gold.tolerance,
             "answer": answer,
             "timeout_s": timeout_s,
         }

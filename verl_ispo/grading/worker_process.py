@@ -23,7 +23,6 @@ import socket
 import struct
 import sys
 import warnings
-from fractions import Fraction
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -123,13 +122,13 @@ def _peak_bytes() -> int:
 
 
 def _grade(task: dict[str, Any], memory_bytes: int) -> dict[str, Any]:
+    from verl_ispo.answers.ground_truth import GroundTruth
+
     from .answer_check import AnswerTooLarge, check_answer
     from .expression_guard import GoldNotUnderstood, RefusedExpression
-    from .ground_truth import GroundTruth
     from .symbolic import MathVerifyComparer
 
-    tolerance = Fraction(task["tolerance"]) if task["tolerance"] is not None else None
-    gold = GroundTruth(task["gold"], task["several"], task["unit"], tolerance)
+    gold = GroundTruth(task["gold"], task["multiple_answers"], task["unit"], task["tolerance"])
     before = _peak_bytes()
     reason = ""
     try:

@@ -6,23 +6,17 @@ import ast
 import contextlib
 import importlib.util
 import io
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
 
+from verl_ispo.answers.answer_place import ANSWER_FORMATS, ANSWER_LINE, BOXED, HASHES, MARKERS, Marker
 from verl_ispo.preflight.composition import runs_extra_forwards, setting
 from verl_ispo.preflight.data_files import FILE_KEYS, readable_samples
 from verl_ispo.preflight.finding import NOTE, OK, PROBLEM, Finding
 
-BOXED, ANSWER_LINE, HASHES = r"\boxed{}", "an Answer: line", "#### and a number"
-_ASKED = {
-    BOXED: re.compile(r"\\boxed|\\fbox"),
-    ANSWER_LINE: re.compile(r"\banswer\s*:", re.IGNORECASE),
-    HASHES: re.compile("####"),
-}
 FUNCTION_KEY = "reward.custom_reward_function"
 OUR_GRADER = (
     f"{FUNCTION_KEY}.path=pkg://verl_ispo.grading.reward_function {FUNCTION_KEY}.name=compute_score grades every "
@@ -30,12 +24,12 @@ OUR_GRADER = (
 )
 
 
-def asked_formats(messages: Any) -> set[str]:
-    """Which ways to give the answer a prompt mentions: `BOXED`, `ANSWER_LINE`, `HASHES`, or none of them."""
+def asked_formats(messages: Any) -> set[Marker]:
+    """The markers of the answer that a prompt mentions."""
     if not isinstance(messages, list):
         return set()
     text = "\n".join(str(message.get("content", "")) for message in messages if isinstance(message, Mapping))
-    return {name for name, pattern in _ASKED.items() if pattern.search(text)}
+    return {marker for marker in MARKERS if marker.asked.search(text)}
 
 
 def default_scorer_knows(data_source: str) -> bool:
@@ -52,7 +46,7 @@ def default_scorer_knows(data_source: str) -> bool:
     return True
 
 
-def default_scorer_formats(data_source: str) -> set[str] | None:
+def default_scorer_formats(data_source: str) -> set[Marker] | None:
     """What verl's default scorers for math look for (verl.utils.reward_score); `None` for others."""
     if data_source == "openai/gsm8k":
         return {HASHES}
@@ -83,7 +77,7 @@ def check_scorer(config: DictConfig) -> Iterator[Finding]:
             yield from _check_answer_format(config, key, asked)
 
 
-def _check_default_scorer(config: DictConfig, key: str, source: str, asked: list[set[str]]) -> Iterator[Finding]:
+def _check_default_scorer(config: DictConfig, key: str, source: str, asked: list[set[Marker]]) -> Iterator[Finding]:
     if setting(config, "reward.reward_model.enable"):
         yield Finding(NOTE, key, f"data_source {source!r} is scored by reward.reward_model, which is not checked")
         return
@@ -109,10 +103,11 @@ def _check_default_scorer(config: DictConfig, key: str, source: str, asked: list
         yield Finding(OK, key, f"data_source {source!r} has a scorer in verl")
 
 
-def _check_answer_format(config: DictConfig, key: str, asked: list[set[str]]) -> Iterator[Finding]:
+def _check_answer_format(config: DictConfig, key: str, asked: list[set[Marker]]) -> Iterator[Finding]:
     """ISPO looks for the answer where ``algorithm.ispo.answer_format`` says, whatever the scorer does."""
     chosen = str(setting(config, "algorithm.ispo.answer_format", "auto"))
-    looked_for = {"boxed": {BOXED}, "answer_line": {ANSWER_LINE}}.get(chosen, {BOXED, ANSWER_LINE})
+    default = ANSWER_FORMATS["auto"]
+    looked_for = set(ANSWER_FORMATS.get(chosen, default))
     strangers = [formats for formats in asked if formats and not formats & looked_for]
     subject = "algorithm.ispo.answer_format"
     if strangers:
@@ -120,7 +115,7 @@ def _check_answer_format(config: DictConfig, key: str, asked: list[set[str]]) ->
             PROBLEM,
             subject,
             f"is {chosen}, but prompts in {key} ask for {_listed(strangers[0])}: ISPO would find no answer, and IFD "
-            f"would be 0 throughout. Set {subject}=auto, and prompts that ask for {BOXED} or {ANSWER_LINE}",
+            f"would be 0 throughout. Set {subject}=auto, and prompts that ask for {_listed(default)}",
         )
     elif not any(asked):
         yield Finding(
@@ -133,8 +128,8 @@ def _check_answer_format(config: DictConfig, key: str, asked: list[set[str]]) ->
         yield Finding(OK, subject, f"{chosen}, and the prompts in {key} ask for {_listed(set().union(*asked))}")
 
 
-def _listed(formats: set[str]) -> str:
-    return " or ".join(sorted(formats))
+def _listed(markers: Iterable[Marker]) -> str:
+    return " or ".join(sorted(marker.description for marker in markers))
 
 
 def check_custom_function(path: str, name: object) -> Iterator[Finding]:

@@ -1,13 +1,12 @@
-"""Where the answer A and its lead-in lie in a response, on the response's own token ids (all ours).
+"""Where the answer A and its lead-in are in a response, on the response's own token ids (all ours).
 
-A is the smallest run of tokens that covers the content of the last balanced ``\\boxed{...}``, or else of the last
-``Answer:`` line. The lead-in is the run of tokens that opens it. The trace T is what comes before the lead-in. The text
-serves only to find places: A is never tokenised again, since other ids would be another answer.
+`verl_ispo.answers.answer_place` says where the answer is in the text. A is the smallest run of tokens that covers its
+content, the lead-in is the run of tokens that opens it, and the trace T is what comes before the lead-in. The text
+serves only to find positions: A is never tokenized again, since other ids would be another answer.
 """
 
 from __future__ import annotations
 
-import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,15 +14,17 @@ from itertools import accumulate
 
 import torch
 
-# One pass over the text, so that hostile nesting costs no more than its length. An escaped brace, \{, is a character
-# in LaTeX and does not group.
-_BOX_SCANNER = re.compile(r"\\boxed\s*\{|\\.|[{}]", re.DOTALL)
-_ANSWER_LINE = re.compile(r"answer[ \t]*:([^\n]*)", re.IGNORECASE)
+from verl_ispo.answers.answer_place import find_answer
+
+_REPLACEMENT = "\ufffd"
+# A run of tokens that cut through characters is longer than this only in text that is no language. Tokens of a longer
+# one count as they decode alone, which bounds the work.
+_MAX_CUT_TOKENS = 64
 
 
 @dataclass(frozen=True)
 class AnswerSpans:
-    """Token places in each response, `(batch,)` int64 each; all are 0 where no answer was found.
+    """Token indices in each response, `(batch,)` int64 each; all are 0 where no answer was found.
 
     Attributes:
         lead_in_start: first token of the lead-in, which is also the trace's length in tokens.
@@ -49,15 +50,23 @@ class AnswerSpans:
 class TokenTexts:
     """Text of single tokens, remembered by id.
 
-    Every character that marks an answer (backslash, braces, letters, colon, newline) is ASCII, and a token that holds
-    one decodes to it on its own, whatever the tokenizer does with bytes of other scripts.
+    A byte-level tokenizer may cut a character in two, and then neither token decodes to it. The answer's marks are
+    ASCII but for the full-width colon, and blanks around an answer may be any script's, so such tokens are read
+    together where `decode_together` is given. Without it each counts as it decodes alone.
 
     Args:
         decode (`Callable`): from a token id to its text.
-        special_ids (`Sequence[int]`): tokens that count as empty text, such as the end of sequence.
+        special_ids (`Sequence[int]`, *optional*): tokens that count as empty text, such as the end of sequence.
+        decode_together (`Callable`, *optional*): from a list of token ids to their text.
     """
 
-    def __init__(self, decode: Callable[[int], str], special_ids: Sequence[int] = ()) -> None:
+    def __init__(
+        self,
+        decode: Callable[[int], str],
+        special_ids: Sequence[int] = (),
+        decode_together: Callable[[Sequence[int]], str] | None = None,
+    ) -> None:
+        self.decode_together = decode_together
         self._decode = decode
         self._texts: dict[int, str] = dict.fromkeys(special_ids, "")
 
@@ -69,7 +78,10 @@ class TokenTexts:
 
 
 def find_answer_spans(
-    responses: Sequence[Sequence[int]], token_text: Callable[[int], str], answer_format: str = "auto"
+    responses: Sequence[Sequence[int]],
+    token_text: Callable[[int], str],
+    answer_format: str = "auto",
+    several: Sequence[bool] | None = None,
 ) -> AnswerSpans:
     """Answer and lead-in of each response.
 
@@ -77,22 +89,19 @@ def find_answer_spans(
         responses (`Sequence[Sequence[int]]`): token ids without padding.
         token_text (`Callable`): the text of one token, such as a `TokenTexts`.
         answer_format (`str`, *optional*, defaults to `"auto"`): see `ISPOConfig.answer_format`.
+        several (`Sequence[bool]`, *optional*): whether each response's problem asks for several answers, as the
+            grader sees it; boxes that form a list are then one answer. By default none does.
 
     Returns:
         `AnswerSpans`.
     """
-    places = [_token_places([token_text(token) for token in response], answer_format) for response in responses]
-    columns = torch.tensor(places, dtype=torch.long).reshape(len(places), 3)
+    flags = [False] * len(responses) if several is None else several
+    indices = [
+        _token_indices(response, token_text, answer_format, is_list)
+        for response, is_list in zip(responses, flags, strict=True)
+    ]
+    columns = torch.tensor(indices, dtype=torch.long).reshape(len(indices), 3)
     return AnswerSpans(lead_in_start=columns[:, 0], start=columns[:, 1], end=columns[:, 2])
-
-
-def locate_answer(text: str, answer_format: str = "auto") -> tuple[int, int, int] | None:
-    """Character places (lead-in start, content start, content end) of the answer; `None` where there is none."""
-    if answer_format in ("auto", "boxed"):
-        boxed = _last_balanced_box(text)
-        if boxed is not None or answer_format == "boxed":
-            return boxed
-    return _last_answer_line(text)
 
 
 def gather_answer(values: torch.Tensor, spans: AnswerSpans) -> tuple[torch.Tensor, torch.Tensor]:
@@ -115,47 +124,66 @@ def gather_answer(values: torch.Tensor, spans: AnswerSpans) -> tuple[torch.Tenso
     return values.gather(-1, places), mask
 
 
-def _token_places(texts: list[str], answer_format: str) -> tuple[int, int, int]:
-    located = locate_answer("".join(texts), answer_format)
-    if located is None:
+def _token_indices(
+    response: Sequence[int], token_text: Callable[[int], str], answer_format: str, several: bool
+) -> tuple[int, int, int]:
+    """First token of the lead-in, first token of A, and one past A's last token; 0 each without an answer."""
+    begun = ended = texts = [token_text(token) for token in response]
+    text = "".join(texts)
+    decode_together = getattr(token_text, "decode_together", None)
+    if _REPLACEMENT in text and decode_together is not None:
+        begun, ended = _with_whole_characters(response, texts, decode_together)
+        text = "".join(ended)
+    place = find_answer(text, answer_format, several)
+    if place is None:
         return 0, 0, 0
-    lead_in_at, content_at, content_end_at = located
-    ends = list(accumulate(len(text) for text in texts))
-    # The token that holds character c is the first whose end lies behind c; A ends with the token of its last one.
-    start = bisect_right(ends, content_at)
-    end = bisect_left(ends, content_end_at) + 1
-    return min(bisect_right(ends, lead_in_at), start), start, end
+    # The first token that has begun more characters than lie before c holds the beginning of character c, and the
+    # first that has ended as many as lie before A's end holds the end of A's last one.
+    begins = list(accumulate(map(len, begun)))
+    start = bisect_right(begins, place.start)
+    end = bisect_left(list(accumulate(map(len, ended))), place.end) + 1
+    return min(bisect_right(begins, place.lead_in_start), start), start, end
 
 
-def _last_balanced_box(text: str) -> tuple[int, int, int] | None:
-    open_braces: list[tuple[int, int] | None] = []
-    best: tuple[int, int, int] | None = None
-    for match in _BOX_SCANNER.finditer(text):
-        mark = match.group()
-        if mark == "{":
-            open_braces.append(None)
-        elif mark == "}":
-            box = open_braces.pop() if open_braces else None
-            # Inner boxes close first, so the last to open is found by comparing where they open.
-            if box is not None and (best is None or box[0] > best[0]):
-                best = (*box, match.start())
-        elif mark.startswith("\\boxed"):
-            open_braces.append((match.start(), match.end()))
-    return None if best is None else _without_surrounding_space(text, *best)
+def _with_whole_characters(
+    response: Sequence[int], texts: Sequence[str], decode_together: Callable[[Sequence[int]], str]
+) -> tuple[list[str], list[str]]:
+    """The response's text, shared out twice: to the tokens in which characters begin, and to those in which they end.
+
+    The two differ only for characters that several tokens share.
+    """
+    begun, ended = list(texts), list(texts)
+    first = 0
+    while first < len(texts):
+        if not texts[first].endswith(_REPLACEMENT):
+            first += 1
+            continue
+        # Texts of the first token, the first two, ... until one ends in a whole character. Tokens without text, such
+        # as special ones, part nothing.
+        read: list[str] = []
+        ids: list[int] = []
+        for token in range(first, min(first + _MAX_CUT_TOKENS, len(texts))):
+            if not texts[token]:
+                read.append(read[-1])
+                continue
+            if _REPLACEMENT not in texts[token]:
+                break
+            ids.append(response[token])
+            read.append(decode_together(ids))
+            if not read[-1].endswith(_REPLACEMENT):
+                _share_out(read, begun, ended, first)
+                break
+        first += len(read)
+    return begun, ended
 
 
-def _last_answer_line(text: str) -> tuple[int, int, int] | None:
-    last = None
-    for last in _ANSWER_LINE.finditer(text):  # noqa: B007 - only the last one is wanted
-        pass
-    return None if last is None else _without_surrounding_space(text, last.start(), *last.span(1), strip="*")
-
-
-def _without_surrounding_space(
-    text: str, lead_in_at: int, start: int, end: int, strip: str = ""
-) -> tuple[int, int, int] | None:
-    content = text[start:end]
-    blank = " \t\r\n\f\v" + strip
-    start += len(content) - len(content.lstrip(blank))
-    end -= len(content) - len(content.rstrip(blank))
-    return (lead_in_at, start, end) if start < end else None
+def _share_out(read: Sequence[str], begun: list[str], ended: list[str], first: int) -> None:
+    """Give the characters of the last text in `read` to the tokens from `first` on."""
+    whole = read[-1]
+    begun_before = ended_before = 0
+    for token, text in enumerate(read, start=first):
+        ended_here = max(ended_before, min(len(text.rstrip(_REPLACEMENT)), len(whole)))
+        is_cut = text.endswith(_REPLACEMENT)
+        begun_here = max(begun_before, min(ended_here + is_cut, len(whole)))
+        begun[token], ended[token] = whole[begun_before:begun_here], whole[ended_before:ended_here]
+        begun_before, ended_before = begun_here, ended_here

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from transformers import Qwen2ForCausalLM, Qwen2Tokenizer
 
+from verl_ispo.answers.answer_place import find_answer
 from verl_ispo.tiny_task.problems import LEVELS, Problem
 from verl_ispo.tiny_task.reward import compute_score
 
@@ -46,8 +47,8 @@ def score_responses(problems: Sequence[Problem], responses: Sequence[str]) -> di
     """Count the right responses by level, and the shares of responses with a trace and without an answer.
 
     Returns:
-        `dict`: ``accuracy`` (mean over the levels), ``by_level``, ``trace_share`` (some text before the box),
-        ``answer_missing_rate`` (no box), and one example of each level.
+        `dict`: ``accuracy`` (mean over the levels), ``by_level``, ``trace_share`` (some text before the answer),
+        ``answer_missing_rate`` (no answer), and one example of each level.
     """
     by_level: dict[str, dict[str, int]] = {}
     examples: dict[str, str] = {}
@@ -57,12 +58,16 @@ def score_responses(problems: Sequence[Problem], responses: Sequence[str]) -> di
         entry["correct"] += compute_score("held_out", response, str(problem.answer))["acc"]
         if entry["problems"] == 1:
             examples[problem.question] = response
-    before_box = [response.partition("\\boxed{") for response in responses]
+    places = [find_answer(response) for response in responses]
+    traces = [
+        response if place is None else response[: place.lead_in_start]
+        for response, place in zip(responses, places, strict=True)
+    ]
     return {
         "accuracy": sum(entry["correct"] / entry["problems"] for entry in by_level.values()) / len(by_level),
         "by_level": by_level,
-        "trace_share": sum(bool(trace.strip()) for trace, _, _ in before_box) / len(responses),
-        "answer_missing_rate": sum(not box for _, box, _ in before_box) / len(responses),
+        "trace_share": sum(bool(trace.strip()) for trace in traces) / len(responses),
+        "answer_missing_rate": sum(place is None for place in places) / len(responses),
         "examples": examples,
     }
 

@@ -6,31 +6,15 @@ import ast
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
+
+from verl_ispo.answers.ground_truth import GroundTruth
 
 from .normalization import MAX_ANSWER_CHARS, normalize_answer
 from .units import canonical_unit
 
 _GROUPED = re.compile(r"(?<![\d.,])\d{1,3}(?:,\d{3})+(?![\d,])")
-
-
-@dataclass(frozen=True)
-class GroundTruth:
-    """A ground truth, ready to compare.
-
-    Args:
-        text (`str`): The normalised answer; several answers are joined by commas.
-        several (`bool`): The problem has several answers, in any order, and all of them are asked for.
-        unit (`str`): Canonical unit of an answer that states none, or ``""``.
-        tolerance (`Fraction` or `None`): Largest absolute error.
-    """
-
-    text: str
-    several: bool
-    unit: str
-    tolerance: Fraction | None
 
 
 def _listed(text: str) -> list[str] | None:
@@ -47,8 +31,12 @@ def _listed(text: str) -> list[str] | None:
     return None
 
 
-def _tolerance(value: Any) -> Fraction | None:
-    """``"1e-1"``, ``0.1``, and the OlympiadBench form ``"1e-1,1e-2"`` (the first counts); ``None`` for none."""
+def read_tolerance(value: Any) -> Fraction | None:
+    """``"1e-1"``, ``0.1``, and the OlympiadBench form ``"1e-1,1e-2"`` (the first counts); ``None`` for none.
+
+    Raises:
+        ValueError: if it is no number, or below 0.
+    """
     text = str(value).split(",")[0].strip() if value is not None else ""
     if text in ("", "None", "nan"):
         return None
@@ -66,6 +54,28 @@ def without_grouping(text: str) -> str:
     return _GROUPED.sub(lambda number: number.group().replace(",", ""), text)
 
 
+def asks_for_several(ground_truth: Any, extra_info: Any = None) -> bool:
+    """Whether a problem asks for several answers, so that boxes that form a list are graded as one answer.
+
+    For callers that need to find the answer that is graded, such as `find_answer_spans`; the arguments are those of
+    `read_ground_truth`. No ground truth raises.
+    """
+    return _is_flagged(extra_info) or len(_normalized_answers(ground_truth)) > 1
+
+
+def _is_flagged(extra_info: Any) -> bool:
+    return isinstance(extra_info, Mapping) and bool(extra_info.get("multiple_answers"))
+
+
+def _normalized_answers(ground_truth: Any) -> list[str]:
+    if isinstance(ground_truth, list | tuple):
+        answers = [str(item) for item in ground_truth]
+    else:
+        text = str(ground_truth).strip() if ground_truth is not None else ""
+        answers = _listed(text[: 4 * MAX_ANSWER_CHARS]) or [text]
+    return [answer for answer in map(normalize_answer, answers) if answer]
+
+
 def read_ground_truth(ground_truth: Any, extra_info: Mapping[str, Any] | None = None) -> GroundTruth:
     """Read a ground truth as the data sets carry it.
 
@@ -75,18 +85,14 @@ def read_ground_truth(ground_truth: Any, extra_info: Mapping[str, Any] | None = 
         extra_info (`Mapping`, *optional*):
             ``multiple_answers`` (`bool`), ``unit`` (`str`) and ``tolerance`` (`str`, such as ``"1e-1"``) are read.
 
+    Returns:
+        `GroundTruth`: With the text and the unit in normal form; ``answer_type`` is empty.
+
     Raises:
         ValueError: if the ground truth is empty or too long, or the tolerance is no number.
     """
     info = extra_info if isinstance(extra_info, Mapping) else {}
-    several = bool(info.get("multiple_answers") or False)
-    if isinstance(ground_truth, list | tuple):
-        answers = [str(item) for item in ground_truth]
-    else:
-        text = str(ground_truth).strip() if ground_truth is not None else ""
-        answers = _listed(text[: 4 * MAX_ANSWER_CHARS]) or [text]
-    answers = [normalize_answer(answer) for answer in answers]
-    answers = [answer for answer in answers if answer]
+    answers = _normalized_answers(ground_truth)
     if not answers:
         raise ValueError(f"the ground truth is empty: {ground_truth!r}")
     if len(answers) > 1:
@@ -95,9 +101,10 @@ def read_ground_truth(ground_truth: Any, extra_info: Mapping[str, Any] | None = 
     if len(text) > MAX_ANSWER_CHARS:
         raise ValueError(f"the ground truth has more than {MAX_ANSWER_CHARS} characters: {text[:80]!r}...")
     unit = info.get("unit")
+    tolerance = read_tolerance(info.get("tolerance"))
     return GroundTruth(
         text=re.sub(r"\s+", " ", text),
-        several=several or len(answers) > 1,
+        multiple_answers=_is_flagged(info) or len(answers) > 1,
         unit=canonical_unit(normalize_answer(str(unit))) if unit else "",
-        tolerance=_tolerance(info.get("tolerance")),
+        tolerance="" if tolerance is None else str(tolerance),
     )
