@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from tensordict import TensorDict
 from transfer_queue import KVBatchMeta
 from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer
@@ -46,6 +46,7 @@ logger.setLevel(os.getenv("VERL_LOGGING_LEVEL", "INFO"))
 
 # In a checkpoint's folder, beside what verl writes there.
 HAZARD_FILE = "ispo_first_step.json"
+GRADING = "pkg://verl_ispo.grading.reward_function"
 
 # Fields of verl's that the needs of a method are read from.
 FIELDS_OF_NEEDS = {Need.LOG_PROB: "old_log_probs", Need.ENTROPY: "entropy", Need.ANSWER_TEXT: "responses"}
@@ -137,7 +138,8 @@ class ISPOTrainerMixin(PromptSelectionMixin):
         spans = ablated_log_prob = None
         if self.observes_signals or Need.ANSWER_TEXT in self._needs:
             with marked_timer("ispo_answer_span", self.timing_raw):
-                rows, spans = find_ablated_rows(batch, self._token_text(), self.ispo_config.answer_format)
+                answer_format, grades_lists = self.ispo_config.answer_format, grades_with_this_package(self.config)
+                rows, spans = find_ablated_rows(batch, self._token_text(), answer_format, grades_lists)
         if not self.observes_signals:
             batch = super()._compute_old_log_prob(batch, metrics)
         else:
@@ -305,6 +307,7 @@ class ISPOTrainerMixin(PromptSelectionMixin):
             self._token_texts = TokenTexts(
                 lambda token_id: self.tokenizer.decode([token_id], clean_up_tokenization_spaces=False),
                 special_ids=self.tokenizer.all_special_ids,
+                decode_together=lambda ids: self.tokenizer.decode(ids, clean_up_tokenization_spaces=False),
             )
         return self._token_texts
 
@@ -330,6 +333,11 @@ class ISPOTrainerMixin(PromptSelectionMixin):
             if (saved / _state_file(name)).exists():
                 values = json.loads((saved / _state_file(name)).read_text())
                 self.method_states[name] = methods()[name].state.kind(**values)
+
+
+def grades_with_this_package(config: DictConfig) -> bool:
+    """Whether the reward function is `verl_ispo.grading`'s."""
+    return OmegaConf.select(config, "reward.custom_reward_function.path") == GRADING
 
 
 def _state_file(method: str) -> str:

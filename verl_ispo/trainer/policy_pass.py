@@ -12,10 +12,11 @@ import torch
 from tensordict import TensorDict
 from transfer_queue import KVBatchMeta
 
+from verl_ispo.grading.ground_truth_reading import asks_for_several
 from verl_ispo.signals.answer_span import AnswerSpans, TokenTexts, find_answer_spans
 from verl_ispo.trainer.ablated_forward import ablated_rows
 from verl_ispo.trainer.refusals import UnsupportedSettingError
-from verl_ispo.trainer.step_batch import fetch
+from verl_ispo.trainer.step_batch import fetch, objects
 
 
 @dataclass(frozen=True)
@@ -35,8 +36,17 @@ class PolicyPass:
     prompt_log_probs: tuple[torch.Tensor, ...] | None = None
 
 
-def find_ablated_rows(batch: KVBatchMeta, token_text: TokenTexts, answer_format: str) -> tuple[TensorDict, AnswerSpans]:
+def find_ablated_rows(
+    batch: KVBatchMeta, token_text: TokenTexts, answer_format: str, grades_lists: bool
+) -> tuple[TensorDict, AnswerSpans]:
     """Find the answers of a batch, and write them down without their traces.
+
+    Args:
+        batch (`KVBatchMeta`): with prompts and responses.
+        token_text (`TokenTexts`): of the policy's tokenizer.
+        answer_format (`str`): see `ISPOConfig.answer_format`.
+        grades_lists (`bool`): whether the reward function reads boxes that form a list as one answer, where a problem
+            asks for several.
 
     Raises:
         UnsupportedSettingError: the model's position ids are multi-dimensional (vision, audio).
@@ -48,8 +58,24 @@ def find_ablated_rows(batch: KVBatchMeta, token_text: TokenTexts, answer_format:
             "supported"
         )
     prompts, responses = data["prompts"].unbind(), data["responses"].unbind()
-    spans = find_answer_spans([response.tolist() for response in responses], token_text, answer_format)
+    token_ids = [response.tolist() for response in responses]
+    several = _ask_for_several(batch) if grades_lists else None
+    spans = find_answer_spans(token_ids, token_text, answer_format, several)
     return ablated_rows(prompts, responses, spans), spans
+
+
+def _ask_for_several(batch: KVBatchMeta) -> list[bool]:
+    """Whether each row's problem asks for several answers, as the grader sees it; false for verl's padding rows."""
+    rows = [row for row, tag in enumerate(batch.tags) if not tag.get("is_padding", False)]
+    several = [False] * len(batch)
+    real = KVBatchMeta(keys=[batch.keys[row] for row in rows], tags=[{}] * len(rows), partition_id=batch.partition_id)
+    data = fetch(real, ["reward_model", "extra_info"])
+    if "reward_model" not in data.keys():  # noqa: SIM118 - a TensorDict iterates over rows
+        return several
+    extra_infos = objects(data, "extra_info") or [None] * len(rows)
+    for row, reward_model, extra_info in zip(rows, objects(data, "reward_model"), extra_infos, strict=True):
+        several[row] = asks_for_several(reward_model.get("ground_truth"), extra_info)
+    return several
 
 
 def prompt_log_probs(batch: KVBatchMeta) -> tuple[torch.Tensor, ...]:

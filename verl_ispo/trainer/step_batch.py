@@ -26,6 +26,13 @@ def fetch(batch: KVBatchMeta, fields: Sequence[str]) -> TensorDict:
     return tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=list(fields))
 
 
+def objects(data: TensorDict, name: str) -> list[Any]:
+    """A field of Python objects, one per row; empty where there is no such field."""
+    if name not in data.keys():  # noqa: SIM118 - a TensorDict iterates over rows
+        return []
+    return [getattr(value, "data", value) for value in data[name]]
+
+
 def store(batch: KVBatchMeta, **fields: torch.Tensor) -> None:
     """Write fields of a batch, one row each."""
     tq.kv_batch_put(
@@ -59,8 +66,8 @@ class StepBatch:
 
     def column(self, name: str) -> list[Any]:
         """A field of objects, one per rollout."""
-        values = list(self.raw[name])
-        return [getattr(values[row], "data", values[row]) for row in self.rows.tolist()]
+        values = objects(self.raw, name)
+        return [values[row] for row in self.rows.tolist()]
 
     def on_verls_rows(self, values: torch.Tensor) -> torch.Tensor:
         """Values of the rollouts laid out over verl's rows; padding rows get 0."""
