@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import difflib
-import sys
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,13 +17,15 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from verl_ispo.command_line import run_command
 from verl_ispo.methods.registry import method_of
+from verl_ispo.user_error import UserError
 
 PRESET_FOLDER = Path(__file__).parent / "config" / "method"
 SOURCE, EXTRA_COST, PAPER_ROW = "Source: ", "Extra cost: ", "Row of the paper's table: "
 
 
-class UnknownMethodError(ValueError):
+class UnknownMethodError(UserError):
     """A method that has no preset; the message names the nearest one and lists all."""
 
 
@@ -161,16 +162,14 @@ def add_methods_parser(commands: Any) -> None:
 
 def run_methods(options: argparse.Namespace) -> int:
     """Run the subcommand; returns the exit status."""
-    names = options.names or method_names()
-    try:
-        presets = [read_preset(name) for name in names]
-    except UnknownMethodError as error:
-        print(error, file=sys.stderr)
-        return 2
-    if options.names_only:
-        print("\n".join(names))
-    elif options.markdown:
-        print(markdown_table(presets))
-    else:
-        print("\n\n".join(map(describe, presets)))
-    return 0
+
+    def work() -> None:
+        presets = [read_preset(name) for name in options.names or method_names()]
+        if options.names_only:
+            print("\n".join(preset.name for preset in presets))
+        elif options.markdown:
+            print(markdown_table(presets))
+        else:
+            print("\n\n".join(map(describe, presets)))
+
+    return run_command("verl-ispo methods", work)
