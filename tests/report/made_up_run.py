@@ -119,24 +119,16 @@ def update_of(
         answer_mask=answer_mask,
     )
 
-    def fetch(rows: Sequence[int], fields: list[str]) -> dict[str, Any]:
-        def nested(column: list[torch.Tensor]) -> torch.Tensor:
-            return torch.nested.as_nested_tensor([column[row] for row in rows], layout=torch.jagged)
-
-        lengths = list(map(len, ids))
-        columns = {
-            "prompts": [torch.tensor(list(map(ord, prompt))) for prompt, _, _ in rollouts],
-            "responses": list(map(torch.tensor, ids)),
-            "response_mask": [mask[row, :length].long() for row, length in enumerate(lengths)],
-            "old_log_probs": [log_prob[row, :length] for row, length in enumerate(lengths)],
-            "ref_log_prob": [ref_log_prob[row, :length] for row, length in enumerate(lengths)],
-            "entropy": [entropy[row, :length] for row, length in enumerate(lengths)],
-        }
-        stored = {name: nested(columns[name]) for name in fields if name in columns}
-        if "reward_model" in fields:
-            stored["reward_model"] = [{"ground_truth": "42"} for _ in rows]
-        return stored
-
+    lengths = list(map(len, ids))
+    columns = {
+        "prompts": [torch.tensor(list(map(ord, prompt))) for prompt, _, _ in rollouts],
+        "responses": list(map(torch.tensor, ids)),
+        "response_mask": [mask[row, :length].long() for row, length in enumerate(lengths)],
+        "old_log_probs": [log_prob[row, :length] for row, length in enumerate(lengths)],
+        "ref_log_prob": [ref_log_prob[row, :length] for row, length in enumerate(lengths)],
+        "entropy": [entropy[row, :length] for row, length in enumerate(lengths)],
+        "reward_model": [{"ground_truth": "42"}] * len(ids),
+    }
     return StepToDump(
         step=step,
         local_update=0,
@@ -144,7 +136,7 @@ def update_of(
         keys=[f"{label}-uid_{row}_0" for row, label in enumerate(labels)],
         observed=observed,
         advantage=group_advantage(training_reward, batch_groups, True, 0.0),
-        fetch=fetch,
+        columns=columns,
     )
 
 

@@ -24,7 +24,7 @@ from verl_ispo.config.ispo_trainer_config import ISPOTrainerConfig
 from verl_ispo.config.signal_use import observes_signals, trains_on_signals
 from verl_ispo.methods.method import MethodBatch, Need
 from verl_ispo.methods.registry import method_of, methods
-from verl_ispo.runs.rollout_dump.writer import StepToDump, describe_run, dump_step
+from verl_ispo.runs.rollout_dump.writer import ROLLOUT_FIELDS, StepToDump, describe_run, dump_step
 from verl_ispo.signals.answer_span import TokenTexts
 from verl_ispo.signals.checks import NonFiniteSignalError
 from verl_ispo.signals.diagnostics import ObservedBatch, advantage_metrics, signal_metrics
@@ -183,7 +183,11 @@ class ISPOTrainerMixin(PromptSelectionMixin):
         if self._policy_pass is None or self._policy_pass.keys != tuple(batch.keys):
             raise RuntimeError("the old-log-prob pass ran on another batch than the advantage: verl's step has changed")
         wanted = [FIELDS_OF_NEEDS[need] for need in self._needs if need in FIELDS_OF_NEEDS]
-        step = read_step_batch(batch, [*wanted, *(SIGNAL_FIELDS if self.observes_signals else ())])
+        if self.observes_signals:
+            wanted += SIGNAL_FIELDS
+        if self.dumps_rollouts:
+            wanted += [*ROLLOUT_FIELDS, "reward_model"]
+        step = read_step_batch(batch, wanted)
         observed = self._observe(step, metrics) if self.observes_signals else None
         known = self._known(step, observed)
         with handed_over(known):
@@ -281,20 +285,21 @@ class ISPOTrainerMixin(PromptSelectionMixin):
             logger.warning(f"step {self.global_steps}: {warning}")
         if self.dumps_rollouts:
             with marked_timer("ispo_dump", self.timing_raw):
-                self._dump_rollouts(batch, step, observed, advantage)
+                self._dump_rollouts(step, observed, advantage)
 
-    def _dump_rollouts(
-        self, batch: KVBatchMeta, step: StepBatch, observed: ObservedBatch, advantage: torch.Tensor
-    ) -> None:
+    def _dump_rollouts(self, step: StepBatch, observed: ObservedBatch, advantage: torch.Tensor) -> None:
         """Write the rollout dump of this update; a full disk costs the dump and not the training."""
-
-        def fetch_rows(rows: Sequence[int], names: list[str]) -> TensorDict:
-            chosen = KVBatchMeta(keys=[step.keys[row] for row in rows], partition_id=batch.partition_id, tags=[])
-            return fetch(chosen, names)
-
-        estimator = str(self.config.algorithm.adv_estimator)
         update = StepToDump(
-            self.global_steps, self.local_trigger_step, estimator, step.keys, observed, advantage, fetch_rows
+            step=self.global_steps,
+            local_update=self.local_trigger_step,
+            estimator=str(self.config.algorithm.adv_estimator),
+            keys=step.keys,
+            observed=observed,
+            advantage=advantage,
+            columns={
+                **{name: step.tokens(name) for name in ROLLOUT_FIELDS},
+                "reward_model": step.column("reward_model") if step.has("reward_model") else [],
+            },
         )
         try:
             dump_step(self.ispo_trainer_config, self.ispo_config, self.tokenizer, update)

@@ -64,6 +64,11 @@ class StepBatch:
         """A field of tokens, padded with 0 to the longest of verl's rows."""
         return self.raw[name].to_padded_tensor(0)[self.rows]
 
+    def tokens(self, name: str) -> list[torch.Tensor]:
+        """A field of tokens, one tensor without padding per rollout."""
+        rows = self.raw[name].unbind()
+        return [rows[row] for row in self.rows.tolist()]
+
     def column(self, name: str) -> list[Any]:
         """A field of objects, one per rollout."""
         values = objects(self.raw, name)

@@ -28,7 +28,7 @@ from verl_ispo.signals.token_reward import token_reward_terms
 VERSIONED_PACKAGES = ("verl", "verl_ispo", "torch", "transformers", "ray", "TransferQueue", "vllm", "sglang")
 
 # The fields of a rollout that the signals do not keep.
-ROLLOUT_FIELDS = ["prompts", "responses", "response_mask", "old_log_probs", "ref_log_prob", "entropy", "reward_model"]
+ROLLOUT_FIELDS = ("prompts", "responses", "response_mask", "old_log_probs", "ref_log_prob", "entropy")
 
 _DECIMALS = 6
 # A UTF-8 character has at most four bytes; a run of more undecodable tokens than this is no character.
@@ -47,7 +47,8 @@ class StepToDump:
         keys: verl's key of each rollout, ``{uid}_{session}_{output}``.
         observed: signals and rewards of the batch.
         advantage: `(batch,)`, one number a rollout.
-        fetch: from row numbers and field names to those rows' stored fields.
+        columns: verl's fields by name, one entry per rollout: `ROLLOUT_FIELDS` as tensors without padding, and
+            ``reward_model`` as the data set has it, where it has it.
     """
 
     step: int
@@ -56,7 +57,7 @@ class StepToDump:
     keys: Sequence[str]
     observed: ObservedBatch
     advantage: torch.Tensor
-    fetch: Callable[[Sequence[int], list[str]], Any]
+    columns: Mapping[str, Sequence[Any]]
 
 
 def describe_run(dump: ISPOTrainerConfig, config: DictConfig) -> None:
@@ -106,8 +107,7 @@ def dump_step(dump: ISPOTrainerConfig, ispo_config: ISPOConfig, tokenizer: Any, 
     """
     members = _rows_by_group(update.observed)
     first_rows = [rows[0] for rows in members]
-    prompts = update.fetch(first_rows, ["prompts"])["prompts"].unbind()
-    prompt_ids = [hash_prompt(prompt.tolist()) for prompt in prompts]
+    prompt_ids = [hash_prompt(update.columns["prompts"][row].tolist()) for row in first_rows]
     correct = update.observed.correct
     heads = [
         {
@@ -184,10 +184,6 @@ def token_texts(token_ids: Sequence[int], decode: Callable[[list[int]], str]) ->
 def _group_line(
     head: Mapping[str, Any], rows: Sequence[int], ispo_config: ISPOConfig, tokenizer: Any, update: StepToDump
 ) -> str:
-    data = update.fetch(rows, ROLLOUT_FIELDS)
-    columns = {
-        name: data[name].unbind() for name in ("responses", "response_mask", "old_log_probs", "ref_log_prob", "entropy")
-    }
 
     def decode(ids: list[int]) -> str:
         return tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
@@ -195,16 +191,16 @@ def _group_line(
     rollouts = [
         {
             "key": update.keys[row],
-            **_token_columns({name: column[place] for name, column in columns.items()}, decode),
+            **_token_columns(row, update.columns, decode),
             **_signals(row, update),
-            "critical_terms": _critical_terms(row, update, columns, place, ispo_config),
+            "critical_terms": _critical_terms(row, update, ispo_config),
         }
-        for place, row in enumerate(rows)
+        for row in rows
     ]
     line = {
         **head,
-        "prompt_text": decode(data["prompts"].unbind()[0].tolist()),
-        "ground_truth": _ground_truth(data),
+        "prompt_text": decode(update.columns["prompts"][rows[0]].tolist()),
+        "ground_truth": _ground_truth(rows[0], update.columns),
         "estimator": update.estimator,
         "config": ispo_config.to_dict(),
         "rollouts": rollouts,
@@ -212,15 +208,17 @@ def _group_line(
     return json.dumps(line, allow_nan=False) + "\n"
 
 
-def _token_columns(row: Mapping[str, torch.Tensor], decode: Callable[[list[int]], str]) -> dict[str, list]:
-    token_ids = row["responses"].tolist()
+def _token_columns(
+    row: int, columns: Mapping[str, Sequence[torch.Tensor]], decode: Callable[[list[int]], str]
+) -> dict[str, list]:
+    token_ids = columns["responses"][row].tolist()
     return {
         "token_ids": token_ids,
         "token_texts": token_texts(token_ids, decode),
-        "response_mask": [int(value) for value in row["response_mask"].tolist()],
-        "log_prob": _rounded(row["old_log_probs"]),
-        "ref_log_prob": _rounded(row["ref_log_prob"]),
-        "entropy": _rounded(row["entropy"]),
+        "response_mask": [int(value) for value in columns["response_mask"][row].tolist()],
+        "log_prob": _rounded(columns["old_log_probs"][row]),
+        "ref_log_prob": _rounded(columns["ref_log_prob"][row]),
+        "entropy": _rounded(columns["entropy"][row]),
     }
 
 
@@ -252,10 +250,8 @@ def _signals(row: int, update: StepToDump) -> dict[str, Any]:
     }
 
 
-def _critical_terms(
-    row: int, update: StepToDump, columns: Mapping[str, Sequence[torch.Tensor]], place: int, config: ISPOConfig
-) -> list[float | None]:
-    log_prob, entropy = (columns[name][place].float() for name in ("old_log_probs", "entropy"))
+def _critical_terms(row: int, update: StepToDump, config: ISPOConfig) -> list[float | None]:
+    log_prob, entropy = (update.columns[name][row].float() for name in ("old_log_probs", "entropy"))
     terms = token_reward_terms(
         log_prob.unsqueeze(0),
         entropy.unsqueeze(0),
@@ -275,12 +271,11 @@ def _rows_by_group(observed: ObservedBatch) -> list[list[int]]:
     return members
 
 
-def _ground_truth(data: Any) -> str | None:
-    if "reward_model" not in data.keys():  # noqa: SIM118 - a TensorDict iterates over rows
+def _ground_truth(row: int, columns: Mapping[str, Sequence[Any]]) -> str | None:
+    if not columns.get("reward_model"):
         return None
-    first = next(iter(data["reward_model"]))
-    first = getattr(first, "data", first)
-    answer = first.get("ground_truth") if isinstance(first, Mapping) else None
+    reward_model = columns["reward_model"][row]
+    answer = reward_model.get("ground_truth") if isinstance(reward_model, Mapping) else None
     return None if answer is None else str(answer)
 
 
