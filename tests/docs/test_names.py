@@ -74,8 +74,9 @@ def unknown_override(override: str) -> str | None:
     key, value = SETTING.fullmatch(override).groups()
     if key in GROUPS:
         return None if value in {*presets(key), "NAME"} else f"{key}={value}: no such preset"
-    parent = key.rpartition(".")[0]
-    known = key in known_settings() or (override.startswith("+") and parent in known_settings())
+    # a key that is added belongs to a section that is there, or to a new one in it
+    accepted = [key, *(key.rsplit(".", levels)[0] for levels in (1, 2))] if override.startswith("+") else [key]
+    known = not known_settings().isdisjoint(accepted)
     return None if known else f"{override}: no such key"
 
 
