@@ -17,10 +17,10 @@ from hydra.conf import HydraConf
 from omegaconf import DictConfig, OmegaConf
 
 from tests.docs.commands import commands_of, module_parser, options_of, script_parser, subparsers
-from tests.docs.pages import PAGES, ROOT, Table, code_blocks, code_spans, tables
+from tests.docs.pages import PAGES, ROOT, Table, code_blocks, code_spans, tables, text_of
 from tests.preflight.set_ups import composed
 from verl_ispo import ISPOConfig
-from verl_ispo.cli import build_parser
+from verl_ispo.cli import build_parser, main
 from verl_ispo.method_presets import method_names, read_preset
 
 CONFIG = ROOT / "verl_ispo" / "config"
@@ -255,14 +255,20 @@ def test_the_paper_index_has_what_presets_change() -> None:
             assert own == {key for named, key in written if named == preset}, preset
 
 
-def test_the_methods_page_has_every_preset() -> None:
-    (table,) = [table for table in tables(DOCS / "methods.md") if table.heading == "The presets"]
-    listed = [name for cell in table.column("preset") for name in re.findall(r"`(\w+)`", cell)]
-    assert sorted(listed) == sorted(method_names())
+def test_the_methods_page_has_the_table_that_the_command_prints(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["methods", "--markdown"]) == 0
+    assert capsys.readouterr().out.strip() in text_of(DOCS / "methods.md"), (
+        "paste what verl-ispo methods --markdown prints"
+    )
 
 
-def test_the_methods_page_has_every_guard() -> None:
-    (presets_table,) = [table for table in tables(DOCS / "methods.md") if table.heading == "The presets"]
-    (guards, *_) = [table for table in tables(DOCS / "methods.md") if table.heading == "The guards"]
-    row = next(row for row in presets_table.rows if "the guards" in row[1])
-    assert re.findall(r"`(\w+)`", row[0]) == [cell.strip("`") for cell in guards.column("preset")]
+def test_the_methods_page_names_presets_that_exist() -> None:
+    listed = {
+        name
+        for table in tables(DOCS / "methods.md")
+        if table.header[0] in ("group", "preset")
+        for row in table.rows
+        for name in re.findall(r"`(\w+)`", row[-1] if table.header[0] == "group" else row[0])
+    }
+    assert listed
+    assert listed <= set(method_names())
