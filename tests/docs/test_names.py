@@ -73,7 +73,7 @@ def unknown_override(override: str) -> str | None:
     """What is wrong with ``key=value``, or nothing."""
     key, value = SETTING.fullmatch(override).groups()
     if key in GROUPS:
-        return None if value in {*presets(key), "NAME"} else f"{key}={value}: no such preset"
+        return None if value in {*presets(key), "NAME", ""} else f"{key}={value}: no such preset"
     # a key that is added belongs to a section that is there, or to a new one in it
     accepted = [key, *(key.rsplit(".", levels)[0] for levels in (1, 2))] if override.startswith("+") else [key]
     known = not known_settings().isdisjoint(accepted)
