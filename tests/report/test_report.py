@@ -3,7 +3,7 @@
 Derivation: made-up logs with known values; the page is parsed with the standard library's HTML parser, and what a
 browser would act on (elements, attributes) is compared with what our own templates write.
 
-Not exercised: how it looks (see `test_in_chromium` and the pictures in the README), logs of thousands of steps.
+Not exercised: how it looks (see `test_in_chromium` and the pictures in docs/report.md), logs of thousands of steps.
 """
 
 from __future__ import annotations

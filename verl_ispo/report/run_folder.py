@@ -1,4 +1,4 @@
-"""One run as the report sees it: metrics, config, versions and dump, found by the layout that the README documents.
+"""One run as the report sees it: metrics, config, versions and dump, found by the layout of docs/report.md.
 
 ::
 
