@@ -62,7 +62,7 @@ def test_the_dump_tells_what_the_log_tells(train: Train, tmp_path: Path, capsys:
                     assert rollout.answer_log_prob == rollout.log_prob[start:end]
     description = json.loads((dump / "run.json").read_text())
     assert description["versions"]["verl"]
-    assert description["config"]["algorithm"]["ispo"]["dump_every"] == 2
+    assert description["config"]["trainer"]["v1"]["ispo"]["dump_every"] == 2
     assert "ray_kwargs" not in description["config"]
 
     assert build.run([str(tmp_path)], tmp_path / "report") == 0
