@@ -19,11 +19,7 @@
 # pip's own settings hold (PIP_INDEX_URL, PIP_FIND_LINKS, ...). What has no wheel is built into one here.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/variables.sh"
-case "${1:-}" in
-    -h | --help) print_help "$0"; exit 0 ;;
-    "") ;;
-    *) echo "no arguments; settings are environment variables, see --help" >&2; exit 2 ;;
-esac
+no_arguments "$0" "$@"
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 EXTRA="${EXTRA:-}" PROJECT_DEPS="${PROJECT_DEPS:-1}" PART_MB="${PART_MB:-1900}" PYTHON="${PYTHON:-python}"
 REQUIREMENTS="${REQUIREMENTS:-}"

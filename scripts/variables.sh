@@ -9,6 +9,15 @@ print_help() {
     sed -n '2,/^[^#]/{/^#SBATCH/d;s/^# \{0,1\}//;/^set /d;p}' "$1"
 }
 
+# no_arguments SCRIPT ARGUMENTS...: --help, and nothing else
+no_arguments() {
+    case "${2:-}" in
+        -h | --help) print_help "$1"; exit 0 ;;
+        "") ;;
+        *) echo "no arguments; settings are environment variables, see --help" >&2; exit 2 ;;
+    esac
+}
+
 # _option NAME: TRAIN_TP is --train-tp
 _option() {
     local name="${1,,}"

@@ -1,4 +1,4 @@
-"""What scripts/gpu/bench_step.sh starts: each variant trained at each length, then a table of where the step's time goes.
+"""What scripts/gpu/bench_step.sh starts: each variant trained at each length, then a table of where the time goes.
 
 Not run on a GPU by us yet. On the CPU it runs in the tests, with a small model and --rollout cpu. The shell script's
 help says what each option is; an option is the variable's name in small letters.

@@ -23,11 +23,9 @@
 #   PYTHON=python         interpreter of the environment
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/../variables.sh"
-case "${1:-}" in
-    -h | --help) print_help "$0"; exit 0 ;;
-esac
+no_arguments "$0" "$@"
 values PORT NODE_IP NUM_GPUS NUM_CPUS TEMP_DIR
 flags BLOCK
 check_installed "${PYTHON:-python}"
 # VERL_PLATFORM is read there
-exec "${PYTHON:-python}" -m verl_ispo.launch.ray_node head "${options[@]}" "$@"
+exec "${PYTHON:-python}" -m verl_ispo.launch.ray_node head "${options[@]}"

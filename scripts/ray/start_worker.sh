@@ -13,11 +13,9 @@
 #   PYTHON=python         interpreter of the environment
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/../variables.sh"
-case "${1:-}" in
-    -h | --help) print_help "$0"; exit 0 ;;
-esac
+no_arguments "$0" "$@"
 values RAY_ADDRESS NODE_IP NUM_GPUS NUM_CPUS TRIES
 flags BLOCK
 check_installed "${PYTHON:-python}"
 # VERL_PLATFORM is read there
-exec "${PYTHON:-python}" -m verl_ispo.launch.ray_node worker "${options[@]}" "$@"
+exec "${PYTHON:-python}" -m verl_ispo.launch.ray_node worker "${options[@]}"

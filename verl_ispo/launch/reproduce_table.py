@@ -150,8 +150,9 @@ def plan(options: TableRunOptions, cells: Sequence[Cell]) -> str:
         lines.append(f"  {cell.model:<22} {cell.method:<24} seed {cell.seed:<3} {state}")
     rates = [options.seconds_per_step or SECONDS_PER_STEP.get(cell.method, OTHER_SECONDS_PER_STEP) for cell in left]
     source = f"SECONDS_PER_STEP={options.seconds_per_step:g}" if options.seconds_per_step else RATES
-    estimate = f"estimate: {math.fsum(rates) * steps / 3600:.0f} hours for the {len(left)} cells to train, one after the other; "
-    lines += textwrap.wrap(f"{estimate}from {source}.", 120)
+    hours = math.fsum(rates) * steps / 3600
+    estimate = f"estimate: {hours:.0f} hours for the {len(left)} cells to train, one after the other; from {source}."
+    lines += textwrap.wrap(estimate, 120)
     lines.append(
         "Start-up, validations, checkpoints and the evaluations (1275 problems, greedy and the samples) come on top."
     )
