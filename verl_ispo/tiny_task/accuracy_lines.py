@@ -59,4 +59,6 @@ def _interval(row: Mapping[str, str], unit: str, signed: bool = False) -> str:
 def _rounded(field: str, signed: bool = False) -> str:
     """A field with one decimal, ties away from zero; no sign before a zero."""
     number = Decimal(field).quantize(Decimal("0.1"), ROUND_HALF_UP)
-    return f"{number:+}" if signed and number else f"{abs(number) if not number else number}"
+    if not number:
+        return "0.0"
+    return f"{number:+}" if signed else f"{number}"
