@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.launch.fake_training import FakeTraining
+from verl_ispo import cli
+from verl_ispo.launch import start_training
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """A folder with the names that data_prep gives; the launcher does not read them."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    for name in ("dapo_math", "aime24", "aime25", "amc23", "math500", "olympiadbench"):
+        (folder / f"{name}.parquet").touch()
+    return folder
+
+
+@pytest.fixture
+def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeTraining:
+    """What trains is a small program that notes how it was called."""
+    training = FakeTraining(tmp_path)
+    monkeypatch.setattr(start_training, "run_process", training.run_process)
+    return training
+
+
+@pytest.fixture(autouse=True)
+def its_own_folder_and_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs go below tmp_path, and what a command sets for verl does not outlive its test."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("RAY_ADDRESS", "RAY_AUTH_MODE", "RAY_worker_niceness", "VERL_FILE_LOGGER_PATH", "OMP_NUM_THREADS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("TQ_NUM_THREADS", "1")
+
+
+@pytest.fixture
+def command(capsys: pytest.CaptureFixture[str]):
+    """``verl-ispo ...`` in this process: exit status, standard output, standard error."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        try:
+            status = cli.main([str(argument) for argument in arguments])
+        except SystemExit as end:  # argparse's own errors
+            status = int(end.code or 0)
+        said = capsys.readouterr()
+        return status, said.out, said.err
+
+    return run
