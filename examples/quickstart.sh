@@ -11,7 +11,7 @@
 #   SEED=1            of data order and rollouts
 #   METHODS="grpo ispo ispo_guarded"   any of `verl-ispo methods`
 #   LEVELS=1-6        difficulty mix of the training problems (1-6: many groups without a correct rollout; 1-4: few)
-#   OUT=runs/quickstart
+#   OUT=runs/quickstart   folder of everything
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source scripts/variables.sh

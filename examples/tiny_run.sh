@@ -14,6 +14,7 @@
 #   RUN=...              folder of this run: logs, checkpoints, rollout dump
 #   RESULT=$RUN/result   folder of the evaluation
 #   OVERRIDES=           more Hydra overrides, separated by spaces
+#   PYTHON=python        interpreter of the environment
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source scripts/variables.sh

@@ -13,7 +13,7 @@
 #   STEPS=20          training steps of each run
 #   LEVELS=1-6        difficulty mix of the training problems
 #   JOBS=2            runs at a time: one core and 5 GiB of memory each
-#   OUT=runs/tiny_study
+#   OUT=runs/tiny_study   folder of everything
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source scripts/variables.sh

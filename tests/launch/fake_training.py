@@ -76,7 +76,7 @@ def main() -> int:
         os._exit(143)
 
     signal.signal(signal.SIGTERM, end)
-    note({"command": command, "environment": dict(os.environ)})
+    note({"command": command, "environment": dict(os.environ), "pid": os.getpid()})
     print(says, flush=True)
     for _ in range(600 if stays else 0):
         time.sleep(0.1)

@@ -191,7 +191,7 @@ def test_a_model_with_rope_scaling_is_refused(key: str, model: Path, tmp_path: P
 
 def test_faults_are_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ContextError, match="no config.json"):
+    with pytest.raises(ContextError, match=r"no config\.json"):
         extend(tmp_path / "empty", tmp_path / "copy")
     (tmp_path / "empty/config.json").write_text("{")
     with pytest.raises(ContextError, match=r"config\.json is not JSON"):

@@ -64,7 +64,9 @@ def test_a_run_from_before_that_name_had_a_preset_is_refused_with_the_reason(tmp
     now = {"MODEL": PRESET, "METHOD": "ispo", "SEED": "1"}
     for older in (HUB_NAME, str(folder_called(tmp_path / "disk/Qwen2.5-Math-7B"))):
         (tmp_path / "run.txt").write_text(f"MODEL={older}\nMETHOD=ispo\nSEED=1\nRESPONSE_LENGTH=4096\nSTEPS=5\n")
-        with pytest.raises(LaunchError, match="without the settings of preset qwen2_5_math_7b, which that name gets now"):
+        with pytest.raises(
+            LaunchError, match="without the settings of preset qwen2_5_math_7b, which that name gets now"
+        ):
             check_identity(tmp_path, now)
         with pytest.raises(LaunchError, match=r"holds another run .* go on from; set another OUT"):
             check_identity(tmp_path, {**now, "SEED": "2"})

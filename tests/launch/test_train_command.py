@@ -1,4 +1,4 @@
-"""The command of ``verl-ispo train``: composed by Hydra and passed through verl's own validation, on one and four nodes.
+"""The command of ``verl-ispo train``: composed by Hydra, passed through verl's own validation, on one and four nodes.
 
 Every pair of (model, method, engine, rollout, nodes) occurs in some run; each run is the command itself up to the point
 where it would start. Not exercised: that the command trains, which needs GPUs, and the memory it needs
