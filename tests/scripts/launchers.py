@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -31,10 +32,10 @@ fi
 
 
 def clean_environment(**variables: str) -> dict[str, str]:
-    """This process's environment without what the launchers read, and then `variables`."""
+    """This process's environment without what the launchers read, with its interpreter, and then `variables`."""
     read = {name for launcher in LAUNCHERS for name in variables_read(SCRIPTS / launcher)} | {"VERL_PLATFORM"}
     kept = {name: value for name, value in os.environ.items() if name not in read and not name.startswith("SLURM_")}
-    return {**kept, **variables}
+    return {**kept, "PYTHON": sys.executable, **variables}
 
 
 def variables_read(script: Path) -> set[str]:
