@@ -18,6 +18,7 @@ from pathlib import Path
 from verl_ispo.launch.hydra_overrides import quoted_list
 from verl_ispo.launch.launch_arguments import reported
 from verl_ispo.launch.launch_error import LaunchError, check_choice, check_from_one, given, whole_number
+from verl_ispo.launch.reproduce_table import SIGNAL_STATUSES
 from verl_ispo.launch.start_training import train
 from verl_ispo.launch.training_options import ROLLOUTS, TrainingOptions
 from verl_ispo.launch.training_settings import DUMP_FOLDER_KEY
@@ -215,7 +216,7 @@ def bench(options: argparse.Namespace) -> int:
             if starts:
                 print(f"== {variant.text}, {length} new tokens: {folder}", flush=True)
             status = _survived(lambda args=(variant, length, folder): run(*args))
-            if status > 128:
+            if status in SIGNAL_STATUSES:
                 return status
             if status:
                 failed.append(f"{variant.text} at {length}")

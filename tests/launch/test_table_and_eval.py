@@ -6,7 +6,6 @@ trainings and evaluations themselves (tests/training, tests/evaluation).
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -26,14 +25,14 @@ class Processes:
         self.calls: list[list[str]] = []
         self.environments: list[dict[str, str]] = []
 
-    def run(self, command: list[str], env: dict[str, str] | None = None, **_: object) -> subprocess.CompletedProcess:
+    def call(self, command: list[str], environment: dict[str, str] | None = None) -> int:
         self.calls.append(command)
-        self.environments.append(env or {})
+        self.environments.append(environment or {})
         if "eval" in command:
             out = Path(command[command.index("--out") + 1])
             out.mkdir(parents=True, exist_ok=True)
             (out / "summary.json").write_text("{}")
-        return subprocess.CompletedProcess(command, 1 if command[0] == "launcher" else 0)
+        return 1 if command[0] == "launcher" else 0
 
     def of(self, word: str) -> list[list[str]]:
         return [call for call in self.calls if word in call]
@@ -42,7 +41,7 @@ class Processes:
 @pytest.fixture
 def processes(monkeypatch: pytest.MonkeyPatch) -> Processes:
     noted = Processes()
-    monkeypatch.setattr(reproduce_table.subprocess, "run", noted.run)
+    monkeypatch.setattr(reproduce_table, "call", noted.call)
     return noted
 
 

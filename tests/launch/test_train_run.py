@@ -26,6 +26,8 @@ from verl_ispo.launch.longer_context import ContextError
 from verl_ispo.launch.run_folder import FolderBusyError, locked
 from verl_ispo.launch.stop_reason import find_reason
 from verl_ispo.launch.training_options import TrainingOptions
+from verl_ispo.launch.training_process import call
+from verl_ispo.launch.training_progress import show_bar
 
 Command = Callable[..., tuple[int, str, str]]
 Train = Callable[..., tuple[int, str, str]]
@@ -300,3 +302,38 @@ def test_with_a_bar_the_log_file_has_everything_and_a_failure_shows_its_end(
     assert "made to fail" not in out
     assert "made to fail" in err
     assert "made to fail" in (tmp_path / "run/train.1.log").read_text()
+
+
+def test_the_bar_follows_the_metrics_of_a_run_that_was_resumed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    metrics = tmp_path / "metrics.2.jsonl"
+    bar = show_bar(metrics, 10, "grpo seed 1")
+    next(bar)
+    metrics.write_text('{"step": 4, "data": {"critic/score/mean": 0.25}}\n{"step": 5, "da')
+    next(bar)
+    with metrics.open("a") as file:
+        file.write('ta": {"critic/score/mean": null}}\n')
+    next(bar)
+    bar.close()
+    shown = capsys.readouterr().err.split("\r")
+    assert "grpo seed 1: starting" in shown[1]
+    assert any("4/10" in line and "score=0.25" in line for line in shown)
+    assert "5/10" in shown[-1]
+
+
+def test_a_command_that_is_called_ends_with_the_signal_and_its_output_goes_where_it_should(tmp_path: Path) -> None:
+    assert call([sys.executable, "-IS", "-c", "import os; os.kill(os.getpid(), 9)"]) == 137
+    log = tmp_path / "log"
+    waits = "import sys, time; print('out', flush=True); print('err', file=sys.stderr, flush=True); time.sleep(60)"
+
+    def ask() -> None:
+        wait_until(lambda: log.exists() and "err" in log.read_text(), "start")
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    with log.open("wb") as output:
+        assert call([sys.executable, "-IS", "-c", waits], output=output) == 143
+    asking.join()
+    assert sorted(log.read_text().split()) == ["err", "out"]

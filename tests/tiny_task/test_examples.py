@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
 import threading
 import time
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 
@@ -49,10 +49,9 @@ class Steps:
         self.calls.append(f"train {options.method}")
         return 143 if self.fails == f"train {options.method}" else 0
 
-    def run(self, command: list[str], **_: object) -> subprocess.CompletedProcess:
+    def call(self, command: list[str], output: object = None) -> int:
         self.calls.append(" ".join(command[2:]))
-        failed = bool(self.fails) and self.fails in self.calls[-1]
-        return subprocess.CompletedProcess(command, 3 if failed else 0)
+        return 3 if self.fails and self.fails in self.calls[-1] else 0
 
 
 @pytest.fixture
@@ -62,7 +61,7 @@ def steps(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Steps:
     for name in example_steps.ENVIRONMENT:
         monkeypatch.setenv(name, "of the user")
     monkeypatch.setattr(example_steps, "train", noted.train)
-    monkeypatch.setattr(example_steps.subprocess, "run", noted.run)
+    monkeypatch.setattr(example_steps, "call", noted.call)
     Path("base").mkdir()
     return noted
 
@@ -84,8 +83,8 @@ def test_a_run_is_trained_as_on_a_cluster_and_evaluated(steps: Steps) -> None:
     _, evaluated = steps.calls
     assert evaluated == (
         "verl_ispo.cli eval --model mine/checkpoints --method ispo --training-seed 2 --base-model tiny --out mine/"
-        "result --benchmarks data/heldout.parquet --reward-function pkg://verl_ispo.tiny_task.reward --n 4 --temperature 1.0 "
-        "--max-new-tokens 96"
+        "result --benchmarks data/heldout.parquet --reward-function pkg://verl_ispo.tiny_task.reward --n 4 "
+        "--temperature 1.0 --max-new-tokens 96"
     )
     assert os.environ["VERL_PLATFORM"] == "cpu"
     assert os.environ["HF_HUB_OFFLINE"] == "1"
@@ -100,11 +99,11 @@ def test_a_stopped_training_is_not_evaluated_and_its_status_is_passed_on(steps: 
 def test_a_stopped_evaluation_shows_the_end_of_its_log(
     steps: Steps, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def run(command: list[str], stdout: object, **_: object) -> subprocess.CompletedProcess:
-        stdout.write(b"the reason\n")
-        return subprocess.CompletedProcess(command, 2)
+    def call(command: list[str], output: BinaryIO) -> int:
+        output.write(b"the reason\n")
+        return 2
 
-    monkeypatch.setattr(example_steps.subprocess, "run", run)
+    monkeypatch.setattr(example_steps, "call", call)
     assert tiny_run.main(RUN) == 2
     assert "the last lines of mine/eval.log:\nthe reason" in capsys.readouterr().err
 
@@ -116,6 +115,7 @@ def test_the_quickstart_does_its_steps_in_order(
     Path("out/base").mkdir(parents=True)
     assert quickstart.main(["--out", "out", "--steps", "3", "--methods", "grpo", "ispo", "--levels", "1-4"]) == 0
     runs = "out/levels1-4-seed1-steps3"
+    results = " ".join(f"{runs}/results/{name}" for name in ("Base", "grpo", "ispo"))
     begins = [
         "verl_ispo.tiny_task.warm_start --out out/base",
         "verl_ispo.tiny_task.make_data --out out/data-levels1-4 --levels 1-4",
@@ -125,7 +125,7 @@ def test_the_quickstart_does_its_steps_in_order(
         "train ispo",
         f"verl_ispo.cli eval --model {runs}/ispo/checkpoints",
         f"verl_ispo.tiny_task.summary --runs {runs}/grpo {runs}/ispo --out {runs}",
-        f"verl_ispo.cli table {' '.join(f'{runs}/results/{name}' for name in ('Base', 'grpo', 'ispo'))} --out {runs}/table",
+        f"verl_ispo.cli table {results} --out {runs}/table --baseline grpo",
         f"verl_ispo.cli report {runs}/grpo {runs}/ispo --table {runs}/table/scores.csv --out {runs}/report",
     ]
     assert len(steps.calls) == len(begins)

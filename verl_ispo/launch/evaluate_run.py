@@ -13,7 +13,7 @@ from verl_ispo.launch.launch_error import LaunchError, check_choice, given
 from verl_ispo.launch.longer_context import extend
 from verl_ispo.launch.model_choice import ModelChoice, choose_model, known_models
 from verl_ispo.launch.paper_names import paper_name
-from verl_ispo.launch.run_folder import read_run
+from verl_ispo.launch.run_folder import IDENTITY, read_run
 from verl_ispo.launch.training_settings import composed, longer_context
 from verl_ispo.preflight.composition import setting
 
@@ -77,10 +77,10 @@ class EvaluationRunOptions:
             raise LaunchError(
                 f"set RUN (--run) to a folder of verl-ispo train, or MODEL (--model) to one of: {known_models()}"
             )
-        if self.run is not None and not read_run(self.run):
+        if self.run is not None and not set(IDENTITY) <= set(read_run(self.run)):
             raise LaunchError(
-                f"{given('RUN', self.run)}: no run.txt, so not a folder of verl-ispo train; for a checkpoint of verl "
-                "set MODEL (--model) to it"
+                f"{given('RUN', self.run)}: no run.txt with {', '.join(IDENTITY)}, so not a folder of verl-ispo train; "
+                "for a checkpoint of verl set MODEL (--model) to it"
             )
         if self.model:
             choose_model(self.model, self.model_path)

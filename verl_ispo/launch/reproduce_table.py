@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import os
 import shlex
-import subprocess
 import sys
 import textwrap
 from collections.abc import Callable, Sequence
@@ -23,6 +22,7 @@ from verl_ispo.launch.model_choice import choose_model, hub_names
 from verl_ispo.launch.paper_names import PAPER_NAMES
 from verl_ispo.launch.start_training import train
 from verl_ispo.launch.training_options import TrainingOptions, as_variables
+from verl_ispo.launch.training_process import call
 from verl_ispo.method_presets import method_names
 
 SECONDS_PER_STEP = {"grpo": 18.2, "dr_grpo": 18.2, "dapo": 26.4}
@@ -33,7 +33,8 @@ RATES = (
     "the ISPO paper's seconds per step on 8 x A100 80 GB (GRPO 18.2, DAPO 26.4, ISPO 19.0, taken for all others and "
     "for every model); nothing of it was measured with this code, and other GPUs, models and lengths differ"
 )
-FIRST_SIGNAL_STATUS = 128
+SIGNAL_STATUSES = (129, 130, 143)
+"""Of a process that was asked to end: SIGHUP, SIGINT, SIGTERM."""
 
 
 @dataclass(frozen=True)
@@ -189,8 +190,10 @@ def run_all(options: TableRunOptions, cells: Sequence[Cell]) -> list[str]:
     if results:
         table = options.out.resolve() / "table"
         command = ["table", *map(str, results), "--paper-rows", "models", "--out", str(table)]
-        subprocess.run([sys.executable, "-m", "verl_ispo.cli", *command], check=True)
-        print(f"Table: {table / 'table.md'}")
+        if call([sys.executable, "-m", "verl_ispo.cli", *command]) == 0:
+            print(f"Table: {table / 'table.md'}")
+        else:
+            failed.append(f"the table {table}")
     return failed
 
 
@@ -199,12 +202,12 @@ def _train(options: TableRunOptions, cell: Cell) -> int:
     if not options.launcher:
         return _survived(lambda: train(training))
     command = [*shlex.split(options.launcher), *training.arguments]
-    return min(1, abs(subprocess.run(command, env={**os.environ, **as_variables(training)}, check=False).returncode))
+    return _survived(lambda: call(command, {**os.environ, **as_variables(training)}))
 
 
 def _evaluate(options: EvaluationRunOptions) -> int:
     """In a process of its own, which gives the GPU's memory back."""
-    return _survived(lambda: subprocess.run(eval_command(options), check=False).returncode)
+    return _survived(lambda: call(eval_command(options)))
 
 
 def _survived(work: Callable[[], int]) -> int:
@@ -218,7 +221,7 @@ def _survived(work: Callable[[], int]) -> int:
     except LaunchError as error:
         print(error, file=sys.stderr)
         return 2
-    if status > FIRST_SIGNAL_STATUS:
+    if status in SIGNAL_STATUSES:
         raise InterruptedBySignal(status)
     return status
 

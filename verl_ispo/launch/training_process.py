@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 POLL_S = 0.1
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -83,8 +84,38 @@ def run_process(
                 process.kill()
                 process.wait()
         next(screen)
-    status = process.returncode if process.returncode >= 0 else 128 - process.returncode
-    return Ending(status, received[0] if received else None)
+    return Ending(shell_status(process.returncode), received[0] if received else None)
+
+
+def call(
+    command: Sequence[str], environment: Mapping[str, str] | None = None, output: BinaryIO | int | None = None
+) -> int:
+    """Run a command to its end; a signal that asks this process to end is for the command too.
+
+    Args:
+        command (`Sequence[str]`): program and arguments.
+        environment (`Mapping[str, str]`, *optional*): all of its environment; this process's where it is not given.
+        output (`BinaryIO` or `int`, *optional*): for standard output, and in a file for errors too; this process's
+            streams where it is not given.
+
+    Returns:
+        `int`: exit status as a shell says it; 128 and the signal's number if there was one.
+    """
+    errors = subprocess.STDOUT if hasattr(output, "fileno") else None
+    with noted_signals() as received:
+        process = subprocess.Popen(command, env=environment, stdout=output, stderr=errors)
+        asked = 0
+        while process.poll() is None:
+            if len(received) > asked:
+                process.terminate() if asked == 0 else process.kill()
+                asked = len(received)
+            time.sleep(POLL_S)
+    return 128 + received[0] if received else shell_status(process.returncode)
+
+
+def shell_status(returncode: int) -> int:
+    """The exit status as a shell says it, of `subprocess`'s, where a signal is negative."""
+    return returncode if returncode >= 0 else 128 - returncode
 
 
 def _ignore_interrupts() -> None:

@@ -16,6 +16,7 @@ from verl_ispo.launch.launch_error import LaunchError
 from verl_ispo.launch.start_training import train
 from verl_ispo.launch.stop_reason import last_lines
 from verl_ispo.launch.training_options import TrainingOptions
+from verl_ispo.launch.training_process import call
 
 ENVIRONMENT = {
     "VERL_PLATFORM": "cpu",
@@ -92,9 +93,9 @@ def run_module(module: str, *arguments: object, quiet: bool = False) -> None:
         StepFailedError: it did not end with status 0.
     """
     command = [sys.executable, "-m", module, *map(str, arguments)]
-    status = subprocess.run(command, stdout=subprocess.DEVNULL if quiet else None, check=False).returncode
+    status = call(command, output=subprocess.DEVNULL if quiet else None)
     if status:
-        raise StepFailedError(f"{module} ended with status {status}, see above", status if status > 0 else 128 - status)
+        raise StepFailedError(f"{module} ended with status {status}, see above", status)
 
 
 def make_base(folder: Path) -> None:
@@ -153,12 +154,9 @@ def evaluate_tiny(model: Path, method: str, seed: int | None, data: Path, result
     command += ["--reward-function", GRADER, "--n", "4", "--temperature", "1.0", "--max-new-tokens", "96"]
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as output:
-        status = subprocess.run(command, stdout=output, stderr=subprocess.STDOUT, check=False).returncode
+        status = call(command, output=output)
     if status:
-        raise StepFailedError(
-            f"{method}: the evaluation stopped; the last lines of {log}:\n{last_lines(log)}",
-            status if status > 0 else 128 - status,
-        )
+        raise StepFailedError(f"{method}: the evaluation stopped; the last lines of {log}:\n{last_lines(log)}", status)
 
 
 def train_and_evaluate(run: TinyRun) -> None:
