@@ -78,7 +78,7 @@ def test_a_token_is_brought_along_where_there_is_one(tmp_path: Path) -> None:
     ("arguments", "parts"),
     [
         (["worker", "--ray-address", "http://head:8265"], ("RAY_ADDRESS=http://head:8265", "host:port")),
-        (["worker"], ("RAY_ADDRESS is not set", "start_head.sh prints")),
+        (["worker"], ("RAY_ADDRESS=", "host:port of the head", "start_head.sh prints")),
         (["worker", "--ray-address", "head:1", "--tries", "0"], ("TRIES=0", "whole number")),
         (["head", "--port", "0"], ("PORT=0", "whole number")),
     ],

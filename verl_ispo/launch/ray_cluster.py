@@ -16,7 +16,7 @@ ORDINARY_PRIORITY = {"RAY_worker_niceness": "0"}
 
 
 def check_ray_address(address: str) -> None:
-    """Refuse what is no ``host:port``; empty is none.
+    """Refuse what is no ``host:port``; empty is none, and ``auto`` is Ray's word for the cluster of this node.
 
     Raises:
         LaunchError: it is a dashboard's or a client's address, or no address.
@@ -26,7 +26,7 @@ def check_ray_address(address: str) -> None:
             f"{given('RAY_ADDRESS', address)} is a dashboard's or a client's address; give host:port of the head, as "
             "ray start prints it"
         )
-    if address and not re.fullmatch(r"[^/]+:\d+", address):
+    if address not in ("", "auto") and not re.fullmatch(r"[^/]+:\d+", address):
         raise LaunchError(
             f"{given('RAY_ADDRESS', address)} is not host:port; set it to the head's, as scripts/ray/start_head.sh "
             "prints it"

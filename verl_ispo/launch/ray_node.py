@@ -69,8 +69,11 @@ def ray_start_arguments(options: argparse.Namespace, on_cpu: bool) -> list[str]:
         joining = ["--head", f"--port={options.port}"]
     else:
         check_from_one("TRIES", options.tries)
-        if not options.ray_address:
-            raise LaunchError("RAY_ADDRESS is not set (--ray-address); scripts/ray/start_head.sh prints the head's")
+        if options.ray_address in ("", "auto"):
+            raise LaunchError(
+                f"RAY_ADDRESS={options.ray_address} (--ray-address): set it to host:port of the head, as "
+                "scripts/ray/start_head.sh prints it"
+            )
         check_ray_address(options.ray_address)
         joining = [f"--address={options.ray_address}"]
     sizes = {
