@@ -96,6 +96,25 @@ def test_a_failed_start_says_where_to_look_and_the_next_one_goes_on(
     assert len(fake.commands()) == 3, "more steps than were done go on"
 
 
+def test_a_folder_that_cannot_be_written_is_one_sentence(train: Train, fake: FakeTraining, tmp_path: Path) -> None:
+    (tmp_path / "run").touch()
+    status, _, err = train()
+    assert status == 2
+    assert str(tmp_path / "run") in err
+    assert "set another OUT" in err
+    assert not fake.commands()
+
+
+def test_a_command_is_composed_without_torch_and_verl(data: Path) -> None:
+    """Which take seconds to import, and the launcher stays as long as its training."""
+    code = "import sys; from verl_ispo import cli; status = cli.main(sys.argv[1:]); "
+    code += "assert not {'torch', 'verl', 'transformers'} & set(sys.modules); sys.exit(status)"
+    given = ["train", "--print-only", "--model", "qwen2_5_math_7b", "--data", str(data)]
+    found = subprocess.run([sys.executable, "-c", code, *given], cwd=data.parent, capture_output=True, text=True)
+    assert found.returncode == 0, found.stderr
+    assert "verl.trainer.main_ppo" in found.stdout
+
+
 def test_two_do_not_write_one_folder(train: Train, fake: FakeTraining, tmp_path: Path) -> None:
     run = tmp_path / "run"
     run.mkdir()

@@ -352,6 +352,12 @@ def reported(command: str, work: Callable[[], int]) -> int:
     except LaunchError as error:
         print(f"verl-ispo {command}: {error}", file=sys.stderr)
         return 2
+    except OSError as error:
+        print(
+            f"verl-ispo {command}: {error}; see its rights and the space there, or set another OUT (--out)",
+            file=sys.stderr,
+        )
+        return 2
     except KeyboardInterrupt:
         return 130
 
