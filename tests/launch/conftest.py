@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 import pytest
+from omegaconf import DictConfig
 
 from tests.launch.fake_training import FakeTraining
 from verl_ispo import cli
-from verl_ispo.launch import start_training
+from verl_ispo.launch import start_training, training_settings
+from verl_ispo.preflight.composition import compose_config
 
 
 @pytest.fixture
@@ -19,10 +22,25 @@ def data(tmp_path: Path) -> Path:
     return folder
 
 
+@cache
+def composed_choices(config_name: str, *choices: str) -> DictConfig:
+    return compose_config(config_name, choices)
+
+
+def composed_quickly(config_name: str, overrides: list[str]) -> DictConfig:
+    """With whole files and what is taken out alone, once per process: all that a start reads follows from these.
+
+    That the whole command composes is checked in test_train_command.py.
+    """
+    chosen = [override for override in overrides if override.startswith(("method=", "base_model=", "backend=", "~"))]
+    return composed_choices(config_name, *chosen).copy()
+
+
 @pytest.fixture
 def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeTraining:
     """What trains is a small program that notes how it was called."""
     training = FakeTraining(tmp_path)
+    monkeypatch.setattr(training_settings, "compose_config", composed_quickly)
     monkeypatch.setattr(start_training, "run_process", training.run_process)
     return training
 
