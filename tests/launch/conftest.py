@@ -27,13 +27,15 @@ def composed_choices(config_name: str, *choices: str) -> DictConfig:
     return compose_config(config_name, choices)
 
 
+KEPT = ("method=", "base_model=", "backend=", "~", "actor_rollout_ref.model.path=")
+
+
 def composed_quickly(config_name: str, overrides: list[str]) -> DictConfig:
-    """With whole files and what is taken out alone, once per process: all that a start reads follows from these.
+    """Composed once per process of what chooses files and model: all that a start reads follows from these.
 
     That the whole command composes is checked in test_train_command.py.
     """
-    chosen = [override for override in overrides if override.startswith(("method=", "base_model=", "backend=", "~"))]
-    return composed_choices(config_name, *chosen).copy()
+    return composed_choices(config_name, *(override for override in overrides if override.startswith(KEPT))).copy()
 
 
 @pytest.fixture
