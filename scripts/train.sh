@@ -11,8 +11,11 @@
 # The same command goes on from the last checkpoint; when its steps are done it says so and returns. All arguments are
 # Hydra overrides and win over what is set here. Several nodes: scripts/slurm/train.sbatch, or scripts/ray/.
 #
-#   MODEL=...             qwen2_5_math_1_5b, qwen2_5_math_7b, qwen2_5_7b (settings in verl_ispo/config/base_model), or any
-#                         folder or organisation/name of the hub, then without such settings
+# Each variable is the option of its name of `verl-ispo train`, whose --help says the same: STEPS is --steps.
+#
+#   MODEL=...             qwen2_5_math_1_5b, qwen2_5_math_7b, qwen2_5_7b (settings in verl_ispo/config/base_model), also by
+#                         the name on the hub (Qwen/Qwen2.5-Math-7B) or a folder of that name; any other folder or
+#                         organisation/name has no such settings
 #   MODEL_PATH=           where the weights of that preset are (default: its name on the hub)
 #   MODEL_COPIES=runs/models   for copies with a longer context (own config.json, links to the weights), where a preset
 #                         asks for one; on a disk that all nodes see, as the weights and HF_HOME
@@ -25,19 +28,20 @@
 #   ROLLOUT=vllm          vllm, sglang, cpu (the back end for trying; with small models)
 #   NNODES=1              nodes
 #   GPUS_PER_NODE=8       GPUs of each (CPU workers with ROLLOUT=cpu; default 1 there)
-#   OMP_NUM_THREADS=1 TQ_NUM_THREADS=1   with ROLLOUT=cpu, of each process
+#   OMP_NUM_THREADS=1 TQ_NUM_THREADS=1   with ROLLOUT=cpu, of each process; there RAY_worker_niceness is 0 too unless set
+#                         (ordinary priority: at Ray's own 15 workers starve beside other work)
 #   ROLLOUT_TP=           GPUs of one rollout engine (default: the preset's)
 #   TRAIN_TP=2            tensor parallel size of ENGINE=megatron (ours; both the actor's and the reference's)
 #   SEED=1                of data order and rollouts
 #   STEPS=1000            training steps (ours: the paper states none, its figures reach 1000)
 #   SAVE_FREQ=50          steps between checkpoints
-#   KEEP=2                checkpoints that are kept, over all starts (of 7B some 90 GB each, 12 bytes a parameter). With
+#   KEEP=2                checkpoints that are kept, over all starts (of 7B some 90 GB each, 12 bytes per parameter). With
 #                         1, a kill while one is saved can leave none: verl removes the old one before it notes the new
 #   TEST_FREQ=50          steps between validations; -1: none
 #   LOGGERS=console,file   verl's loggers, such as console,file,wandb
 #   SCREEN=log            what is shown while it trains: log (all that verl prints) or progress (a bar, the score and the
 #                         time left); the log file has everything either way
-#   OUT=                  folder of this run (default: runs/train/<model>/<method>-seed<seed>): logs, metrics a start,
+#   OUT=                  folder of this run (default: runs/train/<model>/<method>-seed<seed>): logs, metrics of each start,
 #                         checkpoints, rollout dump; on a cluster on a disk that all nodes see
 #   RAY_ADDRESS=          host:port of a running Ray cluster to join (default: a Ray of its own, on this node)
 #   RAY_ENV=              more names of environment variables that its processes need; those that begin with NCCL_, VLLM_,
