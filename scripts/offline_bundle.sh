@@ -18,22 +18,24 @@
 #
 # pip's own settings hold (PIP_INDEX_URL, PIP_FIND_LINKS, ...). What has no wheel is built into one here.
 set -euo pipefail
-source "$(dirname "${BASH_SOURCE[0]}")/launch_checks.sh"
-case "${1:-}" in
-    -h | --help) print_help "$0"; exit 0 ;;
-    "") ;;
-    *) echo "no arguments; settings are environment variables, see --help" >&2; exit 2 ;;
-esac
+source "$(dirname "${BASH_SOURCE[0]}")/variables.sh"
+no_arguments "$0" "$@"
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 EXTRA="${EXTRA:-}" PROJECT_DEPS="${PROJECT_DEPS:-1}" PART_MB="${PART_MB:-1900}" PYTHON="${PYTHON:-python}"
 REQUIREMENTS="${REQUIREMENTS:-}"
 if [ -n "$EXTRA" ]; then
-    one_of EXTRA "$EXTRA" gpu sglang megatron
+    case "$EXTRA" in
+        gpu | sglang | megatron) ;;
+        *) echo "EXTRA=$EXTRA is not known. Known: gpu sglang megatron" >&2; exit 2 ;;
+    esac
 else
     REQUIREMENTS="${REQUIREMENTS:-$root/requirements/cpu.txt}"
 fi
-one_of PROJECT_DEPS "$PROJECT_DEPS" 0 1
-whole_number PART_MB "$PART_MB"
+flags PROJECT_DEPS
+if [[ ! "$PART_MB" =~ ^[1-9][0-9]*$ ]]; then
+    echo "PART_MB=$PART_MB is not a whole number from 1; set for instance PART_MB=1900" >&2
+    exit 2
+fi
 OUT="$(realpath -m "${OUT:-offline_bundle}")"
 if [ -n "$REQUIREMENTS" ] && [ ! -e "$REQUIREMENTS" ]; then
     echo "REQUIREMENTS=$REQUIREMENTS does not exist" >&2

@@ -7,6 +7,8 @@ import sys
 from collections.abc import Sequence
 
 from verl_ispo.evaluation.arguments import add_eval_parser, add_table_parser, run_eval, run_table
+from verl_ispo.launch.launch_arguments import COMMANDS as LAUNCH_COMMANDS
+from verl_ispo.launch.launch_arguments import add_launch_parsers, run_launch
 from verl_ispo.method_presets import add_methods_parser, run_methods
 from verl_ispo.report.arguments import add_report_parser, run_report
 
@@ -14,9 +16,11 @@ from verl_ispo.report.arguments import add_report_parser, run_report
 def build_parser() -> argparse.ArgumentParser:
     """The argument parser of every subcommand."""
     parser = argparse.ArgumentParser(
-        prog="verl-ispo", description="Tools around ISPO on verl. Training itself runs through verl's own main."
+        prog="verl-ispo",
+        description="ISPO on verl: trainings, which run through verl's own main, and the tools around them.",
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    add_launch_parsers(commands)
     doctor = commands.add_parser(
         "doctor",
         help="check a job before it is submitted: installation, data, scorer, sizes, memory, disk",
@@ -49,7 +53,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--context-positions",
         type=int,
         metavar="N",
-        help="positions of the copy of the model that scripts/train.sh will make (default: the model's own)",
+        help="positions of the copy of the model that `verl-ispo train` will make (default: the model's own)",
     )
     doctor.add_argument(
         "overrides", nargs="*", metavar="KEY=VALUE", help="Hydra overrides, as for python -m verl.trainer.main_ppo"
@@ -64,6 +68,8 @@ def build_parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit status."""
     options = build_parser().parse_args(arguments)
+    if options.command in LAUNCH_COMMANDS:
+        return run_launch(options)
     if options.command == "methods":
         return run_methods(options)
     if options.command == "eval":

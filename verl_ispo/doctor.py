@@ -17,7 +17,14 @@ from omegaconf import DictConfig
 from verl_ispo.methods.registry import methods
 from verl_ispo.preflight.batch_sizes import check_batch_sizes, check_parallel_sizes
 from verl_ispo.preflight.checkpoint_plan import check_checkpoints, check_disk
-from verl_ispo.preflight.composition import Parallelism, compose_config, preset_overrides, read_parallelism, setting
+from verl_ispo.preflight.composition import (
+    Parallelism,
+    compose_config,
+    composed_preset,
+    preset_overrides,
+    read_parallelism,
+    setting,
+)
 from verl_ispo.preflight.context_length import check_context
 from verl_ispo.preflight.data_files import check_data
 from verl_ispo.preflight.finding import NOTE, OK, PROBLEM, Finding, as_notes, survived
@@ -44,6 +51,7 @@ def run(
     dry_run: bool = False,
     gpu_memory_gib: float = 80.0,
     context_positions: int | None = None,
+    config: DictConfig | None = None,
 ) -> int:
     """Run every check, print the findings, and return 1 if one of them would stop a training or change its meaning.
 
@@ -56,6 +64,7 @@ def run(
         gpu_memory_gib (`float`, *optional*, defaults to `80.0`): memory of one GPU.
         context_positions (`int`, *optional*): positions of the copy of the model that the launcher will make, instead
             of the model's own.
+        config (`DictConfig`, *optional*): composed of these overrides already.
     """
     findings: list[Finding] = []
 
@@ -68,8 +77,8 @@ def run(
 
     report(machine_checks(check_ray and not dry_run), of_this_machine=True)
     try:
-        config = compose_config(config_name, overrides)
-        preset = compose_config(config_name, preset_overrides(overrides))
+        config = compose_config(config_name, overrides) if config is None else config
+        preset = composed_preset(config_name, *preset_overrides(overrides))
     except Exception as error:  # Hydra has its own errors, those of the grammar and those of OmegaConf
         fault = Finding(PROBLEM, "config", f"{config_name} does not compose: {str(error).strip()}")
         report([("config", lambda: iter([fault]))])

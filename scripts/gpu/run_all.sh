@@ -17,12 +17,17 @@
 #   PYTHON=python         interpreter of the environment
 set -uo pipefail
 gpu_scripts="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
-source "$gpu_scripts/../launch_checks.sh"
+source "$gpu_scripts/../variables.sh"
 case "${1:-}" in
     -h | --help) print_help "$0"; exit 0 ;;
 esac
 OUT="$(realpath -m "${OUT:-runs/gpu}")" PARTS="${PARTS:-reward metrics cost}" PYTHON="${PYTHON:-python}"
-for part in $PARTS; do one_of PARTS "$part" reward metrics cost; done
+for part in $PARTS; do
+    case "$part" in
+        reward | metrics | cost) ;;
+        *) echo "PARTS=$part is not known. Known: reward metrics cost" >&2; exit 2 ;;
+    esac
+done
 if ! "$PYTHON" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then
     echo "$PYTHON: torch sees no CUDA GPU here; run it where there is one" >&2
     exit 2

@@ -22,24 +22,10 @@
 #   VERL_PLATFORM=        cpu: for the CPU back end
 #   PYTHON=python         interpreter of the environment
 set -euo pipefail
-source "$(dirname "${BASH_SOURCE[0]}")/../launch_checks.sh"
-case "${1:-}" in
-    -h | --help) print_help "$0"; exit 0 ;;
-    "") ;;
-    *) echo "no arguments; settings are environment variables, see --help" >&2; exit 2 ;;
-esac
-PORT="${PORT:-6379}" NODE_IP="${NODE_IP:-}" NUM_GPUS="${NUM_GPUS:-}" NUM_CPUS="${NUM_CPUS:-}" BLOCK="${BLOCK:-0}"
-TEMP_DIR="${TEMP_DIR:-}" PYTHON="${PYTHON:-python}"
-whole_number PORT "$PORT"
-one_of BLOCK "$BLOCK" 0 1
-check_installed "$PYTHON"
-if [ "${VERL_PLATFORM:-}" = cpu ]; then NUM_GPUS="${NUM_GPUS:-1}" NUM_CPUS="${NUM_CPUS:-32}"; fi
-use_ray_token
-unset RAY_ADDRESS
-arguments=(start --head "--port=$PORT" --disable-usage-stats)
-if [ -n "$NODE_IP" ]; then arguments+=("--node-ip-address=$NODE_IP"); fi
-if [ -n "$NUM_GPUS" ]; then arguments+=("--num-gpus=$NUM_GPUS"); fi
-if [ -n "$NUM_CPUS" ]; then arguments+=("--num-cpus=$NUM_CPUS"); fi
-if [ -n "$TEMP_DIR" ]; then arguments+=("--temp-dir=$TEMP_DIR"); fi
-if [ "$BLOCK" = 1 ]; then arguments+=(--block); fi
-exec "$PYTHON" -m ray.scripts.scripts "${arguments[@]}"
+source "$(dirname "${BASH_SOURCE[0]}")/../variables.sh"
+no_arguments "$0" "$@"
+values PORT NODE_IP NUM_GPUS NUM_CPUS TEMP_DIR
+flags BLOCK
+check_installed "${PYTHON:-python}"
+# VERL_PLATFORM is read there
+exec "${PYTHON:-python}" -m verl_ispo.launch.ray_node head "${options[@]}"

@@ -12,8 +12,9 @@ import os
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
+
+from verl_ispo.launch.ray_cluster import use_token
 
 
 def joined(nodes: Sequence[Mapping[str, Any]]) -> tuple[int, int]:
@@ -57,13 +58,6 @@ def wait(
         sleep(poll_s)
 
 
-def use_token() -> None:
-    """Bring Ray's token along where there is one, as the launchers do (`use_ray_token` of launch_checks.sh)."""
-    path = os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token"
-    if os.environ.get("RAY_AUTH_TOKEN") or Path(path).exists():
-        os.environ.setdefault("RAY_AUTH_MODE", "token")
-
-
 def main() -> int:
     """Entry point; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -72,7 +66,7 @@ def main() -> int:
     parser.add_argument("--gpus", type=int, required=True, help="GPUs of all of them together")
     parser.add_argument("--timeout-s", type=float, default=600.0, help="how long to wait (default: %(default)s)")
     options = parser.parse_args()
-    use_token()
+    use_token(os.environ)
     import ray
 
     end = time.monotonic() + options.timeout_s

@@ -1,29 +1,26 @@
-"""Running the launchers: where they are, and a stand-in for their interpreter that notes every call."""
+"""Running the shell scripts: where they are, which variables they read, and programs that note how they were called."""
 
 from __future__ import annotations
 
 import os
 import re
 import subprocess
+import sys
 from pathlib import Path
 
-SCRIPTS = Path(__file__).parents[2] / "scripts"
+ROOT = Path(__file__).parents[2]
+SCRIPTS = ROOT / "scripts"
 LAUNCHERS = (
     *("train.sh", "eval.sh", "reproduce_table.sh", "offline_bundle.sh"),
     *("ray/start_head.sh", "ray/start_worker.sh", "slurm/train.sbatch"),
     *("gpu/bench_step.sh", "gpu/run_all.sh"),
+    *("../examples/quickstart.sh", "../examples/tiny_run.sh", "../examples/tiny_study.sh"),
 )
-MODELS = ("qwen2_5_7b", "qwen2_5_math_1_5b", "qwen2_5_math_7b")
 
-# Answers as the programs would that the launchers call by $PYTHON, and notes each call in $NOTES. $FAIL is a pattern of
-# calls that fail, $HANG one of calls that stay.
-STAND_IN = r"""#!/usr/bin/env bash
+# Notes its name and call in $NOTES. $FAIL is a pattern of calls that fail, $HANG one of calls that stay.
+NOTING = r"""#!/usr/bin/env bash
 call="$*"
 printf '%s\n' "$call" >>"$NOTES"
-case "$call" in
-    *composed_settings.py*) printf '%s\n' some/model "" "" "" 4096 512 256 8 ;;
-    "-c "*) [ -z "${FAIL_CHECK:-}" ] || exit 1 ;;
-esac
 if [ -n "${FAIL:-}" ]; then case "$call" in $FAIL) echo "made to fail"; exit 3 ;; esac; fi
 if [ -n "${HANG:-}" ]; then
     case "$call" in $HANG)
@@ -31,24 +28,26 @@ if [ -n "${HANG:-}" ]; then
         for _ in $(seq 600); do sleep 0.1; done ;;
     esac
 fi
-case "$call" in
-    *"verl_ispo.cli eval"*)
-        out="${call##*--out }"; out="${out%% *}"
-        mkdir -p "$out"; echo '{}' >"$out/summary.json" ;;
-esac
 """
 
 
 def clean_environment(**variables: str) -> dict[str, str]:
-    """This process's environment without what the launchers read, and then `variables`."""
-    read = {name for launcher in LAUNCHERS for name in variables_read(SCRIPTS / launcher)}
+    """This process's environment without what the launchers read, with its interpreter, and then `variables`."""
+    read = {name for launcher in LAUNCHERS for name in variables_read(SCRIPTS / launcher)} | {"VERL_PLATFORM"}
     kept = {name: value for name, value in os.environ.items() if name not in read and not name.startswith("SLURM_")}
-    return {**kept, **variables}
+    return {**kept, "PYTHON": sys.executable, **variables}
 
 
 def variables_read(script: Path) -> set[str]:
-    """Environment variables that a script reads with a default."""
-    return set(re.findall(r"\$\{([A-Z][A-Z0-9_]*):[-?]", script.read_text(encoding="utf-8")))
+    """Environment variables that a script reads: with a default, or as an option."""
+    text = script.read_text(encoding="utf-8")
+    return set(re.findall(r"\$\{([A-Z][A-Z0-9_]*):[-?+]", text)) | set(variables_mapped(script))
+
+
+def variables_mapped(script: Path) -> dict[str, str]:
+    """Variables that a script turns into options, by how: values, words, flags."""
+    lines = re.findall(r"^(values|words|flags) ((?:[A-Z][A-Z0-9_]* ?)+)$", script.read_text("utf-8"), re.MULTILINE)
+    return {name: how for how, names in lines for name in names.split()}
 
 
 def launch(
@@ -65,16 +64,22 @@ def launch(
     )
 
 
-class StandIn:
-    """The stand-in for python in a folder, and what it was called with."""
+class NotingPrograms:
+    """Programs in a folder that note how they were called."""
 
     def __init__(self, folder: Path) -> None:
-        self.path = folder / "python-stand-in"
-        self.path.write_text(STAND_IN, encoding="utf-8")
-        self.path.chmod(0o755)
+        self.folder = folder / "programs"
+        self.folder.mkdir()
         self.notes = folder / "notes.txt"
         self.notes.touch()
-        self.variables = {"PYTHON": str(self.path), "NOTES": str(self.notes)}
+        self.variables = {"PYTHON": str(self.add("python", NOTING)), "NOTES": str(self.notes)}
+
+    def add(self, name: str, text: str) -> Path:
+        """A program of this text; its path."""
+        program = self.folder / name
+        program.write_text(text, encoding="utf-8")
+        program.chmod(0o755)
+        return program
 
     def calls(self, part: str = "") -> list[str]:
         return [line for line in self.notes.read_text(encoding="utf-8").splitlines() if part in line]

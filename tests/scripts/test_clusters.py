@@ -1,7 +1,7 @@
 """Starting on several nodes: the order of things in the Slurm job, its end, and the wait until all nodes have joined.
 
-Slurm and Ray are stand-ins: srun runs its command here, and noted calls tell what would run where. Not exercised: a
-real Slurm, and a real Ray over several machines.
+Slurm's programs and python only note their calls, which tell what would run where; srun runs its command here. Not
+exercised: a real Slurm, a real Ray over several machines. What a node tells Ray is in tests/launch/test_ray_node.py.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.scripts.launchers import SCRIPTS, StandIn, clean_environment, launch
+from tests.scripts.launchers import NOTING, SCRIPTS, NotingPrograms, clean_environment, launch
 
 WAIT = runpy.run_path(str(SCRIPTS / "ray/wait_for_nodes.py"))
 SRUN = r"""#!/usr/bin/env bash
@@ -32,32 +32,33 @@ echo "scontrol $*" >>"$NOTES"
 if [ "$1" = show ]; then printf '%s\n' n1 n2 n3; fi
 """
 
+# as the real one, which returns when all nodes have joined
+WAITING = r"""
+case "$call" in *wait_for_nodes*)
+    until [ "$(grep -c '^-m verl_ispo.launch.ray_node' "$NOTES")" = 3 ]; do sleep 0.1; done ;;
+esac
+"""
+
 
 @pytest.fixture
-def slurm(tmp_path: Path, stand_in: StandIn, data: Path) -> dict[str, str]:
-    """The environment of a job on three nodes whose programs are stand-ins."""
-    programs = tmp_path / "bin"
-    programs.mkdir()
-    written = {
-        "srun": SRUN,
-        "scontrol": SCONTROL,
-        "getent": "#!/usr/bin/env bash\necho 127.0.0.1 STREAM\n",
-    }
-    for name, text in written.items():
-        (programs / name).write_text(text)
-        (programs / name).chmod(0o755)
+def slurm(tmp_path: Path, programs: NotingPrograms) -> dict[str, str]:
+    """The environment of a job on three nodes."""
+    programs.add("python", NOTING + WAITING)
+    programs.add("srun", SRUN)
+    programs.add("scontrol", SCONTROL)
+    programs.add("getent", "#!/usr/bin/env bash\necho 127.0.0.1 STREAM\n")
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
         port = one.getsockname()[1]
     base = clean_environment()
     return {
         **base,
-        **stand_in.variables,
-        **{"PATH": f"{programs}:{base['PATH']}", "RAY_PORT": str(port), "REPOSITORY": str(SCRIPTS.parent)},
+        **programs.variables,
+        **{"PATH": f"{programs.folder}:{base['PATH']}", "RAY_PORT": str(port), "REPOSITORY": str(SCRIPTS.parent)},
         **{"SLURM_JOB_ID": "77", "SLURM_JOB_NODELIST": "n[1-3]"},
         **{"SLURM_GPUS_ON_NODE": "8", "SLURM_CPUS_PER_TASK": "16"},
-        **{"MODEL": "qwen2_5_7b", "METHOD": "ispo", "DATA": str(data), "OUT": str(tmp_path / "run"), "STEPS": "5"},
-        "HANG": "*ray.scripts*",
+        **{"MODEL": "qwen2_5_7b", "METHOD": "ispo", "DATA": str(tmp_path), "OUT": str(tmp_path / "run"), "STEPS": "5"},
+        "HANG": "*ray_node*",
     }
 
 
@@ -71,77 +72,65 @@ def job(environment: dict[str, str], *arguments: str) -> subprocess.Popen[str]:
     )
 
 
-def test_a_slurm_job_starts_all_nodes_trains_and_ends_them(slurm: dict[str, str], stand_in: StandIn) -> None:
+def test_a_slurm_job_starts_all_nodes_trains_and_ends_them(slurm: dict[str, str], programs: NotingPrograms) -> None:
     with socket.create_server(("127.0.0.1", int(slurm["RAY_PORT"]))):  # what start_worker.sh waits for
         process = job(slurm, "data.train_batch_size=64")
         output, _ = process.communicate(timeout=120)
     assert process.returncode == 0, output
     address = f"127.0.0.1:{slurm['RAY_PORT']}"
-    assert [call.split(":")[0][-2:] for call in sorted(stand_in.calls("srun on"))] == ["n1", "n2", "n3"]
-    sizes = "--disable-usage-stats --node-ip-address=127.0.0.1 --num-gpus=8 --num-cpus=16 --block"
-    assert sorted(call for call in stand_in.calls("ray.scripts") if call.startswith("-m")) == [
-        f"-m ray.scripts.scripts start --address={address} {sizes}",
-        f"-m ray.scripts.scripts start --address={address} {sizes}",
-        f"-m ray.scripts.scripts start --head --port={slurm['RAY_PORT']} {sizes}",
+    assert [call.split(":")[0][-2:] for call in sorted(programs.calls("srun on"))] == ["n1", "n2", "n3"]
+    sizes = "--node-ip 127.0.0.1 --num-gpus 8 --num-cpus 16"
+    assert sorted(call for call in programs.calls("launch.ray_node") if call.startswith("-m")) == [
+        f"-m verl_ispo.launch.ray_node head --port {slurm['RAY_PORT']} {sizes} --block",
+        f"-m verl_ispo.launch.ray_node worker --ray-address {address} {sizes} --block",
+        f"-m verl_ispo.launch.ray_node worker --ray-address {address} {sizes} --block",
     ]
-    (waited,) = stand_in.calls("wait_for_nodes")
+    (waited,) = programs.calls("wait_for_nodes")
     assert waited.endswith(f"--address {address} --nodes 3 --gpus 24 --timeout-s 600")
-    tokens = stand_in.calls("token ")
+    tokens = programs.calls("token ")
     assert len(tokens) == 3
     assert len(set(tokens)) == 1, "the nodes of a job share a token of its own"
     assert len(tokens[0].removeprefix("token token ")) == 64
-    (trained,) = stand_in.calls("main_ppo")
-    for part in ("nnodes=3", "n_gpus_per_node=8", f"ray_init.address='{address}'", "train_batch_size=64"):
+    (trained,) = programs.calls("cli train")
+    for part in ("--nnodes 3", "--gpus-per-node 8", f"--ray-address {address}", "-- data.train_batch_size=64"):
         assert part in trained
-    assert stand_in.calls().index(waited) < stand_in.calls().index(trained)
-    assert len(stand_in.calls("ended: -m ray.scripts")) == 3, "no node's Ray outlives the job"
+    assert programs.calls().index(waited) < programs.calls().index(trained)
+    assert len(programs.calls("ended: -m verl_ispo.launch.ray_node")) == 3, "no node's Ray outlives the job"
 
 
-def test_a_node_that_does_not_join_ends_the_job_before_the_training(slurm: dict[str, str], stand_in: StandIn) -> None:
+def test_a_node_that_does_not_join_ends_the_job_before_the_training(
+    slurm: dict[str, str], programs: NotingPrograms
+) -> None:
     with socket.create_server(("127.0.0.1", int(slurm["RAY_PORT"]))):
         process = job({**slurm, "FAIL": "*wait_for_nodes*"})
         output, _ = process.communicate(timeout=120)
     assert process.returncode != 0, output
-    assert not stand_in.calls("main_ppo")
-    assert not any("train.sh" in line for line in stand_in.calls())
+    assert not programs.calls("cli train")
+    assert not any("train.sh" in line for line in programs.calls())
 
 
-def test_the_time_limit_ends_the_training_and_requeues_if_asked(slurm: dict[str, str], stand_in: StandIn) -> None:
+def test_the_time_limit_ends_the_training_and_requeues_if_asked(
+    slurm: dict[str, str], programs: NotingPrograms
+) -> None:
     with socket.create_server(("127.0.0.1", int(slurm["RAY_PORT"]))):
-        process = job({**slurm, "HANG": "*main_ppo*", "REQUEUE_AT_LIMIT": "1"})
+        process = job({**slurm, "HANG": "*cli train*", "REQUEUE_AT_LIMIT": "1"})
         for _ in range(600):
-            if stand_in.calls("main_ppo"):
+            if programs.calls("cli train"):
                 break
             time.sleep(0.1)
         time.sleep(0.3)
         process.send_signal(signal.SIGUSR1)
         output, _ = process.communicate(timeout=120)
     assert process.returncode == 1, output
-    assert stand_in.calls("scontrol requeue 77")
-    assert stand_in.calls("ended: -m verl.trainer.main_ppo")
+    assert programs.calls("scontrol requeue 77")
+    assert programs.calls("ended: -m verl_ispo.cli train")
 
 
-def test_a_worker_without_a_head_gives_up_with_a_remedy(stand_in: StandIn, tmp_path: Path) -> None:
-    with socket.socket() as closed:
-        closed.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{closed.getsockname()[1]}"
-        run = launch("ray/start_worker.sh", cwd=tmp_path, RAY_ADDRESS=address, TRIES="1", **stand_in.variables)
-    assert run.returncode == 1
-    assert f"no answer from {address} after 1 tries" in run.stderr
-
-
-def test_a_node_without_the_package_is_named(stand_in: StandIn, tmp_path: Path) -> None:
-    run = launch("ray/start_head.sh", cwd=tmp_path, FAIL_CHECK="1", **stand_in.variables)
+def test_a_node_without_the_package_is_named(programs: NotingPrograms, tmp_path: Path) -> None:
+    run = launch("ray/start_head.sh", cwd=tmp_path, FAIL="-c *", **programs.variables)
     assert run.returncode == 2
     assert "verl_ispo or ray is not installed" in run.stderr
-    assert not stand_in.calls("ray.scripts")
-
-
-def test_logical_sizes_on_a_cpu_and_no_joining_of_another_cluster(stand_in: StandIn, tmp_path: Path) -> None:
-    run = launch("ray/start_head.sh", cwd=tmp_path, VERL_PLATFORM="cpu", RAY_ADDRESS="other:1", **stand_in.variables)
-    assert run.returncode == 0, run.stderr
-    (call,) = stand_in.calls("ray.scripts")
-    assert call == "-m ray.scripts.scripts start --head --port=6379 --disable-usage-stats --num-gpus=1 --num-cpus=32"
+    assert not programs.calls("ray_node")
 
 
 def node(gpus: float, alive: bool = True) -> dict[str, object]:

@@ -2,10 +2,11 @@
 
 What is checked, and where it comes from:
 - what the help says of the run folder is there after a training;
-- one run that is killed while a checkpoint is written, killed between a checkpoint and its line in the log, loses a
-  training worker in the midst of a step, loses an agent-loop worker while rollouts are awaited, and loses its driver
-  while it starts, and is started again each time by the same command, ends with the metrics of an undisturbed run, up
-  to the order of floating-point sums;
+- one run that is killed while a checkpoint is written and between a checkpoint and its line in the log, and is started
+  again each time by the same command, ends with the metrics of an undisturbed run, up to the order of floating-point
+  sums;
+- so does one that also loses a training worker in the midst of a step, an agent-loop worker while rollouts are awaited,
+  and its driver while it starts (``scripts/test.sh all`` alone, as what follows: each start takes some 40 s);
 - a dead worker ends the script with an error that names it, and the last checkpoint holds;
 - two Ray nodes, two processes on this machine, get one of two workers each, and their run has the metrics of two
   workers on one node.
@@ -82,6 +83,15 @@ class Death:
 
 
 @dataclass(frozen=True)
+class Killed:
+    """A run of three starts, and what was seen on the way."""
+
+    run: LaunchedTraining
+    half_written: bool
+    unfinished_line: bool
+
+
+@dataclass(frozen=True)
 class Disturbed:
     """A run of six starts, and what was seen on the way."""
 
@@ -96,6 +106,30 @@ class Disturbed:
 def death(run: LaunchedTraining) -> Death:
     """The end of a start that a kill has doomed."""
     return Death(run.end(), run.screen(), run.latest_checkpoint())
+
+
+def kill_twice(run: LaunchedTraining) -> Killed:
+    """Kill everything in two moments; the third start runs to its end."""
+    run.start()
+    run.kill_at((run.out / "checkpoints/global_step_1").exists, "the first checkpoint")
+    half_written = run.latest_checkpoint() == 0
+
+    run.start()
+    run.kill_at(lambda: run.latest_checkpoint() == 2, "the second checkpoint")
+    unfinished_line = run.steps_logged() == 1
+
+    run.start()
+    assert run.end() == 0, run.screen()[-3000:]
+    return Killed(run, half_written, unfinished_line)
+
+
+@pytest.fixture(scope="module")
+def killed(tiny_task: TinyTask, folder: Path) -> Iterator[Killed]:
+    run = LaunchedTraining(tiny_task, folder / "killed", STEPS, GPUS_PER_NODE="2")
+    try:
+        yield kill_twice(run)
+    finally:
+        run.kill()
 
 
 def disturb(run: LaunchedTraining) -> Disturbed:
@@ -166,6 +200,17 @@ def test_the_run_folder_holds_what_the_help_says(undisturbed: LaunchedTraining) 
     assert f"its {STEPS} steps are done" in undisturbed.screen()
 
 
+def test_killed_at_the_worst_moments_it_ends_with_the_same_metrics(
+    killed: Killed, undisturbed: LaunchedTraining
+) -> None:
+    assert killed.half_written, "the first kill was meant to leave half a checkpoint"
+    assert killed.unfinished_line, "the second was meant to come before the line of the step that was saved"
+    assert len(list(killed.run.out.glob("train.*.log"))) == 3
+    assert_same_metrics(killed.run.metrics(), undisturbed.metrics(), TOLERANCE)
+    assert kept(killed.run) == ["global_step_2", "global_step_3"], "KEEP=2, over all starts"
+
+
+@pytest.mark.volume
 def test_killed_at_any_moment_it_ends_with_the_same_metrics(
     disturbed: Disturbed, undisturbed: LaunchedTraining
 ) -> None:
@@ -176,6 +221,7 @@ def test_killed_at_any_moment_it_ends_with_the_same_metrics(
     assert kept(disturbed.run) == ["global_step_2", "global_step_3"], "KEEP=2, over all starts"
 
 
+@pytest.mark.volume
 @pytest.mark.parametrize(
     ("which", "reason", "checkpoint"),
     [
@@ -242,6 +288,7 @@ def wait_for_nodes(address: str, nodes: int, timeout_s: int) -> subprocess.Compl
     )
 
 
+@pytest.mark.volume
 def test_two_nodes_train_as_one_does(
     two_nodes: str, undisturbed: LaunchedTraining, tiny_task: TinyTask, folder: Path
 ) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 from typing import Any
 
-from hydra import compose, initialize_config_module
+from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
 from verl_ispo.config.signal_use import observes_signals, trains_on_signals
@@ -16,9 +19,25 @@ CONFIG_GROUPS = ("method", "backend")
 
 
 def compose_config(config_name: str, overrides: Sequence[str]) -> DictConfig:
-    """The config that ``python -m verl.trainer.main_ppo --config-name=... overrides`` gets."""
-    with initialize_config_module("verl.trainer.config", version_base=None):
+    """The config that ``python -m verl.trainer.main_ppo --config-name=... overrides`` gets; verl is not imported.
+
+    Raises:
+        ModuleNotFoundError: if verl is not installed.
+    """
+    verl = importlib.util.find_spec("verl")
+    if verl is None or not verl.submodule_search_locations:
+        raise ModuleNotFoundError("verl is not installed in this environment; pip install 'verl>=0.9.1,<0.10'")
+    folder = Path(verl.submodule_search_locations[0]).resolve() / "trainer" / "config"
+    with initialize_config_dir(str(folder), version_base=None):
         return compose(config_name, overrides=list(overrides))
+
+
+@cache
+def composed_preset(config_name: str, *presets: str) -> DictConfig:
+    """A config with presets alone, composed once a process; read-only."""
+    config = compose_config(config_name, presets)
+    OmegaConf.set_readonly(config, True)
+    return config
 
 
 def preset_overrides(overrides: Sequence[str]) -> list[str]:

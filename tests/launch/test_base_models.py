@@ -9,21 +9,22 @@ themselves, and whether a longer context does them good, which the sources in th
 from __future__ import annotations
 
 import json
-import runpy
+from functools import cache
 from pathlib import Path
 
 import pytest
 import torch
-from hydra import compose, initialize_config_module
 from omegaconf import DictConfig, OmegaConf
 from transformers import AutoConfig, Qwen2Config
 from transformers.models.qwen2.modeling_qwen2 import Qwen2RotaryEmbedding
 from verl.utils.model import update_model_config
 
-from tests.scripts.launchers import MODELS, SCRIPTS
+from tests.launch.cells import MODELS
+from verl_ispo.launch.longer_context import ContextError
+from verl_ispo.launch.longer_context import extend as extend_model
+from verl_ispo.launch.model_choice import PRESET_FOLDER as PRESETS
+from verl_ispo.preflight.composition import compose_config
 
-PRESETS = SCRIPTS.parent / "verl_ispo/config/base_model"
-EXTEND = runpy.run_path(str(SCRIPTS / "extend_context.py"))
 OWN_POSITIONS = {"qwen2_5_math_1_5b": 4096, "qwen2_5_math_7b": 4096, "qwen2_5_7b": 131072}
 """Of the models' published config.json."""
 MATH = {
@@ -41,9 +42,9 @@ MATH = {
 """As Qwen2.5-Math writes it, with a small shape."""
 
 
+@cache
 def composed(trainer: str, *overrides: str) -> DictConfig:
-    with initialize_config_module("verl.trainer.config", version_base=None):
-        return compose(trainer, overrides=list(overrides))
+    return compose_config(trainer, overrides)
 
 
 def flat(section: object, prefix: str = "") -> dict[str, object]:
@@ -105,7 +106,7 @@ def test_theta_grows_with_the_positions(model: str) -> None:
 
 
 def test_the_overrides_can_be_taken_out_where_a_copy_holds_them() -> None:
-    """As scripts/train.sh does."""
+    """As verl-ispo train does."""
     place = "actor_rollout_ref.model.override_config"
     out = (f"~{place}.max_position_embeddings", f"~{place}.rope_theta")
     config = composed("ispo_trainer", "base_model=qwen2_5_math_7b", "actor_rollout_ref.model.path='/copy'", *out)
@@ -139,7 +140,7 @@ def model(tmp_path: Path) -> Path:
 
 
 def extend(model: Path, out: Path, positions: int = 6144, theta: float | None = 15000.0) -> Path:
-    return EXTEND["extend"](str(model), out, positions, theta)
+    return extend_model(str(model), out, positions, theta)[0]
 
 
 def test_the_copy_has_the_context_and_links_to_the_rest(model: Path, tmp_path: Path) -> None:
@@ -174,21 +175,26 @@ def test_a_model_that_has_the_positions_is_used_as_it_is(model: Path, tmp_path: 
 
 def test_a_copy_of_other_settings_or_with_broken_links_is_refused(model: Path, tmp_path: Path) -> None:
     extend(model, tmp_path / "copy")
-    with pytest.raises(EXTEND["ContextError"], match="of other settings; remove that folder"):
+    with pytest.raises(ContextError, match="of other settings; remove that folder"):
         extend(model, tmp_path / "copy", theta=20000.0)
     (model / "model.safetensors").unlink()
-    with pytest.raises(EXTEND["ContextError"], match=r"model\.safetensors lead nowhere"):
+    with pytest.raises(ContextError, match=r"model\.safetensors lead nowhere"):
         extend(model, tmp_path / "copy")
 
 
 @pytest.mark.parametrize("key", ["rope_scaling", "rope_parameters"])
 def test_a_model_with_rope_scaling_is_refused(key: str, model: Path, tmp_path: Path) -> None:
     (model / "config.json").write_text(json.dumps({**MATH, key: {"rope_type": "yarn", "factor": 2.0}}))
-    with pytest.raises(EXTEND["ContextError"], match="rope scaling of type 'yarn'"):
+    with pytest.raises(ContextError, match="rope scaling of type 'yarn'"):
         extend(model, tmp_path / "copy")
 
 
-def test_faults_are_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = ["--model", str(tmp_path), "--out", str(tmp_path / "copy"), "--max-position-embeddings", "6144"]
-    assert EXTEND["main"](arguments) == 2
-    assert "no config.json" in capsys.readouterr().err
+def test_faults_are_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ContextError, match=r"no config\.json"):
+        extend(tmp_path / "empty", tmp_path / "copy")
+    (tmp_path / "empty/config.json").write_text("{")
+    with pytest.raises(ContextError, match=r"config\.json is not JSON"):
+        extend(tmp_path / "empty", tmp_path / "copy")
+    with pytest.raises(ContextError, match="no such folder, and the hub does not give it"):
+        extend_model("nobody/nothing", tmp_path / "copy", 6144, None, local_only=True)

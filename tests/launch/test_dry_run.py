@@ -1,51 +1,40 @@
 """The dry run of every cell: the paper's models x methods x engines x rollouts, on one node and on four.
 
-Each cell is `DRY_RUN=1 scripts/train.sh` from beginning to end, on made-up data files with the columns that data_prep
-writes, and with no weights at hand. So that 96 of them take minutes, the launcher's python is one that has verl loaded
-(warm_python.py); one cell runs with the real one too, and says the same. A GPU is taken to have 80 GiB.
+Each cell is ``verl-ispo train --dry-run`` from beginning to end, in this process, on made-up data files with the
+columns that data_prep writes, and with no weights at hand. A sample with every pair of choices is run here, all 96 by
+``scripts/test.sh all``; one cell goes through scripts/train.sh and an interpreter of its own, and says the same. A GPU
+is taken to have 80 GiB.
 
 Not exercised: that a training starts and fits (there is no GPU here); the memory figures are the preflight's estimates.
 """
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
 import sys
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import product
 from pathlib import Path
 
 import pytest
 
+from tests.launch.cells import ALL_CELLS, COVERING_CELLS, Cell
 from tests.preflight.set_ups import math_row, write_rows
-from tests.scripts.launchers import MODELS, launch
-from tests.scripts.warm_python import WarmPython
+from tests.scripts.launchers import launch
 from verl_ispo.preflight.finding import NOTE, OK, PROBLEM
 
-METHODS = ("grpo", "dr_grpo", "dapo", "ispo")
-PLACES = tuple(product(("fsdp", "megatron"), ("vllm", "sglang"), ("1", "4")))
 ROWS = {"dapo_math": 600, "aime24": 30, "aime25": 30, "amc23": 40, "math500": 500, "olympiadbench": 675}
 ROLLOUT, MEGATRON = "actor_rollout_ref.rollout", "actor_rollout_ref.actor.megatron"
+Command = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture(scope="module")
-def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WarmPython]:
-    # a socket's path must be short
-    with WarmPython(tmp_path_factory.mktemp("w")) as python:
-        yield python
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with data under data/."""
+def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with data."""
     folder = tmp_path_factory.mktemp("dry_run")
-    (folder / "data").mkdir()
-    for name, rows in ROWS.items():
-        write_rows(folder / f"data/{name}.parquet", [math_row(name)] * rows)
+    for name, number in ROWS.items():
+        write_rows(folder / f"{name}.parquet", [math_row(name)] * number)
     return folder
 
 
@@ -70,39 +59,47 @@ class Report:
         return {subject for subject, found in self.findings.items() if any(level == at for at, _ in found)}
 
 
-def dry_run(
-    python: Path | str, folder: Path, model: str, method: str, place: tuple[str, str, str], *more: str, **variables: str
-) -> Report:
-    engine, rollout, nodes = place
-    given = {"MODEL": model, "METHOD": method, "ENGINE": engine, "ROLLOUT": rollout, "NNODES": nodes, "DATA": "data"}
-    run = launch("train.sh", *more, cwd=folder, PYTHON=str(python), DRY_RUN="1", **{**given, **variables})
+def read_report(status: int, out: str, err: str) -> Report:
     findings: dict[str, list[tuple[str, str]]] = {}
-    for level, subject, text in re.findall(rf"^ +({OK}|{NOTE}|{PROBLEM})  (.+?): (.*)$", run.stdout, re.MULTILINE):
+    for level, subject, text in re.findall(rf"^ +({OK}|{NOTE}|{PROBLEM})  (.+?): (.*)$", out, re.MULTILINE):
         findings.setdefault(subject, []).append((level, text))
-    assert findings, run.stderr
-    command = shlex.split(run.stdout.splitlines()[-1])
+    assert findings, err
+    command = shlex.split(out.splitlines()[-1])
     assert command[:3] == ["python", "-m", "verl.trainer.main_ppo"]
-    return Report(run.returncode, findings, command[3:])
+    return Report(status, findings, command[3:])
+
+
+def dry_run(command: Command, rows: Path, cell: Cell, *overrides: str) -> Report:
+    options = zip(("--model", "--method", "--engine", "--rollout", "--nnodes"), cell, strict=True)
+    given = [word for option in options for word in option]
+    return read_report(*command("train", "--dry-run", *given, "--data", rows, *overrides))
+
+
+def check_cell(command: Command, rows: Path, cell: Cell) -> None:
+    report = dry_run(command, rows, cell)
+    assert report.subjects(PROBLEM) == set(), cell
+    assert report.status == 0, cell
+    check_what_was_checked(cell, report)
 
 
 def test_the_product_has_96_cells() -> None:
-    assert len(MODELS) * len(METHODS) * len(PLACES) == 96
+    assert len(ALL_CELLS) == 96
 
 
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("model", MODELS)
-def test_every_cell_composes_and_checks(model: str, method: str, folder: Path, warm: WarmPython) -> None:
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        reports = pool.map(lambda place: dry_run(warm.path, folder, model, method, place), PLACES)
-        for place, report in zip(PLACES, reports, strict=True):
-            assert report.subjects(PROBLEM) == set(), place
-            assert report.status == 0, place
-            check_what_was_checked(model, method, place, report)
+@pytest.mark.parametrize("cell", COVERING_CELLS)
+def test_a_cell_composes_and_checks(cell: Cell, command: Command, rows: Path) -> None:
+    check_cell(command, rows, cell)
 
 
-def check_what_was_checked(model: str, method: str, place: tuple[str, str, str], report: Report) -> None:
+@pytest.mark.volume
+@pytest.mark.parametrize("cell", sorted(set(ALL_CELLS) - set(COVERING_CELLS)))
+def test_every_other_cell_composes_and_checks(cell: Cell, command: Command, rows: Path) -> None:
+    check_cell(command, rows, cell)
+
+
+def check_what_was_checked(cell: Cell, report: Report) -> None:
     """That no check was left out, and that each looked at this cell."""
-    engine, rollout, nodes = place
+    model, method, engine, rollout, nodes = cell
     gpus = 8 * int(nodes)
     name = "ispo_megatron_trainer" if engine == "megatron" else "ispo_trainer"
     wanted = {f"--config-name={name}", f"method={method}", f"base_model={model}", f"{ROLLOUT}.name={rollout}"}
@@ -129,14 +126,14 @@ def check_what_was_checked(model: str, method: str, place: tuple[str, str, str],
     assert notes == {"actor_rollout_ref.model.path"}, "no weights at hand, and nothing else to note"
 
 
-# what is given beside the model: variables and arguments, and the key that is blamed
+# nodes, engine and arguments, and the key that is blamed
 TRAPS = {
-    "context": ({}, ["data.max_response_length=5121"], "data.max_response_length"),
-    "divisibility": ({"NNODES": "3"}, [], "actor_rollout_ref.actor.ppo_mini_batch_size"),
-    "missing reference policy": ({}, ["~actor_rollout_ref.ref"], "actor_rollout_ref.ref"),
-    "wrong scorer": ({}, ["reward.custom_reward_function.path=null"], "data.train_files"),
+    "context": ("1", "fsdp", ["data.max_response_length=5121"], "data.max_response_length"),
+    "divisibility": ("3", "fsdp", [], "actor_rollout_ref.actor.ppo_mini_batch_size"),
+    "missing reference policy": ("1", "fsdp", ["~actor_rollout_ref.ref"], "actor_rollout_ref.ref"),
+    "wrong scorer": ("1", "fsdp", ["reward.custom_reward_function.path=null"], "data.train_files"),
     "activations of a 7B model on one node": (
-        {"ENGINE": "megatron"},
+        *("1", "megatron"),
         [f"{MEGATRON}.override_transformer_config.recompute_granularity=null"],
         "memory, update",
     ),
@@ -144,18 +141,20 @@ TRAPS = {
 
 
 @pytest.mark.parametrize("trap", TRAPS)
-def test_a_known_trap_stops_the_launchers_dry_run_too(trap: str, folder: Path, warm: WarmPython) -> None:
-    variables, arguments, key = TRAPS[trap]
-    place = ("fsdp", "vllm", "1")
-    report = dry_run(warm.path, folder, "qwen2_5_math_7b", "ispo", place, *arguments, **variables)
+def test_a_known_trap_stops_the_launchers_dry_run_too(trap: str, command: Command, rows: Path) -> None:
+    nodes, engine, arguments, key = TRAPS[trap]
+    report = dry_run(command, rows, ("qwen2_5_math_7b", "ispo", engine, "vllm", nodes), *arguments)
     assert report.status == 1
     assert key in report.subjects(PROBLEM)
 
 
-def test_a_python_that_starts_anew_says_the_same(folder: Path, warm: WarmPython) -> None:
-    cell = ("qwen2_5_7b", "dapo", PLACES[-1])
-    cold, again = (dry_run(python, folder, *cell) for python in (sys.executable, warm.path))
-    check_what_was_checked(*cell, cold)
+def test_the_script_in_a_process_of_its_own_says_the_same(command: Command, rows: Path, tmp_path: Path) -> None:
+    cell: Cell = ("qwen2_5_7b", "dapo", "megatron", "sglang", "4")
+    names = ("MODEL", "METHOD", "ENGINE", "ROLLOUT", "NNODES")
+    variables = {**dict(zip(names, cell, strict=True)), "DATA": str(rows), "DRY_RUN": "1", "VERL_PLATFORM": "cpu"}
+    run = launch("train.sh", cwd=tmp_path, PYTHON=sys.executable, **variables)
+    cold, again = read_report(run.returncode, run.stdout, run.stderr), dry_run(command, rows, cell)
+    check_what_was_checked(cell, cold)
     free_space = "trainer.default_local_dir"  # changes while the tests run
     assert cold.findings.pop(free_space)[0][0] == again.findings.pop(free_space)[0][0]
     assert cold == again

@@ -1,27 +1,22 @@
-"""A copy of a model with a longer context: its own config.json, links to all other files. Prints the folder to use.
-
-python scripts/extend_context.py --model Qwen/Qwen2.5-Math-7B --max-position-embeddings 6144 --rope-theta 15000 \
-    --out runs/models/Qwen2.5-Math-7B-6144
+"""A copy of a model with a longer context: its own config.json, links to all other files.
 
 Trainer, reference, rollout engine (vLLM, SGLang), Megatron's bridge and the evaluation all read a model's config.json;
 an override in verl's config reaches only some of them. A model that has the positions already is used as it is.
-Exit status 2: a fault in model or options (one sentence says which).
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import shutil
-import sys
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from verl_ispo.launch.launch_error import LaunchError
 
-class ContextError(ValueError):
+
+class ContextError(LaunchError):
     """A model whose context cannot be extended as asked; the message names the file and the remedy."""
 
 
@@ -44,7 +39,8 @@ def extended_config(config: dict[str, Any], max_position_embeddings: int, rope_t
     kind = scaling.get("rope_type", scaling.get("type", "default"))
     if kind != "default":
         raise ContextError(
-            f"the model has rope scaling of type {kind!r}; leave --rope-theta out, or use its base model"
+            f"the model has rope scaling of type {kind!r}, with which another rope_theta does not go; take it out "
+            "(~actor_rollout_ref.model.override_config.rope_theta), or use the base model"
         )
     if "rope_theta" in config or parameters is None:
         extended["rope_theta"] = rope_theta
@@ -53,8 +49,16 @@ def extended_config(config: dict[str, Any], max_position_embeddings: int, rope_t
     return extended
 
 
-def model_folder(model: str) -> Path:
-    """The local folder of a model: as given, or from the hub (or its cache, with HF_HUB_OFFLINE=1)."""
+def model_folder(model: str, local_only: bool = False) -> Path:
+    """The local folder of a model: as given, or from the hub.
+
+    Args:
+        model (`str`): folder, or organisation/name of the hub.
+        local_only (`bool`, *optional*, defaults to `False`): look only into the hub's cache on this machine.
+
+    Raises:
+        ContextError: if there is no such model.
+    """
     path = Path(model).expanduser()
     if path.exists():
         if not (path / "config.json").is_file():
@@ -63,7 +67,8 @@ def model_folder(model: str) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(model, ignore_patterns=["*.pth", "*.gguf", "original/*"]))
+        ignored = ["*.pth", "*.gguf", "original/*"]
+        return Path(snapshot_download(model, ignore_patterns=ignored, local_files_only=local_only))
     except (OSError, ValueError) as error:  # the hub's own errors are of these two
         raise ContextError(
             f"{model}: no such folder, and the hub does not give it ({str(error).splitlines()[0]}); "
@@ -71,21 +76,36 @@ def model_folder(model: str) -> Path:
         ) from error
 
 
-def extend(model: str, out: Path, max_position_embeddings: int, rope_theta: float | None) -> Path:
+def extend(
+    model: str, out: Path, max_position_embeddings: int, rope_theta: float | None, local_only: bool = False
+) -> tuple[Path, str]:
     """Make the copy, or find it made.
 
+    Args:
+        model (`str`): folder, or organisation/name of the hub.
+        out (`Path`): folder of the copy, on a disk that all nodes see.
+        max_position_embeddings (`int`): positions of the copy.
+        rope_theta (`float`, *optional*): base frequency of the copy; the model's own where it is `None`.
+        local_only (`bool`, *optional*, defaults to `False`): download nothing.
+
     Returns:
-        `Path`: the copy; the model itself if it has the positions already.
+        `tuple[Path, str]`: the copy, or the model itself if it has the positions already; and a sentence for the
+        screen, empty where the copy was there.
+
+    Raises:
+        ContextError: if there is no such model, or another copy stands there.
     """
-    source = model_folder(model)
-    config = json.loads((source / "config.json").read_text(encoding="utf-8"))
+    source = model_folder(model, local_only)
+    try:
+        config = json.loads((source / "config.json").read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ContextError(f"{source / 'config.json'} is not JSON ({error}); download the model again") from error
     own = config.get("max_position_embeddings")
     if isinstance(own, int) and own >= max_position_embeddings:
-        print(f"{source}: has {own} positions, used as it is", file=sys.stderr)
-        return source
+        return source, f"{source}: has {own} positions, used as it is"
     wanted = json.dumps(extended_config(config, max_position_embeddings, rope_theta), indent=2, sort_keys=True) + "\n"
     if out.exists():
-        return _checked(out, source, wanted)
+        return _checked(out, source, wanted), ""
     out.parent.mkdir(parents=True, exist_ok=True)
     building = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
     try:
@@ -99,11 +119,10 @@ def extend(model: str, out: Path, max_position_embeddings: int, rope_theta: floa
         except OSError:  # another process was faster
             if not out.exists():
                 raise
-            return _checked(out, source, wanted)
+            return _checked(out, source, wanted), ""
     finally:
         shutil.rmtree(building, ignore_errors=True)
-    print(f"{out}: {source.name} with {max_position_embeddings} positions instead of {own}", file=sys.stderr)
-    return out
+    return out, f"{out}: {source.name} with {max_position_embeddings} positions instead of {own}"
 
 
 def _checked(out: Path, source: Path, wanted: str) -> Path:
@@ -115,23 +134,3 @@ def _checked(out: Path, source: Path, wanted: str) -> Path:
         reason = f"its links to {', '.join(sorted(broken))} lead nowhere" if broken else "it is of other settings"
         raise ContextError(f"{out}: stands there, and {reason}; remove that folder (it holds links, no weights)")
     return out
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Entry point; returns the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", required=True, help="Hugging Face folder, or organisation/name of the hub")
-    parser.add_argument("--out", type=Path, required=True, help="folder of the copy, on a disk that all nodes see")
-    parser.add_argument("--max-position-embeddings", type=int, required=True, help="positions of the copy")
-    parser.add_argument("--rope-theta", type=float, help="base frequency of the copy (default: the model's own)")
-    options = parser.parse_args(arguments)
-    try:
-        print(extend(options.model, options.out.absolute(), options.max_position_embeddings, options.rope_theta))
-    except (ContextError, json.JSONDecodeError) as error:
-        print(error, file=sys.stderr)
-        return 2
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

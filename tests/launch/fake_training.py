@@ -1,0 +1,87 @@
+"""A small program in place of verl's main, and what it noted. The launcher around it is the real one.
+
+``python tests/launch/fake_training.py NOTES SAYS STATUS STAYS COMMAND...`` notes its command and environment, prints
+SAYS, and ends with STATUS; with STAYS it waits for SIGTERM first.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass
+class FakeTraining:
+    """How the program behaves, and its notes; set the fields before a start.
+
+    Attributes:
+        folder: for the notes.
+        says: what it prints.
+        status: with which it ends.
+        stays: whether it waits for SIGTERM.
+        fails_if: words of a command that make it fail with `status`; empty means every one.
+    """
+
+    folder: Path
+    says: str = ""
+    status: int = 0
+    stays: bool = False
+    fails_if: tuple[str, ...] = ()
+
+    @property
+    def notes(self) -> Path:
+        return self.folder / "notes.jsonl"
+
+    def noted(self) -> list[dict[str, Any]]:
+        if not self.notes.exists():
+            return []
+        return [json.loads(line) for line in self.notes.read_text().splitlines()]
+
+    def commands(self) -> list[list[str]]:
+        """The words of each call, behind ``python``."""
+        return [note["command"][1:] for note in self.noted() if "command" in note]
+
+    def ended(self) -> int:
+        """Calls that were ended by SIGTERM."""
+        return sum("ended" in note for note in self.noted())
+
+    def run_process(
+        self, command: Sequence[str], environment: Mapping[str, str], log: Path, *more: Any, **options: Any
+    ) -> Any:
+        """As `training_process.run_process`, with the program in place of the command's."""
+        from verl_ispo.launch.training_process import run_process
+
+        fails = all(any(part in word for word in command) for part in self.fails_if)
+        behaviour = [str(self.notes), self.says, str(self.status if fails else 0), "1" if self.stays else ""]
+        return run_process([sys.executable, "-IS", __file__, *behaviour, *command], environment, log, *more, **options)
+
+
+def main() -> int:
+    """Behave as told."""
+    notes, says, status, stays, *command = sys.argv[1:]
+
+    def note(entry: dict[str, Any]) -> None:
+        with open(notes, "a", encoding="utf-8") as file:
+            file.write(json.dumps(entry) + "\n")
+
+    def end(*_: object) -> None:
+        note({"ended": True})
+        os._exit(143)
+
+    signal.signal(signal.SIGTERM, end)
+    note({"command": command, "environment": dict(os.environ), "pid": os.getpid()})
+    print(says, flush=True)
+    for _ in range(600 if stays else 0):
+        time.sleep(0.1)
+    return int(status)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,167 @@
+"""``verl-ispo train``: print the command, check it, or start it and see it to its end."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from verl_ispo.launch.longer_context import ContextError, extend
+from verl_ispo.launch.ray_cluster import passed_variable, use_token
+from verl_ispo.launch.run_folder import (
+    StartFiles,
+    check_identity,
+    latest_checkpoint,
+    locked,
+    next_start,
+    note_done,
+    steps_done,
+    write_run,
+)
+from verl_ispo.launch.stop_reason import last_lines, stop_reason
+from verl_ispo.launch.training_options import TrainingOptions
+from verl_ispo.launch.training_process import run_process
+from verl_ispo.launch.training_progress import show_bar, show_log
+from verl_ispo.launch.training_settings import (
+    TrainingSettings,
+    longer_context,
+    training_environment,
+    training_settings,
+    with_copied_model,
+)
+
+METRICS_VARIABLE = "VERL_FILE_LOGGER_PATH"
+"""Where verl's file logger writes."""
+
+
+def train(options: TrainingOptions) -> int:
+    """Run the command.
+
+    Returns:
+        `int`: exit status. 0: the steps are done (or nothing stands in the way of a dry run); 1: it stopped before, or
+        a dry run found a problem; 128 and a signal's number: it was ended by that.
+
+    Raises:
+        LaunchError: a fault in options, files or folders.
+    """
+    if options.starts:
+        options.check_start()
+    if options.choice.note:
+        print(options.choice.note, file=sys.stderr)
+    environment = training_environment(options, os.environ)
+    environment.pop(METRICS_VARIABLE, None)  # each start sets its own
+    settings = training_settings(options, environment)
+    if options.print_only:
+        print(shlex.join(training_command(named_copy(options, settings))))
+        return 0
+    if options.dry_run:
+        return preflight(options, settings, environment)
+    with locked(options.folder) as lock:
+        return _start(options, settings, environment, lock)
+
+
+def training_command(settings: TrainingSettings, started_overrides: tuple[str, ...] = ()) -> list[str]:
+    """The command of verl's main.
+
+    Args:
+        settings (`TrainingSettings`): what to train.
+        started_overrides (`tuple[str, ...]`, *optional*): of this start alone, before the user's.
+    """
+    overrides = [*settings.launcher, *started_overrides, *settings.arguments, *settings.context]
+    return [sys.executable, "-m", "verl.trainer.main_ppo", f"--config-name={settings.config_name}", *overrides]
+
+
+def named_copy(options: TrainingOptions, settings: TrainingSettings) -> TrainingSettings:
+    """With the path that a start's copy of the model will have; nothing is written."""
+    wanted = longer_context(settings.config)
+    return settings if wanted is None else with_copied_model(settings, wanted.copy_in(options.model_copies))
+
+
+def made_copy(options: TrainingOptions, settings: TrainingSettings, local_only: bool = False) -> TrainingSettings:
+    """With a copy of the model that has the longer context, made where it is not there.
+
+    Raises:
+        ContextError: the model is not there, or cannot be extended.
+    """
+    wanted = longer_context(settings.config)
+    if wanted is None:
+        return settings
+    copy = wanted.copy_in(options.model_copies)
+    folder, note = extend(wanted.model, copy, wanted.positions, wanted.rope_theta, local_only)
+    if note and not local_only:
+        print(note, file=sys.stderr)
+    return with_copied_model(settings, folder)
+
+
+def preflight(options: TrainingOptions, settings: TrainingSettings, environment: Mapping[str, str]) -> int:
+    """`verl-ispo doctor --no-ray --dry-run` on these settings; nothing is started or downloaded."""
+    os.environ.update(environment)  # verl asks for its platform when it is imported
+    from verl_ispo import doctor
+
+    positions = None
+    try:
+        settings = made_copy(options, settings, local_only=True)
+    except ContextError:
+        # a model that is not on this machine is copied at the start, where it runs
+        positions = longer_context(settings.config).positions
+        settings = with_copied_model(settings, None)
+    return doctor.run(
+        settings.config_name,
+        settings.overrides,
+        check_ray=False,
+        dry_run=True,
+        context_positions=positions,
+        config=settings.config,
+    )
+
+
+def _start(options: TrainingOptions, settings: TrainingSettings, environment: dict[str, str], lock: int) -> int:
+    """Train, with the folder's lock held."""
+    folder = options.folder
+    identity = {"MODEL": options.choice.identity, "METHOD": options.method, "SEED": str(options.seed)}
+    check_identity(folder, identity)
+    done = steps_done(folder)
+    if done >= options.steps:
+        print(f"{folder}: its {done} steps are done; for more set STEPS (--steps), for another run OUT (--out)")
+        return 0
+    settings = made_copy(options, settings)
+    files = next_start(folder)
+    environment[METRICS_VARIABLE] = str(files.metrics)
+    logger: tuple[str, ...] = ()
+    if options.ray_address:
+        use_token(environment)
+        logger = (passed_variable(METRICS_VARIABLE, str(files.metrics)),)
+    command = training_command(settings, logger)
+    write_run(folder, identity, settings.response_length, options.steps)
+    files.command.write_text(shlex.join(command) + "\n", encoding="utf-8")
+    print(f"{options.label}: start {files.number}, log {files.log}", flush=True)
+    screen = show_log(files.log) if options.screen == "log" else _bar(options, files)
+    ending = run_process(command, environment, files.log, screen, inherited=[lock])
+    if ending.asked_by is not None:
+        return 128 + ending.asked_by
+    if ending.status != 0:
+        _say_why(options, files.log, ending.status)
+        return 1
+    note_done(folder, options.steps)
+    print(f"{options.label}: done ({folder})")
+    return 0
+
+
+def _bar(options: TrainingOptions, files: StartFiles) -> Iterator[None]:
+    return show_bar(files.metrics, options.steps, f"{options.method} seed {options.seed}")
+
+
+def _say_why(options: TrainingOptions, log: Path, status: int) -> None:
+    """The last words of a training that failed: why, where to look, and what the same command does."""
+    if options.screen == "progress":
+        print(last_lines(log), file=sys.stderr)
+    sys.stdout.flush()
+    reason = stop_reason(log)
+    print(f"{options.label} stopped with status {status}{f': {reason}' if reason else ''}", file=sys.stderr)
+    step = latest_checkpoint(options.folder)
+    goes_on = "there is no checkpoint yet, the same command starts anew"
+    if step is not None:
+        goes_on = f"the same command goes on from the checkpoint of step {step}"
+    print(f"see {log}; {goes_on}", file=sys.stderr)

@@ -1,0 +1,123 @@
+"""Running a process to its end, or to a signal: it never outlives its launcher, except where that is killed outright.
+
+Its output goes to its log file and not through the launcher, so that a process whose launcher was killed keeps writing.
+"""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+POLL_S = 0.1
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a process ended.
+
+    Attributes:
+        status (`int`): as a shell says it; 128 and the signal's number after a signal.
+        asked_by (`int`, *optional*): the signal that the launcher was sent, for which it ended the process.
+    """
+
+    status: int
+    asked_by: int | None
+
+
+@contextmanager
+def noted_signals() -> Iterator[list[int]]:
+    """Note the signals that ask this process to end, instead of ending. One that is ignored (nohup) stays ignored."""
+    received: list[int] = []
+    before = {number: signal.getsignal(number) for number in _SIGNALS}
+    heeded = [number for number, handler in before.items() if handler is not signal.SIG_IGN]
+    for number in heeded:
+        signal.signal(number, lambda number, _: received.append(number))
+    try:
+        yield received
+    finally:
+        for number in heeded:
+            signal.signal(number, before[number])
+
+
+def run_process(
+    command: Sequence[str],
+    environment: Mapping[str, str],
+    log: Path,
+    screen: Iterator[None],
+    inherited: Sequence[int] = (),
+) -> Ending:
+    """Run a command until it ends, showing its progress; SIGTERM, SIGINT and SIGHUP end it first.
+
+    Args:
+        command (`Sequence[str]`): program and arguments.
+        environment (`Mapping[str, str]`): all of its environment.
+        log (`Path`): file for all that it prints; written anew.
+        screen (`Iterator[None]`): stepped now and then, and once more after the end.
+        inherited (`Sequence[int]`, *optional*): file descriptors that it gets.
+    """
+    with noted_signals() as received, log.open("wb") as output, closing(screen):
+        process = subprocess.Popen(
+            command,
+            env=dict(environment),
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            pass_fds=tuple(inherited),
+            preexec_fn=_ignore_interrupts,
+        )
+        try:
+            while process.poll() is None and not received:
+                next(screen)
+                time.sleep(POLL_S)
+            if process.poll() is None:
+                process.terminate()
+            while process.poll() is None and len(received) < 2:  # a second signal is impatience
+                time.sleep(POLL_S)
+        finally:
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+        next(screen)
+    return Ending(shell_status(process.returncode), received[0] if received else None)
+
+
+def call(
+    command: Sequence[str], environment: Mapping[str, str] | None = None, output: BinaryIO | int | None = None
+) -> int:
+    """Run a command to its end; a signal that asks this process to end is for the command too.
+
+    Args:
+        command (`Sequence[str]`): program and arguments.
+        environment (`Mapping[str, str]`, *optional*): all of its environment; this process's where it is not given.
+        output (`BinaryIO` or `int`, *optional*): for standard output, and in a file for errors too; this process's
+            streams where it is not given.
+
+    Returns:
+        `int`: exit status as a shell says it; 128 and the signal's number if there was one.
+    """
+    errors = subprocess.STDOUT if hasattr(output, "fileno") else None
+    with noted_signals() as received:
+        process = subprocess.Popen(command, env=environment, stdout=output, stderr=errors)
+        asked = 0
+        while process.poll() is None:
+            if len(received) > asked:
+                process.terminate() if asked == 0 else process.kill()
+                asked = len(received)
+            time.sleep(POLL_S)
+    return 128 + received[0] if received else shell_status(process.returncode)
+
+
+def shell_status(returncode: int) -> int:
+    """The exit status as a shell says it, of `subprocess`'s, where a signal is negative."""
+    return returncode if returncode >= 0 else 128 - returncode
+
+
+def _ignore_interrupts() -> None:
+    """A terminal's Ctrl-C goes to the launcher too, which ends the training by SIGTERM."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -1,0 +1,60 @@
+"""What is shown while a training runs: its log as it grows, or a bar with the score and the time left.
+
+Both are iterators over nothing: each step shows what has come since the last one, and closing them ends the display.
+"""
+
+from __future__ import annotations
+
+import codecs
+import contextlib
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from tqdm import tqdm
+
+
+def show_log(log: Path) -> Iterator[None]:
+    """Print a log file as it grows. A screen that is gone, such as a closed pipe, does not end the training."""
+    decode = codecs.getincrementaldecoder("utf-8")(errors="replace").decode
+    with log.open("rb") as file:
+        while True:
+            with contextlib.suppress(BrokenPipeError):
+                sys.stdout.write(decode(file.read()))
+                sys.stdout.flush()
+            yield
+
+
+def show_bar(metrics: Path, steps: int, label: str) -> Iterator[None]:
+    """Follow verl's metrics file, which need not be there yet; verl prints some two thousand characters per step.
+
+    Args:
+        metrics (`Path`): JSON lines.
+        steps (`int`): steps in all.
+        label (`str`): shown in front.
+    """
+    position = 0
+    with tqdm(total=steps, desc=f"   {label}: starting (about 40 s)", unit="step", ncols=100) as bar:
+        while True:
+            if metrics.exists():
+                with metrics.open("rb") as file:
+                    file.seek(position)
+                    for line in file:
+                        if not line.endswith(b"\n"):
+                            break
+                        position += len(line)
+                        _advance(bar, json.loads(line), label)
+            yield
+
+
+def _advance(bar: tqdm, entry: dict, label: str) -> None:
+    step, data = int(entry["step"]), entry["data"]
+    bar.set_description(f"   {label}")
+    if data.get("critic/score/mean") is not None:
+        bar.set_postfix(score=f"{data['critic/score/mean']:.2f}")
+    if step > bar.n and bar.n == 0:
+        # A resumed run starts in the middle; the rate counts from there.
+        bar.initial = step - 1
+    bar.n = max(bar.n, step)
+    bar.refresh()

@@ -1,0 +1,44 @@
+"""What the command lines of the tiny examples share."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+
+from verl_ispo.launch.launch_arguments import reported
+from verl_ispo.launch.launch_error import check_choice
+from verl_ispo.method_presets import method_names
+from verl_ispo.tiny_task.example_steps import StepFailedError, use_tiny_environment
+
+
+def example_parser(module: str, about: str | None) -> argparse.ArgumentParser:
+    """A parser that shows a module's docstring."""
+    return argparse.ArgumentParser(
+        prog=f"python -m {module}",
+        description=(about or "").strip(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+
+
+def run_example(name: str, methods: list[str], work: Callable[[], None]) -> int:
+    """Run an example in its environment; returns the exit status.
+
+    Args:
+        name (`str`): what messages begin with.
+        methods (`list[str]`): presets, checked before anything is made.
+        work (`Callable`): the example.
+    """
+
+    def checked() -> int:
+        for method in methods:
+            check_choice("METHODS", method, method_names())
+        use_tiny_environment()
+        try:
+            work()
+        except StepFailedError as error:
+            print(error, file=sys.stderr)
+            return error.status
+        return 0
+
+    return reported(name, checked)
