@@ -18,7 +18,6 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from verl_ispo.command_line import run_command
-from verl_ispo.methods.registry import method_of
 from verl_ispo.user_error import UserError
 
 PRESET_FOLDER = Path(__file__).parent / "config" / "method"
@@ -57,6 +56,16 @@ def method_names() -> list[str]:
     return sorted((path.stem for path in PRESET_FOLDER.glob("*.yaml")), key=lambda name: (name != "grpo", name))
 
 
+def paper_methods() -> list[str]:
+    """The presets that have a row of their own in the paper's table."""
+    return [name for name in method_names() if _header(PRESET_FOLDER / f"{name}.yaml")[PAPER_ROW]]
+
+
+def table_name(method: str) -> str:
+    """The paper's name of a method, so that its rows stand beside ours; the method's own where the paper has none."""
+    return (_header(PRESET_FOLDER / f"{method}.yaml")[PAPER_ROW] or method) if method in method_names() else method
+
+
 def read_preset(name: str) -> MethodPreset:
     """Read one preset.
 
@@ -67,6 +76,8 @@ def read_preset(name: str) -> MethodPreset:
     if name not in known:
         nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
         raise UnknownMethodError(f"unknown method {name!r}; did you mean {nearest!r}? Known: {' '.join(known)}")
+    from verl_ispo.methods.registry import method_of  # torch, which the launcher does without
+
     header, changes = _header(PRESET_FOLDER / f"{name}.yaml"), _changes(name)
     method = method_of(changes.get("algorithm.adv_estimator"))
     return MethodPreset(

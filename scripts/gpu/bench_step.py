@@ -17,12 +17,13 @@ from pathlib import Path
 
 from verl_ispo.launch.hydra_overrides import quoted_list
 from verl_ispo.launch.launch_arguments import reported
-from verl_ispo.launch.launch_error import LaunchError, check_choice, check_from_one, given, whole_number
+from verl_ispo.launch.option_checks import check_choice, check_from_one, given, whole_number
 from verl_ispo.launch.reproduce_table import SIGNAL_STATUSES
 from verl_ispo.launch.start_training import train
 from verl_ispo.launch.training_options import ROLLOUTS, TrainingOptions
 from verl_ispo.launch.training_settings import DUMP_FOLDER_KEY
 from verl_ispo.method_presets import method_names
+from verl_ispo.user_error import UserError
 
 SCRIPTS = Path(__file__).resolve().parents[1]
 MODEL = "qwen2_5_math_1_5b"
@@ -55,12 +56,12 @@ def read_variant(text: str) -> Variant:
     """``METHOD`` or ``METHOD:PASS``.
 
     Raises:
-        LaunchError: a method or a pass that there is not.
+        UserError: a method or a pass that there is not.
     """
     method, colon, ablated_pass = text.partition(":")
     check_choice("METHOD", method, method_names())
     if colon and ablated_pass not in ("separate", "merged"):
-        raise LaunchError(f"VARIANTS: {text}={ablated_pass} is not known. Known: separate merged")
+        raise UserError(f"VARIANTS: {text}={ablated_pass} is not known. Known: separate merged")
     return Variant(text, method, ablated_pass if colon else None)
 
 
@@ -92,7 +93,7 @@ def check(options: argparse.Namespace) -> list[Variant]:
     """Refuse what cannot be, and read the variants.
 
     Raises:
-        LaunchError: with the remedy.
+        UserError: with the remedy.
     """
     check_choice("ROLLOUT", options.rollout, ROLLOUTS)
     check_choice("ATTENTION", options.attention, ("flash_attention_2", "sdpa"))
@@ -102,11 +103,11 @@ def check(options: argparse.Namespace) -> list[Variant]:
         check_from_one("LENGTHS", length)
     variants = [read_variant(text) for text in options.variants]
     if not 0 <= options.warmup < options.steps:
-        raise LaunchError(
+        raise UserError(
             f"WARMUP={options.warmup} leaves no step of STEPS={options.steps}; set for instance WARMUP=0 (--warmup 0)"
         )
     if options.prompts % 2:
-        raise LaunchError(
+        raise UserError(
             f"{given('PROMPTS', options.prompts)} is odd, and a step has two updates; set for instance "
             f"PROMPTS={options.prompts + 1}"
         )
@@ -117,17 +118,17 @@ def check_machine(options: argparse.Namespace) -> int:
     """GPUs of this machine.
 
     Raises:
-        LaunchError: there is none, or no flash attention for them.
+        UserError: there is none, or no flash attention for them.
     """
     import torch
 
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if not gpus:
-        raise LaunchError(
+        raise UserError(
             "torch sees no CUDA GPU here; run it where there is one (ROLLOUT=cpu tries it with a small model)"
         )
     if options.attention == "flash_attention_2" and importlib.util.find_spec("flash_attn") is None:
-        raise LaunchError(
+        raise UserError(
             f"flash-attn is not installed for {sys.executable}; install it, or set ATTENTION=sdpa, which is slow on "
             "packed rows"
         )
@@ -175,7 +176,7 @@ def bench(options: argparse.Namespace) -> int:
     """Run the command; returns the exit status: 1 if a variant or a table failed.
 
     Raises:
-        LaunchError: a fault in the options, or no GPU.
+        UserError: a fault in the options, or no GPU.
     """
     variants = check(options)
     starts = not (options.dry_run or options.print_only)
@@ -246,7 +247,7 @@ def _survived(work: Callable[[], int]) -> int:
     """The status of one variant; a fault of that variant alone does not stop the others."""
     try:
         return work()
-    except LaunchError as error:
+    except UserError as error:
         print(error, file=sys.stderr)
         return 2
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from verl_ispo.launch.launch_error import LaunchError
 from verl_ispo.launch.model_choice import choose_model, hub_names
 from verl_ispo.launch.run_folder import check_identity
+from verl_ispo.user_error import UserError
 
 PRESET = "qwen2_5_math_7b"
 HUB_NAME = "Qwen/Qwen2.5-Math-7B"
@@ -44,7 +44,7 @@ def test_a_folder_of_that_name_gets_them_too_with_its_weights(name: str, tmp_pat
         assert choice.overrides() == [f"base_model={PRESET}", f"actor_rollout_ref.model.path='{folder}'"]
         assert (choice.name, choice.identity) == (PRESET, PRESET)
     assert choose_model(str(folder), str(folder)).path == str(folder)
-    with pytest.raises(LaunchError, match="set one of them, or MODEL=qwen2_5_math_7b"):
+    with pytest.raises(UserError, match="set one of them, or MODEL=qwen2_5_math_7b"):
         choose_model(str(folder), "/other")
 
 
@@ -54,9 +54,9 @@ def test_a_stranger_has_no_preset(tmp_path: Path) -> None:
     assert (choice.preset, choice.name, choice.identity) == (None, "Qwen2.5-Math-7B-6144", str(folder))
     assert choose_model("org/name").overrides() == ["actor_rollout_ref.model.path='org/name'"]
     assert (choose_model("org/name").paper_name, choose_model("org/name").identity) == ("name", "org/name")
-    with pytest.raises(LaunchError, match=r"MODEL_PATH=c \(--model-path\) goes with a preset .*; here set MODEL alone"):
+    with pytest.raises(UserError, match=r"MODEL_PATH=c \(--model-path\) goes with a preset .*; here set MODEL alone"):
         choose_model("org/name", "c")
-    with pytest.raises(LaunchError, match=r"MODEL=qwen \(--model\) is not known\. Known: .*qwen2_5_math_7b"):
+    with pytest.raises(UserError, match=r"MODEL=qwen \(--model\) is not known\. Known: .*qwen2_5_math_7b"):
         choose_model("qwen")
 
 
@@ -64,11 +64,9 @@ def test_a_run_from_before_that_name_had_a_preset_is_refused_with_the_reason(tmp
     now = {"MODEL": PRESET, "METHOD": "ispo", "SEED": "1"}
     for older in (HUB_NAME, str(folder_called(tmp_path / "disk/Qwen2.5-Math-7B"))):
         (tmp_path / "run.txt").write_text(f"MODEL={older}\nMETHOD=ispo\nSEED=1\nRESPONSE_LENGTH=4096\nSTEPS=5\n")
-        with pytest.raises(
-            LaunchError, match="without the settings of preset qwen2_5_math_7b, which that name gets now"
-        ):
+        with pytest.raises(UserError, match="without the settings of preset qwen2_5_math_7b, which that name gets now"):
             check_identity(tmp_path, now)
-        with pytest.raises(LaunchError, match=r"holds another run .* go on from; set another OUT"):
+        with pytest.raises(UserError, match=r"holds another run .* go on from; set another OUT"):
             check_identity(tmp_path, {**now, "SEED": "2"})
     (tmp_path / "run.txt").write_text(f"MODEL={PRESET}\nMETHOD=ispo\nSEED=1\nRESPONSE_LENGTH=4096\nSTEPS=5\n")
     check_identity(tmp_path, now)

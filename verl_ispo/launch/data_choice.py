@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from verl_ispo.launch.launch_error import LaunchError
+from verl_ispo.user_error import UserError
 
 TRAINING_SET = "dapo_math.parquet"
 BENCHMARKS = tuple(f"{name}.parquet" for name in ("aime24", "aime25", "amc23", "math500", "olympiadbench"))
@@ -32,7 +32,7 @@ def choose_data(
         train_files, validation_files (`Sequence[Path]`, *optional*): win over the folder's.
 
     Raises:
-        LaunchError: if that leaves nothing to train or to validate on.
+        UserError: if that leaves nothing to train or to validate on.
     """
     train, validation = list(train_files), list(validation_files)
     if folder is not None:
@@ -40,7 +40,7 @@ def choose_data(
         train = train or [folder / ("train.parquet" if is_plain else TRAINING_SET)]
         validation = validation or [folder / name for name in (["heldout.parquet"] if is_plain else BENCHMARKS)]
     if not train or not validation:
-        raise LaunchError(
+        raise UserError(
             "no data: set DATA (--data) to a folder of data_prep (python -m data_prep.dapo_math --local_save_dir "
             "FOLDER, and the benchmarks), or TRAIN_FILES (--train-files) and VAL_FILES (--val-files)"
         )
@@ -51,10 +51,10 @@ def check_files_exist(files: DataFiles) -> None:
     """Refuse to start without one of them.
 
     Raises:
-        LaunchError: names the first that is missing.
+        UserError: names the first that is missing.
     """
     for file in (*files.train, *files.validation):
         if not file.exists():
-            raise LaunchError(
+            raise UserError(
                 f"{file} does not exist; python -m data_prep.<set> --local_save_dir {file.parent} writes it"
             )

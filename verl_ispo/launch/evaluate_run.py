@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from verl_ispo.launch.data_choice import BENCHMARKS
-from verl_ispo.launch.launch_error import LaunchError, check_choice, given
 from verl_ispo.launch.longer_context import extend
 from verl_ispo.launch.model_choice import ModelChoice, choose_model, known_models
-from verl_ispo.launch.paper_names import paper_name
+from verl_ispo.launch.option_checks import check_choice, given
 from verl_ispo.launch.run_folder import IDENTITY, read_run
 from verl_ispo.launch.training_settings import composed, longer_context
+from verl_ispo.method_presets import table_name
 from verl_ispo.preflight.composition import setting
+from verl_ispo.user_error import UserError
 
 SAMPLERS = ("auto", "vllm", "cpu")
 LONGEST_RESPONSE = 4096
@@ -45,7 +46,7 @@ class EvaluationRunOptions:
         arguments (`tuple[str, ...]`, *optional*): more options of ``verl-ispo eval``, which win.
 
     Raises:
-        LaunchError: if an option, or two together, cannot be.
+        UserError: if an option, or two together, cannot be.
     """
 
     run: Path | None = None
@@ -72,20 +73,20 @@ class EvaluationRunOptions:
     def __post_init__(self) -> None:
         check_choice("SAMPLER", self.sampler, SAMPLERS)
         if self.run is not None and self.model:
-            raise LaunchError(f"{given('RUN', self.run)} and {given('MODEL', self.model)}: set one of them")
+            raise UserError(f"{given('RUN', self.run)} and {given('MODEL', self.model)}: set one of them")
         if self.run is None and not self.model:
-            raise LaunchError(
+            raise UserError(
                 f"set RUN (--run) to a folder of verl-ispo train, or MODEL (--model) to one of: {known_models()}"
             )
         if self.run is not None and not set(IDENTITY) <= set(read_run(self.run)):
-            raise LaunchError(
+            raise UserError(
                 f"{given('RUN', self.run)}: no run.txt with {', '.join(IDENTITY)}, so not a folder of verl-ispo train; "
                 "for a checkpoint of verl set MODEL (--model) to it"
             )
         if self.model:
             choose_model(self.model, self.model_path)
         if not self.files and self.benchmarks is None:
-            raise LaunchError(
+            raise UserError(
                 "no problems: set BENCHMARKS (--benchmarks) to a folder of data_prep (python -m data_prep.aime24 "
                 "--local_save_dir FOLDER, and so on), or FILES (--files)"
             )
@@ -116,7 +117,7 @@ def subject_of_run(run: Path) -> Subject:
     noted = read_run(run)
     try:
         base_model = choose_model(noted["MODEL"]).paper_name
-    except LaunchError:  # a folder that has moved since
+    except UserError:  # a folder that has moved since
         base_model = Path(noted["MODEL"]).name
     return Subject(
         str(run / "checkpoints"),
@@ -153,7 +154,7 @@ def eval_arguments(options: EvaluationRunOptions) -> list[str]:
     """Arguments of ``verl-ispo eval``.
 
     Raises:
-        LaunchError: if a preset's model cannot get its context.
+        UserError: if a preset's model cannot get its context.
     """
     if options.run is not None:
         subject = subject_of_run(options.run)
@@ -164,7 +165,7 @@ def eval_arguments(options: EvaluationRunOptions) -> list[str]:
     files = options.files or tuple(options.benchmarks / name for name in BENCHMARKS)
     return [
         *("--model", subject.model, "--base-model", options.base_model or subject.base_model),
-        *("--method", paper_name(options.method or subject.method)),
+        *("--method", table_name(options.method or subject.method)),
         *([] if seed is None else ["--training-seed", str(seed)]),
         *("--benchmarks", *map(str, files), "--out", str(options.out or subject.out)),
         *("--n", str(options.n), "--temperature", str(options.temperature), "--top-p", str(options.top_p)),
@@ -184,7 +185,7 @@ def evaluate_run(options: EvaluationRunOptions) -> int:
     """Run the command; returns the exit status of ``verl-ispo eval``.
 
     Raises:
-        LaunchError: a fault in options, files or folders.
+        UserError: a fault in options, files or folders.
     """
     if options.print_only:
         print(shlex.join(eval_command(options)))

@@ -12,7 +12,9 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from verl_ispo.launch.launch_error import LaunchError, whole_number
+from verl_ispo.command_line import run_command
+from verl_ispo.launch.option_checks import whole_number
+from verl_ispo.user_error import UserError
 
 TRAIN_EPILOG = """\
 examples:
@@ -341,25 +343,22 @@ def _fields_of(cls: type, options: argparse.Namespace) -> dict[str, Any]:
 
 
 def reported(command: str, work: Callable[[], int]) -> int:
-    """Run a command; a fault of the user's is a sentence and exit status 2."""
+    """Run a command of the launcher; returns the exit status.
+
+    A folder in which another process trains is status 1, as the same command may work a moment later.
+    """
     from verl_ispo.launch.run_folder import FolderBusyError
 
-    try:
-        return work()
-    except FolderBusyError as error:
-        print(f"verl-ispo {command}: {error}", file=sys.stderr)
-        return 1
-    except LaunchError as error:
-        print(f"verl-ispo {command}: {error}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(
-            f"verl-ispo {command}: {error}; see its rights and the space there, or set another OUT (--out)",
-            file=sys.stderr,
-        )
-        return 2
-    except KeyboardInterrupt:
-        return 130
+    def in_words() -> int:
+        try:
+            return work()
+        except FolderBusyError as error:
+            print(f"verl-ispo {command}: {error}", file=sys.stderr)
+            return 1
+        except OSError as error:
+            raise UserError(f"{error}; see its rights and the space there, or set another OUT (--out)") from error
+
+    return run_command(f"verl-ispo {command}", in_words)
 
 
 def run_launch(options: argparse.Namespace) -> int:

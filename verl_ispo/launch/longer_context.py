@@ -13,10 +13,10 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from verl_ispo.launch.launch_error import LaunchError
+from verl_ispo.user_error import UserError
 
 
-class ContextError(LaunchError):
+class ContextError(UserError):
     """A model whose context cannot be extended as asked; the message names the file and the remedy."""
 
 

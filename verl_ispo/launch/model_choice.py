@@ -13,7 +13,8 @@ from pathlib import Path
 from omegaconf import OmegaConf
 
 from verl_ispo.launch.hydra_overrides import quoted
-from verl_ispo.launch.launch_error import LaunchError, given
+from verl_ispo.launch.option_checks import given
+from verl_ispo.user_error import UserError
 
 PRESET_FOLDER = Path(__file__).parents[1] / "config" / "base_model"
 MODEL_PATH_KEY = "actor_rollout_ref.model.path"
@@ -72,7 +73,7 @@ def choose_model(model: str, model_path: str = "") -> ModelChoice:
         model_path (`str`, *optional*): where the weights of a preset are; the hub where it is empty.
 
     Raises:
-        LaunchError: if it is none of these, or `model_path` does not go with it.
+        UserError: if it is none of these, or `model_path` does not go with it.
     """
     weights = str(Path(model_path).resolve()) if model_path and Path(model_path).is_dir() else model_path
     if model in hub_names():
@@ -80,18 +81,18 @@ def choose_model(model: str, model_path: str = "") -> ModelChoice:
     folder = Path(model).resolve() if model and Path(model).is_dir() else None
     if folder is None and not re.fullmatch(r"[A-Za-z0-9_.-]+/[A-Za-z0-9_.-]+", model):
         said = given("MODEL", model) + " is not known" if model else "MODEL is not set (--model)"
-        raise LaunchError(f"{said}. Known: {known_models()}")
+        raise UserError(f"{said}. Known: {known_models()}")
     name = folder.name if folder else Path(model).name
     preset = _preset_of(name if folder else model)
     if preset is None:
         if model_path:
-            raise LaunchError(
+            raise UserError(
                 f"{given('MODEL_PATH', model_path)} goes with a preset (MODEL one of: {' '.join(hub_names())}); here "
                 "set MODEL alone"
             )
         return ModelChoice(name, str(folder or model), None, str(folder or model))
     if folder and model_path and weights != str(folder):
-        raise LaunchError(
+        raise UserError(
             f"{given('MODEL', model)} is a folder of weights, and {given('MODEL_PATH', model_path)} another; set one "
             f"of them, or MODEL={preset}"
         )

@@ -7,7 +7,8 @@ from collections.abc import Mapping, MutableMapping, Sequence
 from pathlib import Path
 
 from verl_ispo.launch.hydra_overrides import quoted
-from verl_ispo.launch.launch_error import LaunchError, given
+from verl_ispo.launch.option_checks import given
+from verl_ispo.user_error import UserError
 
 PASSED_PREFIXES = ("VERL_", "NCCL_", "TQ_", "VLLM_", "SGLANG_")
 PASSED_NAMES = ("HF_HOME", "HF_HUB_OFFLINE", "OMP_NUM_THREADS", "PYTHONPATH")
@@ -19,15 +20,15 @@ def check_ray_address(address: str) -> None:
     """Refuse what is no ``host:port``; empty is none, and ``auto`` is Ray's word for the cluster of this node.
 
     Raises:
-        LaunchError: it is a dashboard's or a client's address, or no address.
+        UserError: it is a dashboard's or a client's address, or no address.
     """
     if "://" in address:
-        raise LaunchError(
+        raise UserError(
             f"{given('RAY_ADDRESS', address)} is a dashboard's or a client's address; give host:port of the head, as "
             "ray start prints it"
         )
     if address not in ("", "auto") and not re.fullmatch(r"[^/]+:\d+", address):
-        raise LaunchError(
+        raise UserError(
             f"{given('RAY_ADDRESS', address)} is not host:port; set it to the head's, as scripts/ray/start_head.sh "
             "prints it"
         )

@@ -14,14 +14,15 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 from verl_ispo.launch.launch_arguments import reported
-from verl_ispo.launch.launch_error import LaunchError, check_from_one, whole_number
+from verl_ispo.launch.option_checks import check_from_one, whole_number
 from verl_ispo.launch.ray_cluster import ORDINARY_PRIORITY, check_ray_address, use_token
+from verl_ispo.user_error import UserError
 
 LOGICAL_GPUS, LOGICAL_CPUS = 1, 32
 WAIT_S = 10.0
 
 
-class NoHeadError(LaunchError):
+class NoHeadError(UserError):
     """The head of the cluster does not answer."""
 
 
@@ -62,7 +63,7 @@ def ray_start_arguments(options: argparse.Namespace, on_cpu: bool) -> list[str]:
         on_cpu (`bool`): whether the CPU back end is used.
 
     Raises:
-        LaunchError: an address or a number that cannot be.
+        UserError: an address or a number that cannot be.
     """
     if options.kind == "head":
         check_from_one("PORT", options.port)
@@ -70,7 +71,7 @@ def ray_start_arguments(options: argparse.Namespace, on_cpu: bool) -> list[str]:
     else:
         check_from_one("TRIES", options.tries)
         if options.ray_address in ("", "auto"):
-            raise LaunchError(
+            raise UserError(
                 f"RAY_ADDRESS={options.ray_address} (--ray-address): set it to host:port of the head, as "
                 "scripts/ray/start_head.sh prints it"
             )

@@ -17,13 +17,13 @@ from itertools import product
 from pathlib import Path
 
 from verl_ispo.launch.evaluate_run import EvaluationRunOptions, eval_command
-from verl_ispo.launch.launch_error import LaunchError, check_choice, check_from_one, given
 from verl_ispo.launch.model_choice import choose_model, hub_names
-from verl_ispo.launch.paper_names import PAPER_NAMES
+from verl_ispo.launch.option_checks import check_choice, check_from_one, given
 from verl_ispo.launch.start_training import train
 from verl_ispo.launch.training_options import TrainingOptions, as_variables
 from verl_ispo.launch.training_process import call
-from verl_ispo.method_presets import method_names
+from verl_ispo.method_presets import method_names, paper_methods
+from verl_ispo.user_error import UserError
 
 SECONDS_PER_STEP = {"grpo": 18.2, "dr_grpo": 18.2, "dapo": 26.4}
 """The paper's table of costs, on 8 x A100 80 GB."""
@@ -51,13 +51,13 @@ class TableRunOptions:
         seconds_per_step (`float`, *optional*): for the estimate; the paper's.
 
     Raises:
-        LaunchError: if an option, or two together, cannot be.
+        UserError: if an option, or two together, cannot be.
     """
 
     training: TrainingOptions
     evaluation: EvaluationRunOptions
     models: tuple[str, ...] = ()
-    methods: tuple[str, ...] = tuple(PAPER_NAMES)
+    methods: tuple[str, ...] = tuple(paper_methods())
     seeds: tuple[int, ...] = (1, 2, 3)
     out: Path = Path("runs/table")
     launcher: str = ""
@@ -80,7 +80,7 @@ def table_cells(models: Sequence[str], methods: Sequence[str], seeds: Sequence[i
     """All runs, a seed of all methods before the next seed.
 
     Raises:
-        LaunchError: a model, a method or a seed that there is not.
+        UserError: a model, a method or a seed that there is not.
     """
     for model in models:
         choose_model(model)
@@ -95,10 +95,10 @@ def check_weights(models: Sequence[str], model_path: str) -> None:
     """Refuse one model's weights for several models.
 
     Raises:
-        LaunchError: with both.
+        UserError: with both.
     """
     if model_path and len(models) != 1:
-        raise LaunchError(
+        raise UserError(
             f"{given('MODEL_PATH', model_path)} is the weights of one model, and {given('MODELS', ' '.join(models))} "
             "are several; start each by itself"
         )
@@ -113,7 +113,7 @@ def reproduce_table(options: TableRunOptions) -> int:
     """Run the command; returns its exit status: 0, or 1 if a cell failed, or 128 and a signal's number.
 
     Raises:
-        LaunchError: a fault in the options.
+        UserError: a fault in the options.
     """
     cells = table_cells(options.models, options.methods, options.seeds)
     check_weights(options.models, options.training.model_path)
@@ -218,7 +218,7 @@ def _survived(work: Callable[[], int]) -> int:
     """
     try:
         status = work()
-    except LaunchError as error:
+    except UserError as error:
         print(error, file=sys.stderr)
         return 2
     if status in SIGNAL_STATUSES:

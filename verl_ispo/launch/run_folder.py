@@ -22,13 +22,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from verl_ispo.atomic_file import write_text
-from verl_ispo.launch.launch_error import LaunchError
 from verl_ispo.launch.model_choice import choose_model
+from verl_ispo.user_error import UserError
 
 IDENTITY = ("MODEL", "METHOD", "SEED")
 
 
-class FolderBusyError(LaunchError):
+class FolderBusyError(UserError):
     """Another process trains in this folder. Exit status 1, as the same command may work a moment later."""
 
 
@@ -90,7 +90,7 @@ def check_identity(folder: Path, identity: Mapping[str, str]) -> None:
         identity (`Mapping[str, str]`): MODEL, METHOD and SEED of this one.
 
     Raises:
-        LaunchError: the folder's are others.
+        UserError: the folder's are others.
     """
     noted = {name: value for name, value in read_run(folder).items() if name in IDENTITY}
     if not noted or noted == dict(identity):
@@ -99,7 +99,7 @@ def check_identity(folder: Path, identity: Mapping[str, str]) -> None:
     if {**noted, "MODEL": identity["MODEL"]} == dict(identity) and _preset_since(noted["MODEL"]) == identity["MODEL"]:
         because = f". It was started without the settings of preset {identity['MODEL']}, which that name gets now"
     said = " ".join(f"{name}={value}" for name, value in noted.items())
-    raise LaunchError(
+    raise UserError(
         f"{folder} holds another run ({said}), which this one would go on from{because}; set another OUT (--out)"
     )
 
@@ -108,7 +108,7 @@ def _preset_since(model: str) -> str | None:
     """The preset that an older run's model gets today."""
     try:
         return choose_model(model).preset
-    except LaunchError:
+    except UserError:
         return None
 
 

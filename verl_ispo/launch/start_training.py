@@ -44,7 +44,7 @@ def train(options: TrainingOptions) -> int:
         a dry run found a problem; 128 and a signal's number: it was ended by that.
 
     Raises:
-        LaunchError: a fault in options, files or folders.
+        UserError: a fault in options, files or folders.
     """
     if options.starts:
         options.check_start()

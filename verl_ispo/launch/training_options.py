@@ -7,10 +7,11 @@ from functools import cached_property
 from pathlib import Path
 
 from verl_ispo.launch.data_choice import DataFiles, check_files_exist, choose_data
-from verl_ispo.launch.launch_error import LaunchError, check_choice, check_from_one, given
 from verl_ispo.launch.model_choice import ModelChoice, choose_model
+from verl_ispo.launch.option_checks import check_choice, check_from_one, given
 from verl_ispo.launch.ray_cluster import check_ray_address
 from verl_ispo.method_presets import method_names
+from verl_ispo.user_error import UserError
 
 ENGINES = ("fsdp", "megatron")
 ROLLOUTS = ("vllm", "sglang", "cpu")
@@ -50,7 +51,7 @@ class TrainingOptions:
         arguments (`tuple[str, ...]`, *optional*): Hydra overrides, which win over all else.
 
     Raises:
-        LaunchError: if an option, or two together, cannot be.
+        UserError: if an option, or two together, cannot be.
     """
 
     model: str
@@ -92,13 +93,13 @@ class TrainingOptions:
                 check_from_one(name.upper(), value)
         _ = self.choice
         if self.rollout == "cpu" and self.engine != "fsdp":
-            raise LaunchError(
+            raise UserError(
                 f"{given('ENGINE', self.engine)} needs GPUs; with ROLLOUT=cpu (--rollout cpu) set ENGINE=fsdp"
             )
         check_ray_address(self.ray_address)
         for argument in self.arguments:
             if argument.startswith("-"):
-                raise LaunchError(
+                raise UserError(
                     f"{argument} is not a Hydra override (key=value, +key=value, ~key); options of verl-ispo train go "
                     "before the overrides, and those of scripts/train.sh are environment variables, see --help"
                 )
@@ -108,10 +109,10 @@ class TrainingOptions:
         """What a start needs and a command that is only checked or printed does not.
 
         Raises:
-            LaunchError: several nodes without a Ray cluster, or a data file that is not there.
+            UserError: several nodes without a Ray cluster, or a data file that is not there.
         """
         if self.nnodes != 1 and not self.ray_address:
-            raise LaunchError(
+            raise UserError(
                 f"{given('NNODES', self.nnodes)} needs a Ray cluster: start one with scripts/ray/ and set "
                 "RAY_ADDRESS=host:port (--ray-address), or use scripts/slurm/train.sbatch"
             )

@@ -17,11 +17,11 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from verl_ispo.launch.hydra_overrides import quoted, quoted_list
-from verl_ispo.launch.launch_error import LaunchError
 from verl_ispo.launch.model_choice import MODEL_PATH_KEY
 from verl_ispo.launch.ray_cluster import ORDINARY_PRIORITY, ray_overrides
 from verl_ispo.launch.training_options import TrainingOptions
 from verl_ispo.preflight.composition import compose_config, override_key, setting
+from verl_ispo.user_error import UserError
 
 DUMP_FOLDER_KEY = "trainer.v1.ispo.dump_dir"
 ACTOR, ROLLOUT = "actor_rollout_ref.actor", "actor_rollout_ref.rollout"
@@ -95,7 +95,7 @@ def training_settings(options: TrainingOptions, environment: Mapping[str, str]) 
         environment (`Mapping[str, str]`): of `training_environment`.
 
     Raises:
-        LaunchError: if the config does not compose, as with a key that there is not.
+        UserError: if the config does not compose, as with a key that there is not.
     """
     config_name = "ispo_megatron_trainer" if options.engine == "megatron" else "ispo_trainer"
     launcher = [
@@ -117,12 +117,12 @@ def composed(config_name: str, overrides: list[str]) -> DictConfig:
     """`compose_config`, whose errors are a sentence.
 
     Raises:
-        LaunchError: with Hydra's own words.
+        UserError: with Hydra's own words.
     """
     try:
         return compose_config(config_name, overrides)
     except (HydraException, OmegaConfBaseException, ModuleNotFoundError) as error:
-        raise LaunchError(f"{config_name} does not compose: {str(error).strip()}") from error
+        raise UserError(f"{config_name} does not compose: {str(error).strip()}") from error
 
 
 def model_and_data_overrides(options: TrainingOptions) -> list[str]:

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 
 from verl_ispo.launch.launch_arguments import reported
-from verl_ispo.launch.launch_error import check_choice
+from verl_ispo.launch.option_checks import check_choice
 from verl_ispo.method_presets import method_names
 from verl_ispo.tiny_task.example_steps import StepFailedError, use_tiny_environment
 

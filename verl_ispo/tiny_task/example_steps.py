@@ -12,11 +12,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from verl_ispo.launch.launch_error import LaunchError
 from verl_ispo.launch.start_training import train
 from verl_ispo.launch.stop_reason import last_lines
 from verl_ispo.launch.training_options import TrainingOptions
 from verl_ispo.launch.training_process import call
+from verl_ispo.user_error import UserError
 
 ENVIRONMENT = {
     "VERL_PLATFORM": "cpu",
@@ -39,7 +39,7 @@ TRAINING_OVERRIDES = (
 )
 
 
-class StepFailedError(LaunchError):
+class StepFailedError(UserError):
     """A step of an example ended badly, and has said why. Its status is that of the example.
 
     Attributes:

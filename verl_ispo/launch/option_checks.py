@@ -1,4 +1,4 @@
-"""The error of everything that a user can fix before something starts, and the checks that most options need.
+"""The checks that most options need.
 
 An option's variable in the scripts is its name in capitals: ``--gpus-per-node`` is ``GPUS_PER_NODE``. Messages name
 both, as ``GPUS_PER_NODE=x (--gpus-per-node)``, since a user knows one of them.
@@ -10,9 +10,7 @@ import argparse
 import difflib
 from collections.abc import Callable, Sequence
 
-
-class LaunchError(ValueError):
-    """A fault in options, files or folders; the text names the value, the place and the remedy. Exit status 2."""
+from verl_ispo.user_error import UserError
 
 
 def option_of(variable: str) -> str:
@@ -29,22 +27,22 @@ def check_choice(variable: str, value: str, known: Sequence[str]) -> None:
     """Refuse a value that is not known.
 
     Raises:
-        LaunchError: with the nearest and all known ones.
+        UserError: with the nearest and all known ones.
     """
     if value not in known:
         near = difflib.get_close_matches(value, known, n=1)
         meant = f"; did you mean {near[0]}?" if near else "."
-        raise LaunchError(f"{given(variable, value)} is not known{meant} Known: {' '.join(known)}")
+        raise UserError(f"{given(variable, value)} is not known{meant} Known: {' '.join(known)}")
 
 
 def check_from_one(variable: str, value: int) -> None:
     """Refuse a number below 1.
 
     Raises:
-        LaunchError: it is 0 or negative.
+        UserError: it is 0 or negative.
     """
     if value < 1:
-        raise LaunchError(f"{given(variable, value)} is not a whole number from 1; set for instance {variable}=1")
+        raise UserError(f"{given(variable, value)} is not a whole number from 1; set for instance {variable}=1")
 
 
 def whole_number(variable: str) -> Callable[[str], int]:
