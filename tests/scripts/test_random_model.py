@@ -16,7 +16,8 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
 from tests.scripts.launchers import SCRIPTS
-from verl_ispo.preflight.scorer import BOXED, asked_formats
+from verl_ispo.answers.answer_place import BOXED
+from verl_ispo.preflight.scorer import asked_formats
 from verl_ispo.signals.answer_span import TokenTexts, find_answer_spans
 from verl_ispo.tiny_task.reward import compute_score
 
@@ -77,8 +78,8 @@ def test_what_is_sampled_holds_answers_of_the_length_that_was_asked_for(tokenize
     texts = TokenTexts(lambda token: tokenizer.decode([token], clean_up_tokenization_spaces=False))
     spans = find_answer_spans(responses, texts)
     assert spans.found.float().mean() > 0.99
-    # A box ends at each token with 1/8, and is not the last one if another opens in it, or the response ends in it.
-    assert 6 < spans.length[spans.found].float().mean() < 8
+    # At each token a brace closes with 1/8 and a box opens with 1/128: it lasts 1 / (1/8 - 1/128) = 8.5 tokens.
+    assert 7.5 < spans.length[spans.found].float().mean() < 9.5
     assert (spans.start - spans.lead_in_start)[spans.found].unique().tolist() == [1], "the token that opens the box"
     assert spans.lead_in_start[spans.found].float().mean() > 800, "there is a trace to drop"
 
