@@ -71,6 +71,7 @@ def serve(address: Path) -> None:
     """Import what the workers import, then fork for each, until the raylet is gone."""
     import importlib
 
+    os.setpgrp()  # not that of the worker which asked first
     for module in PRELOADED:
         importlib.import_module(module)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
@@ -97,6 +98,8 @@ def run_worker(link: socket.socket) -> None:
     import runpy
     import traceback
 
+    # the raylet ends a worker by its process group
+    os.setpgrp()
     link.settimeout(None)
     message, streams, _, _ = socket.recv_fds(link, MESSAGE_BYTES, 3)
     arguments, folder, environment = json.loads(message)
