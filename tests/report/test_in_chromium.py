@@ -17,7 +17,10 @@ from tests.report.made_up_run import metrics_at, update_of, write_dump, write_me
 from tests.report.test_report import HOSTILE
 from verl_ispo.report import build
 
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium, chromium-browser or google-chrome on the PATH")
+pytestmark = [
+    pytest.mark.volume,
+    pytest.mark.skipif(CHROMIUM is None, reason="no chromium, chromium-browser or google-chrome on the PATH"),
+]
 
 EVERYTHING_OPEN = "document.querySelectorAll('details').forEach(one => one.open = true);"
 
