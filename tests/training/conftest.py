@@ -48,8 +48,9 @@ class TinyTask:
 def tiny_task(tmp_path_factory: pytest.TempPathFactory) -> TinyTask:
     """A model that has seen enough worked arithmetic to write a trace and a box, if not yet the right number."""
     root = tmp_path_factory.mktemp("tiny")
+    warm_start = ["verl_ispo.tiny_task.warm_start", "--out", root / "base"]
     for command in (
-        ["verl_ispo.tiny_task.warm_start", "--out", root / "base", "--steps", "120", "--short-answer-steps", "10"],
+        [*warm_start, "--steps", "120", "--short-answer-steps", "10", "--held-out-per-level", "1"],
         ["verl_ispo.tiny_task.make_data", "--out", root / "data", "--train-rows", "64"],
     ):
         subprocess.run([sys.executable, "-m", *map(str, command)], check=True, timeout=RUN_TIMEOUT_S, env=ENVIRONMENT)

@@ -40,6 +40,7 @@ def test_the_dump_tells_what_the_log_tells(whole: TrainingRun, capsys: pytest.Ca
         assert not gaps
         assert len(groups) == 3
         for group in groups:
+            assert group.prompt_text.endswith("=")
             first, second = group.prompt_text.removesuffix("=").split("+")
             assert group.ground_truth == f"{int(first) + int(second)}.0"
             for rollout in group.rollouts:
