@@ -50,6 +50,7 @@ EXTRAS = {
     ],
     "dev": [
         "pytest>=8",  # test runner
+        "pytest-xdist>=3.6,<4",  # tests over all cores, with one group of tests a worker
         "hypothesis>=6.100",  # property tests
         "ruff>=0.9",  # lint and format
         "psutil>=5.9",  # memory and child processes in scripts/fuzz_grading.py; accelerate brings it

@@ -1,20 +1,35 @@
 #!/usr/bin/env bash
-# Sets up .venv on a fresh machine, then lints and runs the tests, fast ones first.
+# Sets up .venv on a fresh machine, then lints and tests.
 #
-#   bash scripts/test.sh                      # everything; on 2 busy cores about an hour
-#   bash scripts/test.sh -m "not trainer"     # without the tests that start verl's trainer; half of that
+#   bash scripts/test.sh                      # the suite; under 15 minutes on 2 cores
+#   bash scripts/test.sh quick                # pure maths, methods, grading, config; under 2 minutes
+#   bash scripts/test.sh all                  # everything: all examples, kills, cells of the dry run; about an hour
 #   bash scripts/test.sh tests/signals -x     # any pytest arguments
+#
+# WORKERS=2               test processes side by side (default: one a core, 4 at most); trainings run one at a time
+# HYPOTHESIS_PROFILE=suite   how many examples a property test draws: suite, all (the default of `all`)
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source scripts/setup_cpu.sh
 
 # One thread a process: several processes with a pool each on few cores wait for one another.
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}" TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1
+cores="$(nproc)"
+WORKERS="${WORKERS:-$((cores < 4 ? cores : 4))}"
+# a file's tests stay together, and so do those that train (tests/conftest.py)
+side_by_side=(-q -n "$WORKERS" --dist loadgroup --no-loadscope-reorder)
 
 ruff check .
 ruff format --check .
-if [ $# -gt 0 ]; then
-    exec python -m pytest "$@"
-fi
-python -m pytest -q -m "not trainer"
-python -m pytest -q -m trainer
+case "${1:-}" in
+    "") exec python -m pytest "${side_by_side[@]}" -m "not volume" --durations=15 ;;
+    quick)
+        exec python -m pytest "${side_by_side[@]}" -m "not volume and not trainer" \
+            tests/signals tests/methods tests/grading tests/config
+        ;;
+    all)
+        export HYPOTHESIS_PROFILE="${HYPOTHESIS_PROFILE:-all}"
+        exec python -m pytest "${side_by_side[@]}" --durations=30
+        ;;
+    *) exec python -m pytest "$@" ;;
+esac

@@ -17,11 +17,11 @@ from functools import cache
 from typing import Any
 
 import pytest
-from hydra import compose, initialize_config_module
 from hydra.errors import MissingConfigException
 from omegaconf import OmegaConf
 from verl.trainer.ppo.core_algos import get_adv_estimator_fn, get_policy_loss_fn
 
+from tests.composed import composed
 from verl_ispo.config import ISPOConfig, ISPOTrainerConfig
 from verl_ispo.method_presets import PRESET_FOLDER, UnknownMethodError, describe, method_names, read_preset
 from verl_ispo.methods.registry import methods
@@ -39,10 +39,8 @@ def flat(section: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 @cache
-def composed(method: str, trainer: str) -> dict[str, Any]:
-    with initialize_config_module("verl.trainer.config", version_base=None):
-        config = compose(trainer, overrides=[f"method={method}"])
-    return flat(OmegaConf.to_container(config, resolve=False))
+def settings_of(method: str, trainer: str) -> dict[str, Any]:
+    return flat(OmegaConf.to_container(composed(f"method={method}", name=trainer), resolve=False))
 
 
 def test_the_table_is_there() -> None:
@@ -79,7 +77,7 @@ def test_the_table_is_there() -> None:
 @pytest.mark.parametrize("trainer", TRAINERS)
 @pytest.mark.parametrize("method", METHODS)
 def test_a_preset_changes_its_own_keys_and_nothing_else(method: str, trainer: str) -> None:
-    base, config, changes = composed("grpo", trainer), composed(method, trainer), read_preset(method).changes
+    base, config, changes = settings_of("grpo", trainer), settings_of(method, trainer), read_preset(method).changes
     differing = {key for key in base.keys() | config.keys() if base.get(key, "absent") != config.get(key, "absent")}
     assert differing <= set(changes)
     for key, value in changes.items():
@@ -91,8 +89,7 @@ def test_a_preset_changes_its_own_keys_and_nothing_else(method: str, trainer: st
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_preset_passes_the_checks_that_run_before_a_training(method: str) -> None:
-    with initialize_config_module("verl.trainer.config", version_base=None):
-        config = compose("ispo_trainer", overrides=[f"method={method}"])
+    config = composed(f"method={method}")
     refuse_unsupported_settings(config)
     ISPOConfig.from_mapping(config.algorithm.ispo)
     ISPOTrainerConfig.from_mapping(config.trainer.v1.ispo)
@@ -133,13 +130,13 @@ def test_a_preset_says_what_it_is_and_every_key_has_a_comment_above_it(method: s
     ],
 )
 def test_values_repeated_by_hand(method: str, key: str, value: object) -> None:
-    assert composed(method, "ispo_trainer")[key] == value
+    assert settings_of(method, "ispo_trainer")[key] == value
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_what_is_verls_is_verls_own_function(method: str) -> None:
     """So that verl's methods give verl's numbers, whatever this package registers beside them."""
-    config = composed(method, "ispo_trainer")
+    config = settings_of(method, "ispo_trainer")
     estimator = config["algorithm.adv_estimator"]
     loss_mode = config["actor_rollout_ref.actor.policy_loss.loss_mode"]
     for name, function in ((estimator, get_adv_estimator_fn(estimator)), (loss_mode, get_policy_loss_fn(loss_mode))):
@@ -154,17 +151,13 @@ def test_ispo_with_another_method_is_both_presets_together() -> None:
 
 
 def test_a_key_on_the_command_line_wins_over_the_preset() -> None:
-    with initialize_config_module("verl.trainer.config", version_base=None):
-        config = compose("ispo_trainer", overrides=["method=ispo_off", "algorithm.ispo.all_wrong_groups=informative"])
+    config = composed("method=ispo_off", "algorithm.ispo.all_wrong_groups=informative")
     assert config.algorithm.ispo.all_wrong_groups == "informative"
 
 
 def test_an_unknown_method_fails_to_compose_and_the_known_ones_are_listed() -> None:
-    with (
-        initialize_config_module("verl.trainer.config", version_base=None),
-        pytest.raises(MissingConfigException, match=r"method/ipso") as caught,
-    ):
-        compose("ispo_trainer", overrides=["method=ipso"])
+    with pytest.raises(MissingConfigException, match=r"method/ipso") as caught:
+        composed("method=ipso")
     assert "dr_grpo" in str(caught.value)
 
 

@@ -28,6 +28,7 @@ from hypothesis import strategies as st
 from scipy.stats import chisquare
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
+from tests.examples import examples
 from verl_ispo.cpu.sampling import Sample, SampleRequest, sample_batch, uniform_stream
 
 VOCABULARY = 11
@@ -88,7 +89,7 @@ requests = st.builds(
 
 
 @given(st.lists(requests, min_size=2, max_size=5), st.randoms(use_true_random=False))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25))
 def test_a_sample_does_not_depend_on_the_batch(
     model: Qwen2ForCausalLM, batch: list[SampleRequest], random: object
 ) -> None:
@@ -107,7 +108,7 @@ def test_a_sample_does_not_depend_on_the_batch(
 
 
 @given(requests, st.integers(0, 8))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25))
 def test_a_sample_resumes_where_it_was_aborted(model: Qwen2ForCausalLM, request_: SampleRequest, cut: int) -> None:
     """As verl does with a partial rollout: prompt and what there is so far, same seed, what is left of the limit."""
     whole = sample_batch(model, [request_], [END])[0]
@@ -134,7 +135,7 @@ def test_a_sample_resumes_where_it_was_aborted(model: Qwen2ForCausalLM, request_
 
 
 @given(requests)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25))
 def test_log_probs_are_those_of_an_independent_forward(model: Qwen2ForCausalLM, request_: SampleRequest) -> None:
     """Under the policy that was drawn from: tempered and filtered; greedy samples under temperature 1."""
     sample = sample_batch(model, [request_], [END])[0]
@@ -233,7 +234,6 @@ def test_an_abort_before_the_first_token_keeps_every_sample_empty(model: Qwen2Fo
 
 
 @given(st.integers(0, 2**64 - 1), st.integers(0, 50), st.integers(0, 50))
-@settings(deadline=None)
 def test_a_longer_stream_begins_with_the_shorter(seed: int, one: int, other: int) -> None:
     short, long = sorted((one, other))
     stream = uniform_stream(seed, long)

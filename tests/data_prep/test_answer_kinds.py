@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from data_prep.answer_kinds import (
@@ -76,7 +76,6 @@ def test_boxes_nest_and_may_be_left_open():
     assert boxed_content(r"\boxed{" * 20_000) is None  # and at once
 
 
-@settings(deadline=None)
 @given(st.text(alphabet="ab{}\\ ", max_size=20))
 def test_a_balanced_box_gives_back_its_content(text):
     depth, escaped = 0, False
@@ -144,7 +143,6 @@ def test_the_published_type_tells_an_interval_from_a_pair():
     assert answer_type("(-1, 2)", "Tuple") == "tuple"
 
 
-@settings(deadline=None)
 @given(st.lists(st.text(min_size=1), min_size=2))
 def test_several_answers_are_a_json_list_of_strings(answers):
     truth = ground_truth(answers)
@@ -169,7 +167,6 @@ def test_uncheckable_reason(answers, reason):
     assert uncheckable_reason(answers) == reason
 
 
-@settings(deadline=None)
 @given(st.recursive(st.none() | st.booleans() | st.floats() | st.integers() | st.text(), st.lists, max_leaves=5))
 def test_no_cell_breaks_it(cell):
     answers = answer_strings(cell)

@@ -111,6 +111,7 @@ def test_a_signal_cleans_up_and_leaves_the_old_output(tmp_path, arguments, previ
     assert temporaries(folder) == []
 
 
+@pytest.mark.volume
 def test_kills_at_any_time_leave_old_or_new_output_whole(tmp_path, arguments):
     folder = tmp_path / "out"
     start = time.perf_counter()

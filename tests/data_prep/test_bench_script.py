@@ -5,9 +5,11 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
 from made_problems import REPOSITORY
 
 
+@pytest.mark.volume
 def test_it_prints_a_line_for_every_size():
     script = REPOSITORY / "scripts" / "bench_data_prep.py"
     arguments = ["--sizes", "100", "300", "--distinct", "50", "--repeats", "1"]

@@ -20,6 +20,7 @@ from made_problems import problem
 from data_prep.decontamination import MIN_CONTAINED_WORDS, BenchmarkIndex, BenchmarkQuestions
 from data_prep.near_duplicates import THRESHOLD, find_near_duplicates
 from data_prep.text_normalisation import normalised_texts
+from tests.examples import examples
 
 WORDS = st.lists(st.sampled_from(["a", "b", "c"]), min_size=1, max_size=14).map(" ".join)
 
@@ -43,7 +44,7 @@ def is_contaminated(training: list[str], benchmark: list[str], n: int, min_overl
     return share > 0 and share >= min_overlap
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200))
 @given(
     training=st.lists(WORDS, min_size=1, max_size=5),
     benchmark=st.lists(WORDS, min_size=1, max_size=5),
@@ -104,7 +105,7 @@ def near(texts: list[str]) -> list[tuple[int, int, float]]:
     return find_near_duplicates(batches, len(texts)).pairs
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100))
 @given(st.lists(st.lists(st.sampled_from("abcd"), min_size=3, max_size=12).map(" ".join), max_size=8))
 def test_reported_pairs_are_near_and_equal_texts_are_reported(texts):
     pairs = near(texts)

@@ -11,7 +11,7 @@ carries it.
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from data_prep.prompt_templates import (
@@ -28,14 +28,12 @@ from verl_ispo.user_error import UserError
 TEXT = st.text() | st.sampled_from([DAPO_PREFIX, DAPO_SUFFIX, DAPO_PREFIX + "x" + DAPO_SUFFIX, "", "\n\n"])
 
 
-@settings(deadline=None)
 @given(TEXT)
 def test_unwrapping_undoes_wrapping(question):
     assert unwrap_dapo(wrap_dapo(question)) == (question, True)
     assert unwrap_dapo(DAPO_BOXED_PREFIX + question + DAPO_SUFFIX) == (question, True)
 
 
-@settings(deadline=None)
 @given(TEXT)
 def test_a_prompt_that_is_not_wrapped_stays(text):
     half_wrapped = [DAPO_PREFIX + text + "?", "Q " + text + DAPO_SUFFIX, text + "?"]

@@ -12,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from data_prep.text_normalisation import ngram_hashes, normalised_texts, word_hashes, word_lists
@@ -59,14 +59,12 @@ def test_different_problems_stay_apart(one, other):
     assert normal(one) != normal(other)
 
 
-@settings(deadline=None)
 @given(st.text())
 def test_normalising_twice_changes_nothing_more_for_plain_text(text):
     plain = "".join(character for character in text if character.isalnum() or character in " +-=<>()")
     assert normal(normal(plain)) == normal(plain)
 
 
-@settings(deadline=None)
 @given(st.lists(st.text(), max_size=5))
 def test_a_text_is_normalised_alike_alone_and_among_others(texts):
     assert normalised_texts(texts).to_pylist() == [normal(text) for text in texts]
@@ -81,7 +79,6 @@ def test_words():
     assert words == [["find", "frac", "2", "x", "3", "求", "最", "大", "值", "of", "ab", "1"], [""]]
 
 
-@settings(deadline=None)
 @given(
     st.lists(st.lists(st.sampled_from(["a", "b", "c", "dd"]), min_size=1, max_size=8), max_size=6), st.integers(1, 5)
 )

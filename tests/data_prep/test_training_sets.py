@@ -20,6 +20,7 @@ from made_problems import BENCHMARKS, command, made_benchmark, made_rows, proble
 
 from data_prep.prompt_templates import wrap_dapo
 from data_prep.reading import MAX_QUESTION_CHARS
+from tests.examples import examples
 
 
 def respelled(question: str) -> str:
@@ -120,7 +121,7 @@ def test_dapo_math_unwraps_and_takes_another_template(tmp_path):
 ROW = st.tuples(st.integers(0, 12), st.booleans(), st.sampled_from(["1", "2", "proof"]))
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(40), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rows=st.lists(ROW, max_size=30), seed=st.integers(0, 1000))
 def test_what_stays_does_not_depend_on_the_order_and_the_counts_add_up(prepare, rows, seed):
     rows = [{"question": problem(n) if plain else respelled(problem(n)), "answer": a} for n, plain, a in rows]

@@ -24,6 +24,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from tests.examples import examples
 from verl_ispo.evaluation.statistics import (
     between_seeds,
     difference_interval,
@@ -95,7 +96,7 @@ def test_exact_coverage_of_the_difference_of_equally_good_methods(n: int, discor
 
 
 @given(st.lists(st.integers(0, 4), min_size=2, max_size=30).filter(lambda counts: len(set(counts)) > 1))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=examples(15))
 def test_intervals_hold_the_mean_repeat_exactly_and_ignore_the_order_of_pairs(counts: list[int]):
     scores = np.array(counts) / 4
     interval = mean_interval(scores)
@@ -165,7 +166,6 @@ def test_mcnemar_counts_coin_tosses():
 
 
 @given(st.lists(st.tuples(st.integers(0, 1), st.integers(0, 1)), min_size=1, max_size=12))
-@settings(deadline=None)
 def test_mcnemar_is_the_share_of_tosses_at_least_as_uneven(answers: list[tuple[int, int]]):
     first, second = zip(*answers, strict=True)
     only_first = sum(a > b for a, b in answers)

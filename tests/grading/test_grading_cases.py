@@ -73,6 +73,7 @@ def test_case_file_is_large_diverse_and_without_repetition():
     assert verdicts["correct"] >= 150
 
 
+@pytest.mark.volume  # math-verify is pinned
 def test_claims_about_math_verify_are_measured():
     """Every measurable case: math-verify is marked wrong if and only if it is."""
     logging.disable(logging.CRITICAL)

@@ -24,6 +24,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.examples import examples
 from verl_ispo.answers.answer_place import MAX_SEARCH_CHARS, find_answer
 from verl_ispo.grading import compute_score
 from verl_ispo.grading.exact_numbers import exact_value, values_equal
@@ -72,27 +73,23 @@ def status(answer: str, gold: str, **info) -> str:
     return compute_score("test", rf"So \boxed{{{answer}}}.", gold, info)["status"]
 
 
-@settings(deadline=None)
 @given(written_rationals(), written_rationals())
 def test_rationals_are_equal_exactly_when_their_values_are(left, right):
     assert status(left[1], right[1]) == ("correct" if left[0] == right[0] else "wrong")
 
 
-@settings(deadline=None)
 @given(written_rationals(), st.integers(min_value=1, max_value=9))
 def test_a_rational_equals_itself_in_every_spelling(written, factor):
     value, text = written
     assert status(text, rf"\frac{{{value.numerator * factor}}}{{{value.denominator * factor}}}") == "correct"
 
 
-@settings(deadline=None)
 @given(rationals, rationals, st.fractions(min_value=0, max_value=10, max_denominator=1000))
 def test_tolerance_is_the_largest_absolute_difference(gold, answer, tolerance):
     expected = "correct" if abs(gold - answer) <= tolerance else "wrong"
     assert status(str(answer), str(gold), tolerance=str(tolerance)) == expected
 
 
-@settings(deadline=None)
 @given(st.integers(min_value=2, max_value=10**6), st.integers(min_value=2, max_value=10**6))
 def test_enclosures_never_separate_equal_values(left, right):
     root = exact_value(rf"\sqrt{{{left}}}\sqrt{{{right}}}")
@@ -100,7 +97,7 @@ def test_enclosures_never_separate_equal_values(left, right):
     assert values_equal(root, product) is not False
 
 
-@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None, max_examples=150)
+@settings(suppress_health_check=[HealthCheck.too_slow], max_examples=examples(150))
 @given(seeds)
 def test_verdict_on_plain_answers_is_symmetric(seed):
     rng = random.Random(seed)
@@ -108,7 +105,6 @@ def test_verdict_on_plain_answers_is_symmetric(seed):
     assert status(left, right) == status(right, left)
 
 
-@settings(deadline=None)
 @given(seeds)
 def test_an_answer_equals_itself_respelled(seed):
     rng = random.Random(seed)
@@ -116,7 +112,6 @@ def test_an_answer_equals_itself_respelled(seed):
     assert status(workload.respelled(rng, answer), answer) == "correct"
 
 
-@settings(deadline=None)
 @given(
     seeds, st.text(alphabet=st.characters(exclude_characters="\\{}"), max_size=300), st.sampled_from(["", "$", "$$"])
 )
@@ -128,7 +123,6 @@ def test_surrounding_text_spaces_and_dollar_signs_change_nothing(seed, before, d
     assert plain["status"] == "correct"
 
 
-@settings(deadline=None)
 @given(seeds)
 def test_normalising_twice_is_normalising_once(seed):
     once = normalize_answer(workload.plain_answer(random.Random(seed)))
@@ -146,7 +140,7 @@ def assert_result(result) -> None:
     json.dumps(result, ensure_ascii=False).encode("utf-8")
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=examples(200))
 @given(st.text(max_size=200), st.text(max_size=60))
 def test_no_text_raises(answer, gold):
     assert_result(compute_score("test", answer, gold, timeout_s=1.0))
@@ -162,10 +156,10 @@ def test_no_ground_truth_raises(gold, info):
 
 
 def test_fuzz_of_modest_size():
-    """Two thousand answers of the generator behind ``scripts/fuzz_grading.py``, without the slow ones."""
+    """Answers of the generator behind ``scripts/fuzz_grading.py``, without the slow ones."""
     rng = random.Random(20)
     fuzz = load_script("fuzz_grading")
-    for _ in range(2_000):
+    for _ in range(examples(2_000)):
         _, text, gold, info = fuzz.make_task(rng)
         if any(slow in text for slow in (r"\sum", r"\int", r"\prod", r"\lim", r"\binom", "9^{9^{9}}")):
             continue
@@ -200,13 +194,11 @@ def test_an_answer_that_is_too_long_is_an_error_and_not_wrong():
     assert len(result["pred"]) <= 1_000
 
 
-@settings(deadline=None)
 @given(st.integers(min_value=1, max_value=60), rationals)
 def test_redundant_braces_mean_nothing(depth, value):
     assert status("{" * depth + str(value) + "}" * depth, str(value)) == "correct"
 
 
-@settings(deadline=None)
 @given(st.integers(min_value=-(10**30), max_value=10**30), st.integers(min_value=1, max_value=30))
 def test_scientific_notation_is_exact(mantissa, exponent):
     assert exact_value(f"{mantissa}e{exponent}") == Fraction(mantissa) * 10**exponent

@@ -1,6 +1,7 @@
-r"""The benchmarks' own answers, read where real data lies at hand: each equals itself, respelled, and the paths add up.
+r"""The benchmarks' own answers: each equals itself, respelled, and the paths add up.
 
-Skipped where the data is absent; ``VERL_ISPO_SHARED`` names the folder that holds ``data/raw``.
+Where the real data is absent (``VERL_ISPO_SHARED`` names the folder that holds ``data/raw``), a few made answers of the
+same forms stand for it.
 
 Not exercised: whether a key of a data set is right.
 """
@@ -18,7 +19,8 @@ from verl_ispo.grading import compute_score, grading_stats
 
 ROOT = Path(__file__).parents[2]
 RAW = Path(os.environ.get("VERL_ISPO_SHARED", ROOT.parent / "shared")) / "data" / "raw"
-pytestmark = pytest.mark.skipif(not RAW.is_dir(), reason=f"no real data in {RAW}")
+MADE = Path(__file__).with_name("made_answers.jsonl")
+ANSWERS = 1_274 if RAW.is_dir() else 40
 
 NOT_UNDERSTOOD = {"$t(0,4]$"}
 """Keys that no parser can read (a misprint of OlympiadBench); equal text is all that can be graded."""
@@ -26,7 +28,9 @@ NOT_UNDERSTOOD = {"$t(0,4]$"}
 
 def problems(name: str) -> list[tuple[str, str, dict]]:
     """``(answer, ground truth, extra_info)`` as the prepared data sets carry them."""
-    rows = [json.loads(line) for line in (RAW / f"{name}.jsonl").read_text(encoding="utf-8").splitlines() if line]
+    file = RAW / f"{name}.jsonl" if RAW.is_dir() else MADE
+    rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines() if line]
+    rows = [row for row in rows if row.get("benchmark", name) == name]
     found = []
     for row in rows:
         answers = row.get("answer", row.get("final_answer"))
@@ -68,5 +72,5 @@ def test_most_answers_need_no_worker():
         for answer, gold, info in problems(name):
             compute_score(name, rf"\boxed{{{answer}}}", gold, info)
     stats = grading_stats()
-    assert stats["answers"] == stats["statuses"]["correct"] >= 1_274
+    assert stats["answers"] == stats["statuses"]["correct"] >= ANSWERS
     assert stats["paths"]["exact"] >= 0.95 * stats["answers"]

@@ -31,6 +31,7 @@ from verl.trainer.ppo.core_algos import (
 from verl.workers.config import ActorConfig
 
 import verl_ispo
+from tests.examples import examples
 from tests.methods.gtpo_reference import BATCHES, SETTINGS, EntropyRollout, reference_advantage, tensors
 from tests.methods.test_gtpo import MIXED, estimator_inputs, grpo, rollout
 from verl_ispo.methods.grpo_s import GRPOSConfig, clipped_surrogate_loss, grpo_s_advantage, sequence_ratio
@@ -61,7 +62,7 @@ def test_advantage_by_hand() -> None:
 
 
 @given(BATCHES, SETTINGS, st.booleans())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150))
 def test_advantage_against_loops(batch: list[EntropyRollout], config: dict[str, Any], by_std: bool) -> None:
     found = advantage(batch, by_std, **config)
     expected = [own.get(0, 0.0) for own in reference_advantage(batch, by_sequence=True, by_std=by_std, **config)]
@@ -71,7 +72,7 @@ def test_advantage_against_loops(batch: list[EntropyRollout], config: dict[str, 
 
 
 @given(BATCHES, SETTINGS, st.integers(0, 3), st.sampled_from([0.0, math.nan, math.inf, -1e30]))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(50))
 def test_padding_and_what_it_holds(
     batch: list[EntropyRollout], config: dict[str, Any], padding: int, junk: float
 ) -> None:
@@ -83,7 +84,7 @@ def test_padding_and_what_it_holds(
 
 
 @given(BATCHES, SETTINGS)
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(50))
 def test_one_token_responses_are_gtpo_but_for_the_count_of_samples(
     batch: list[EntropyRollout], config: dict[str, Any]
 ) -> None:
@@ -203,7 +204,7 @@ def test_loss_by_hand() -> None:
 
 
 @given(minibatches())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150))
 def test_loss_against_loops(batch: dict[str, torch.Tensor | None]) -> None:
     loss, gradient, metrics = evaluate(compute_grpo_s_policy_loss, batch, actor(), "token-sum")
     total, clipped, divergence = 0.0, 0, 0.0
@@ -229,7 +230,7 @@ def test_loss_against_loops(batch: dict[str, torch.Tensor | None]) -> None:
 
 
 @given(minibatches(width=1), st.sampled_from(LOSS_AGG_MODES))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100))
 def test_one_token_responses_are_vanilla(batch: dict[str, torch.Tensor | None], mode: str) -> None:
     config = actor(clip_ratio_c=1e9)  # beyond exp(20), verl's own bound on the ratio
     loss, gradient, metrics = evaluate(compute_grpo_s_policy_loss, batch, config, mode)
@@ -241,7 +242,7 @@ def test_one_token_responses_are_vanilla(batch: dict[str, torch.Tensor | None], 
 
 
 @given(minibatches(), st.sampled_from(LOSS_AGG_MODES), st.randoms(use_true_random=False))
-@settings(max_examples=75, deadline=None)
+@settings(max_examples=examples(75))
 def test_micro_batches_and_workers(batch: dict[str, torch.Tensor | None], mode: str, random: Any) -> None:
     """verl adds gradients over micro-batches and averages them over workers; numbers of the global batch divide."""
     scale = {"batch_num_tokens": batch["response_mask"].sum().item(), "global_batch_size": 8, "loss_scale_factor": None}
@@ -268,7 +269,7 @@ def test_micro_batches_and_workers(batch: dict[str, torch.Tensor | None], mode: 
 
 
 @given(minibatches(with_weights=False), st.sampled_from(LOSS_AGG_MODES))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30))
 def test_gradient_against_finite_differences(batch: dict[str, torch.Tensor | None], mode: str) -> None:
     log_ratio = 0.1 * (batch["log_prob"] - batch["old_log_prob"]).clamp(-5, 5)
     ratio = sequence_ratio(log_ratio, batch["response_mask"])

@@ -29,6 +29,7 @@ from omegaconf import OmegaConf
 from verl.trainer.ppo.core_algos import compute_grpo_outcome_advantage, get_adv_estimator_fn
 
 import verl_ispo
+from tests.examples import examples
 from tests.methods.gtpo_reference import BATCHES, SETTINGS, EntropyRollout, reference_advantage, tensors
 from verl_ispo.methods.gtpo import GTPOConfig, entropy_rewards, gtpo_advantage
 from verl_ispo.signals.checks import NonFiniteSignalError, SignalShapeError
@@ -69,7 +70,7 @@ def test_advantage_by_hand() -> None:
 
 
 @given(BATCHES, SETTINGS, st.booleans())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200))
 def test_against_loops(batch: list[EntropyRollout], config: dict[str, Any], by_std: bool) -> None:
     found = advantage(batch, by_std, **config)
     expected = torch.zeros_like(found)
@@ -82,7 +83,7 @@ def test_against_loops(batch: list[EntropyRollout], config: dict[str, Any], by_s
 
 
 @given(BATCHES, SETTINGS, st.integers(0, 3), st.sampled_from([0.0, math.nan, math.inf, -1e30]))
-@settings(max_examples=75, deadline=None)
+@settings(max_examples=examples(75))
 def test_padding_and_what_it_holds(
     batch: list[EntropyRollout], config: dict[str, Any], padding: int, junk: float
 ) -> None:
@@ -96,7 +97,7 @@ def test_padding_and_what_it_holds(
 
 
 @given(BATCHES, SETTINGS, st.randoms(use_true_random=False))
-@settings(max_examples=75, deadline=None)
+@settings(max_examples=examples(75))
 def test_order_of_rows_and_rest_of_the_batch(batch: list[EntropyRollout], config: dict[str, Any], random: Any) -> None:
     expected = advantage(batch, **config)
     order = random.sample(range(len(batch)), len(batch))
@@ -108,7 +109,7 @@ def test_order_of_rows_and_rest_of_the_batch(batch: list[EntropyRollout], config
 
 
 @given(BATCHES)
-@settings(max_examples=75, deadline=None)
+@settings(max_examples=examples(75))
 def test_apart_rewards_no_outcome_and_has_no_weights(batch: list[EntropyRollout]) -> None:
     found = advantage(batch)
     for group in {one.group for one in batch}:
@@ -148,7 +149,7 @@ def grpo(batch: list[EntropyRollout], scores: list[float]) -> torch.Tensor:
     st.integers(1, 5),
     st.lists(st.integers(0, 32), min_size=40, max_size=40),
 )
-@settings(max_examples=75, deadline=None)
+@settings(max_examples=examples(75))
 def test_together_is_grpo_on_equal_lengths(verdicts: list[bool], length: int, counts: list[int]) -> None:
     """Without the entropy term on any entropies, and with it on equal ones; rewards are then +-1 and +-1.1."""
     rows = range(len(verdicts))

@@ -26,7 +26,6 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from hydra import compose, initialize_config_module
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import DictConfig, OmegaConf
@@ -38,6 +37,8 @@ from verl.trainer.ppo.core_algos import (
 from verl.workers.config import ActorConfig
 
 import verl_ispo
+from tests.composed import composed
+from tests.examples import examples
 from verl_ispo.config import UnknownISPOKeyError
 from verl_ispo.methods.prepo import (
     PREPOConfig,
@@ -84,7 +85,7 @@ def kept_values(row: Sequence[tuple[float, bool]]) -> list[float]:
 
 
 @given(masked_rows, st.integers(0, 4), st.sampled_from(JUNK))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100))
 def test_perplexity_is_the_references(batch: list[list[tuple[float, bool]]], padding: int, junk: float) -> None:
     surprisal, mask = padded(batch, padding, junk)
     found = prompt_perplexity(-surprisal, mask)
@@ -106,7 +107,7 @@ def test_perplexity_of_hopeless_prompts_is_finite_and_sorted() -> None:
 
 
 @given(st.integers(1, 60), st.data())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300))
 def test_the_window_is_the_references(candidates: int, data: st.DataObject) -> None:
     keep = data.draw(st.integers(1, candidates))
     total = data.draw(st.integers(1, 1000))
@@ -146,7 +147,7 @@ def test_the_easiest_at_the_start_and_the_hardest_at_the_end() -> None:
 
 
 @given(st.lists(st.integers(1, 5), min_size=1, max_size=40), st.data(), st.floats(0, 1))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100))
 def test_selection_is_by_rank_with_ties_by_position(perplexity: list[int], data: st.DataObject, rho: float) -> None:
     keep = data.draw(st.integers(1, len(perplexity)))
     ranked = [place for _, place in sorted((value, place) for place, value in enumerate(perplexity))]
@@ -157,7 +158,7 @@ def test_selection_is_by_rank_with_ties_by_position(perplexity: list[int], data:
 
 
 @given(st.lists(st.integers(1, 50), min_size=1, max_size=20, unique=True), st.data(), st.floats(0, 1))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(50))
 def test_selection_does_not_depend_on_the_order_of_candidates(
     perplexity: list[int], data: st.DataObject, rho: float
 ) -> None:
@@ -199,7 +200,7 @@ def reference_weights(batch: Sequence[Sequence[tuple[float, bool]]]) -> list[flo
 
 
 @given(masked_rows, st.integers(0, 4), st.sampled_from(JUNK))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200))
 def test_weights_are_the_references(batch: list[list[tuple[float, bool]]], padding: int, junk: float) -> None:
     found = relative_entropy_weight(*padded(batch, padding, junk))
     assert found.tolist() == pytest.approx(reference_weights(batch), rel=1e-6, abs=1e-6)
@@ -284,7 +285,7 @@ def test_verl_finds_it_by_name() -> None:
 
 
 @given(rollout_batches(), st.booleans())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100))
 def test_the_advantage_is_grpos_times_the_weight(
     given_batch: tuple[dict[str, Any], torch.Tensor], normalize_by_std: bool
 ) -> None:
@@ -302,7 +303,7 @@ def test_the_advantage_is_grpos_times_the_weight(
 
 
 @given(rollout_batches(), st.sampled_from([0.0, 0.1, 0.7, 3.0]))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(50))
 def test_equal_mean_entropies_are_grpo_to_the_bit(
     given_batch: tuple[dict[str, Any], torch.Tensor], entropy: float
 ) -> None:
@@ -312,7 +313,7 @@ def test_equal_mean_entropies_are_grpo_to_the_bit(
 
 
 @given(rollout_batches(), st.integers(1, 3), st.floats(0, 1e6, width=32))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(50))
 def test_padding_rows_are_zero_and_change_nothing(
     given_batch: tuple[dict[str, Any], torch.Tensor], count: int, hidden: float
 ) -> None:
@@ -330,7 +331,7 @@ def test_padding_rows_are_zero_and_change_nothing(
 
 
 @given(rollout_batches(), st.randoms(use_true_random=False))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(50))
 def test_order_of_rows(given_batch: tuple[dict[str, Any], torch.Tensor], random: Any) -> None:
     batch, entropy = given_batch
     order = list(range(len(entropy)))
@@ -536,8 +537,7 @@ def test_the_preset_says_the_defaults_and_explains_each_key() -> None:
 
 @pytest.mark.parametrize("name", ["ispo_trainer", "ispo_megatron_trainer"])
 def test_the_preset_composes_onto_the_shared_base(name: str) -> None:
-    with initialize_config_module("verl.trainer.config", version_base=None):
-        config = compose(name, overrides=["method=prepo", "algorithm.prepo.keep_fraction=0.5"])
+    config = composed("method=prepo", "algorithm.prepo.keep_fraction=0.5", name=name)
     assert config.algorithm.adv_estimator == "prepo"
     assert PREPOConfig.from_mapping(config.algorithm.prepo) == PREPOConfig(keep_fraction=0.5)
     actor_config = config.actor_rollout_ref.actor

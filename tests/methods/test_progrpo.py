@@ -23,7 +23,6 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from hydra import compose, initialize_config_module
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import DictConfig, OmegaConf
@@ -32,6 +31,8 @@ from verl.trainer.ppo.core_algos import compute_grpo_outcome_advantage, get_adv_
 from verl.trainer.ppo.v1.utils import compute_advantage_for_multi_trajectories
 
 import verl_ispo
+from tests.composed import composed
+from tests.examples import examples
 from verl_ispo.config import UnknownISPOKeyError
 from verl_ispo.methods.progrpo import ProGRPOConfig, low_probability_confidence
 from verl_ispo.signals.checks import NonFiniteSignalError, SignalShapeError
@@ -182,7 +183,7 @@ def test_verl_finds_it_by_name() -> None:
 
 
 @given(batches, configs, st.booleans())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200))
 def test_the_loop_reference(batch: list[Row], config: ProGRPOConfig, normalize_by_std: bool) -> None:
     advantages = advantages_of(batch, config, normalize_by_std)
     for number, one in enumerate(batch):
@@ -222,7 +223,7 @@ def test_confidence_with_ties_and_without_tokens() -> None:
 
 
 @given(batches, configs, st.integers(0, 4), st.sampled_from([math.nan, math.inf, -math.inf, 1e30]))
-@settings(max_examples=75, deadline=None)
+@settings(max_examples=examples(75))
 def test_padding_and_what_masks_hide(batch: list[Row], config: ProGRPOConfig, padding: int, junk: float) -> None:
     one, other = advantages_of(batch, config), advantages_of(batch, config, padding=padding, junk=junk)
     assert torch.equal(one, other[:, : one.shape[1]])
@@ -230,7 +231,7 @@ def test_padding_and_what_masks_hide(batch: list[Row], config: ProGRPOConfig, pa
 
 
 @given(batches, configs, st.randoms(use_true_random=False))
-@settings(max_examples=75, deadline=None)
+@settings(max_examples=examples(75))
 def test_order_of_rows(batch: list[Row], config: ProGRPOConfig, random: Any) -> None:
     order = list(range(len(batch)))
     random.shuffle(order)
@@ -239,7 +240,7 @@ def test_order_of_rows(batch: list[Row], config: ProGRPOConfig, random: Any) -> 
 
 
 @given(batches, configs, st.integers(1, 3))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(50))
 def test_padding_rows_are_zero_and_change_nothing(batch: list[Row], config: ProGRPOConfig, count: int) -> None:
     padding_rows = [dataclasses.replace(PADDING_ROW, group=f"padding-{number}") for number in range(count)]
     found = advantages_of([*batch, *padding_rows], config)
@@ -248,14 +249,14 @@ def test_padding_rows_are_zero_and_change_nothing(batch: list[Row], config: ProG
 
 
 @given(batches, st.booleans())
-@settings(max_examples=75, deadline=None)
+@settings(max_examples=examples(75))
 def test_weight_0_is_grpo_to_the_bit(batch: list[Row], normalize_by_std: bool) -> None:
     found = advantages_of(batch, ProGRPOConfig(confidence_weight=0.0), normalize_by_std)
     assert torch.equal(found, grpo_of(batch, normalize_by_std))
 
 
 @given(batches, configs, st.randoms(use_true_random=False))
-@settings(max_examples=75, deadline=None)
+@settings(max_examples=examples(75))
 def test_equal_confidences_are_grpo_to_the_bit(batch: list[Row], config: ProGRPOConfig, random: Any) -> None:
     """Each prompt has its response's log-probs, in another order."""
     same = []
@@ -332,7 +333,7 @@ def test_a_prompt_of_one_token_leaves_the_term_out() -> None:
     st.floats(-200, 0),
     st.lists(st.floats(-200, 0), min_size=40, max_size=40),
 )
-@settings(max_examples=75, deadline=None)
+@settings(max_examples=examples(75))
 def test_the_default_weight_turns_no_sign_in_a_mixed_group(
     sizes: tuple[int, int], prompt: float, responses: list[float]
 ) -> None:
@@ -431,8 +432,7 @@ def test_the_preset_says_the_defaults_and_explains_each_key() -> None:
 
 @pytest.mark.parametrize("name", ["ispo_trainer", "ispo_megatron_trainer"])
 def test_the_preset_composes_onto_the_shared_base(name: str) -> None:
-    with initialize_config_module("verl.trainer.config", version_base=None):
-        config = compose(name, overrides=["method=progrpo", "algorithm.progrpo.confidence_weight=0.3"])
+    config = composed("method=progrpo", "algorithm.progrpo.confidence_weight=0.3", name=name)
     assert config.algorithm.adv_estimator == "progrpo"
     assert ProGRPOConfig.from_mapping(config.algorithm.progrpo) == ProGRPOConfig(confidence_weight=0.3)
     actor = config.actor_rollout_ref.actor

@@ -8,6 +8,7 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.examples import examples
 from tests.preflight.set_ups import problems, with_settings
 from verl_ispo.preflight.batch_sizes import check_batch_sizes, nearest_divisor, nearest_multiple
 from verl_ispo.preflight.composition import read_parallelism
@@ -44,7 +45,7 @@ def leftover(rows: int, micro: int) -> int:
     return rows
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40))
 @given(
     train=st.integers(1, 48),
     mini=st.integers(1, 32),

@@ -18,6 +18,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.examples import examples
 from tests.report.made_up_run import write_metrics
 from verl_ispo.runs.metric_log import metric, natural_order, read_metric_log, read_metric_table
 from verl_ispo.user_error import UserError
@@ -42,7 +43,7 @@ attempt = st.dictionaries(st.integers(0, 9), st.dictionaries(st.sampled_from("ab
 
 
 @given(attempts=st.lists(attempt, min_size=1, max_size=12))
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(40), suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_of_several_attempts_the_last_to_log_a_value_counts(tmp_path_factory: pytest.TempPathFactory, attempts):
     folder = tmp_path_factory.mktemp("run")
     expected: dict[int, dict[str, float]] = {}

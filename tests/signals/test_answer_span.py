@@ -21,6 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
+from tests.examples import examples
 from verl_ispo.answers.answer_place import find_answer
 from verl_ispo.signals.answer_span import AnswerSpans, TokenTexts, find_answer_spans, gather_answer
 
@@ -220,7 +221,7 @@ def covering(pieces: list[str | bytes], start: int, end: int) -> list[int]:
 
 
 @given(responses(), st.lists(st.integers(0, 200), max_size=30))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300))
 def test_the_run_is_the_smallest_that_covers_the_content(
     response: tuple[str, int, int, int], places: list[int]
 ) -> None:
@@ -235,7 +236,7 @@ def test_the_run_is_the_smallest_that_covers_the_content(
 
 
 @given(responses(), st.lists(st.integers(0, 400), max_size=30))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200))
 def test_tokens_may_cut_through_characters(response: tuple[str, int, int, int], places: list[int]) -> None:
     """UTF-8 bytes cut anywhere: a piece of a character decodes to a replacement sign, and A covers the same bytes."""
     text, _, start_at, end_at = response
@@ -247,14 +248,14 @@ def test_tokens_may_cut_through_characters(response: tuple[str, int, int, int], 
 
 
 @given(responses(), plain.filter(lambda text: not re.search(r"answer|[{}\\]", text, re.IGNORECASE)))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100))
 def test_text_after_the_answer_changes_nothing(response: tuple[str, int, int, int], trailing: str) -> None:
     text = response[0]
     assert find_answer(text) == find_answer(text + trailing) == find_answer(text + trailing + "}{ \\boxed{5")
 
 
 @given(st.text(alphabet="\\boxed{} answer:\n*1", max_size=60), st.lists(st.integers(0, 60), max_size=20))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200))
 def test_any_text_gives_a_run_inside_the_response(text: str, places: list[int]) -> None:
     pieces = cut(text, places)
     for answer_format in ("auto", "boxed", "answer_line"):
@@ -310,7 +311,7 @@ def tokenizer() -> Tokenizer:
 
 
 @given(responses())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100))
 def test_a_real_byte_level_tokenizer(tokenizer: Tokenizer, response: tuple[str, int, int, int]) -> None:
     text, _, start_at, end_at = response
     ids = [*tokenizer.encode(text).ids, tokenizer.token_to_id("<|end|>")]
@@ -335,7 +336,6 @@ def spans_of(*rows: tuple[int, int]) -> AnswerSpans:
     st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)).map(sorted), min_size=1, max_size=6),
     st.sampled_from([torch.float32, torch.float64, torch.int64]),
 )
-@settings(deadline=None)
 def test_gather_answer(rows: list[list[int]], dtype: torch.dtype) -> None:
     values = torch.arange(len(rows) * 6).reshape(len(rows), 6).to(dtype)
     gathered, mask = gather_answer(values, spans_of(*map(tuple, rows)))

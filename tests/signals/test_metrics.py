@@ -15,6 +15,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 
+from tests.examples import examples
 from tests.signals.loop_reference import (
     Rollout,
     mean,
@@ -144,7 +145,7 @@ def visible(tokens: tuple[tuple[int, bool], ...]) -> tuple[tuple[int, int], ...]
 
 
 @given(batches(groups=3), configs())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150))
 def test_signal_metrics(batch: list[Rollout], config: ISPOConfig) -> None:
     metrics, expected = signal_metrics(observe(batch, config), config), expected_metrics(batch, config)
     assert sorted(metrics) == sorted(expected)
@@ -176,7 +177,7 @@ def test_the_logged_parts_add_up_to_the_logged_composite(preset: str, batch: lis
 
 
 @given(batches(groups=3), configs())
-@settings(max_examples=75, deadline=None)
+@settings(max_examples=examples(75))
 def test_advantage_metrics(batch: list[Rollout], config: ISPOConfig) -> None:
     """Shares of the absolute advantage add up to 1; the mean advantage of the rollouts without an answer."""
     advantage = [((7 * row) % 5 - 2) / 2 for row in range(len(batch))]

@@ -20,6 +20,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.examples import examples
 from tests.signals.loop_reference import Rollout
 from tests.signals.rollout_batches import batches, configs, library_reward, reward_inputs
 from verl_ispo import ISPOConfig, ISPOReward, compute_ispo_reward
@@ -54,14 +55,14 @@ def guarded(batch: list[Rollout], config: ISPOConfig, labels: list[object] | Non
     st.integers(0, 5),
     st.sampled_from([0.0, math.nan, math.inf, -math.inf, 1e30, -1e30]),
 )
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100))
 def test_padding_and_what_it_holds(batch: list[Rollout], config: ISPOConfig, padding: int, junk: float) -> None:
     width = max(len(rollout.token_ids) for rollout in batch)
     assert_same_bits(library_reward(batch, config), library_reward(batch, config, padding, junk), width)
 
 
 @given(batches(), configs(), st.randoms(use_true_random=False))
-@settings(max_examples=75, deadline=None)
+@settings(max_examples=examples(75))
 def test_order_of_rows(batch: list[Rollout], config: ISPOConfig, random: object) -> None:
     order = list(range(len(batch)))
     random.shuffle(order)
@@ -74,7 +75,7 @@ def test_order_of_rows(batch: list[Rollout], config: ISPOConfig, random: object)
 
 
 @given(batches(), configs())
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(50))
 def test_rest_of_the_batch(batch: list[Rollout], config: ISPOConfig) -> None:
     """Each rollout alone, and each group alone, gets what it gets in the batch."""
     reward = library_reward(batch, config)
@@ -98,7 +99,7 @@ def test_rest_of_the_batch(batch: list[Rollout], config: ISPOConfig) -> None:
         unique=True,
     ),
 )
-@settings(max_examples=75, deadline=None)
+@settings(max_examples=examples(75))
 def test_names_of_the_groups(batch: list[Rollout], config: ISPOConfig, names: list[object]) -> None:
     """Any hashable labels will do: only which are equal matters."""
     rename = dict(zip(["prompt-0", "prompt-1", "prompt-2"], names, strict=True))
@@ -121,7 +122,7 @@ finite = st.floats(-1e4, 1e4, width=32)
 
 
 @given(st.data(), configs(), st.integers(1, 5), st.integers(0, 12), st.integers(1, 4))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100))
 def test_finite_in_finite_out(
     data: st.DataObject, config: ISPOConfig, rows: int, width: int, answer_width: int
 ) -> None:
@@ -155,7 +156,7 @@ def test_finite_in_finite_out(
 
 
 @given(batches(), configs(critical_selection="intersection", drift_threshold=100.0))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(50))
 def test_without_a_critical_token_the_token_reward_is_zero(batch: list[Rollout], config: ISPOConfig) -> None:
     """At step 0 the policy equals its base, so this is where every run starts; here by a threshold nobody reaches."""
     reward = library_reward(batch, config)
@@ -164,7 +165,7 @@ def test_without_a_critical_token_the_token_reward_is_zero(batch: list[Rollout],
 
 
 @given(batches(), configs())
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(50))
 def test_a_policy_equal_to_its_base_has_no_critical_token(batch: list[Rollout], config: ISPOConfig) -> None:
     config = dataclasses.replace(config, critical_selection="intersection", drift_threshold=0.3)
     unmoved = [dataclasses.replace(rollout, ref_log_prob=rollout.log_prob) for rollout in batch]
@@ -172,7 +173,7 @@ def test_a_policy_equal_to_its_base_has_no_critical_token(batch: list[Rollout], 
 
 
 @given(batches(), configs(ifd_weight=0.0, token_weight=0.0, missing_answer="zero"))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(50))
 def test_zero_weights_leave_the_score_to_the_bit(batch: list[Rollout], config: ISPOConfig) -> None:
     score = torch.tensor([rollout.score for rollout in batch])
     assert torch.equal(library_reward(batch, config).total, score)
@@ -180,7 +181,7 @@ def test_zero_weights_leave_the_score_to_the_bit(batch: list[Rollout], config: I
 
 
 @given(batches(), configs())
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(50))
 def test_critical_tokens_lie_in_the_response(batch: list[Rollout], config: ISPOConfig) -> None:
     reward, mask = library_reward(batch, config), reward_inputs(batch)["response_mask"]
     for name in PER_TOKEN:
@@ -189,7 +190,7 @@ def test_critical_tokens_lie_in_the_response(batch: list[Rollout], config: ISPOC
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @given(batches(), configs(), st.integers(0, 2**31))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(50))
 def test_half_precision_input_is_computed_in_float32(
     dtype: torch.dtype, batch: list[Rollout], config: ISPOConfig, seed: int
 ) -> None:

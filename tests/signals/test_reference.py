@@ -19,6 +19,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.examples import examples
 from tests.signals.loop_reference import Rollout, reference_advantage, reference_guarded, reference_reward
 from tests.signals.rollout_batches import batches, configs, library_reward
 from verl_ispo import ISPOConfig
@@ -47,7 +48,7 @@ running_means = st.sampled_from([None, -1.5, 0.0, 0.75])
 
 
 @given(batches(), configs(), running_means, running_means)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200))
 def test_every_part_of_the_composite_reward(
     batch: list[Rollout], config: ISPOConfig, right: float | None, wrong: float | None
 ) -> None:
@@ -67,7 +68,7 @@ def test_every_part_of_the_composite_reward(
 
 
 @given(batches(groups=2), configs())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200))
 def test_guards_and_group_advantage(batch: list[Rollout], config: ISPOConfig) -> None:
     groups = RolloutGroups.from_labels([rollout.group for rollout in batch])
     correct = torch.tensor([rollout.correct for rollout in batch])
@@ -108,7 +109,7 @@ def test_one_success_std_is_the_std_of_one_success(size: int) -> None:
     st.lists(st.integers(-32, 32), min_size=12, max_size=12),
     st.sampled_from([0.0, 0.05, 0.5]),
 )
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100))
 def test_group_advantage_in_float32(labels: list[int], sixteenths: list[int], min_group_std: float) -> None:
     """On rewards whose sums float32 holds exactly, so that no std is the rounding of a 0."""
     rewards = [value / 16 for value in sixteenths[: len(labels)]]

@@ -176,6 +176,7 @@ def test_an_interrupted_run_goes_on_and_ends_in_the_same_model(tmp_path, monkeyp
     assert {**record, "train_time_s": None} == {**whole, "train_time_s": None}
 
 
+@pytest.mark.volume  # the interruptions above, in a process of its own
 def test_a_run_killed_outright_goes_on(tmp_path):
     command = [
         *(sys.executable, "-m", "verl_ispo.tiny_task.warm_start", "--held-out-per-level", "1"),

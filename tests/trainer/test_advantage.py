@@ -25,6 +25,7 @@ from verl import DataProto
 from verl.trainer.ppo.core_algos import compute_grpo_outcome_advantage, get_adv_estimator_fn
 from verl.trainer.ppo.v1.utils import compute_advantage_for_multi_trajectories
 
+from tests.examples import examples
 from verl_ispo.trainer.hand_over import KnownOfBatch, handed_over
 from verl_ispo.trainer.method_adapter import ISPO_TRAINER_MODES, MissingSignalsError
 
@@ -73,7 +74,7 @@ def test_verl_finds_it_by_name() -> None:
 
 
 @given(scored_batches(), st.booleans())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100))
 def test_zero_weights_give_the_bits_of_grpo(batch: dict[str, Any], normalize_by_std: bool) -> None:
     config = algorithm(normalize_by_std, ifd_weight=0.0, token_weight=0.0)
     expected = compute_grpo_outcome_advantage(**batch, norm_adv_by_std_in_grpo=normalize_by_std)
@@ -81,7 +82,7 @@ def test_zero_weights_give_the_bits_of_grpo(batch: dict[str, Any], normalize_by_
 
 
 @given(scored_batches(), st.booleans())
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(50))
 def test_composite_rewards_are_treated_as_grpo_treats_rewards(batch: dict[str, Any], normalize_by_std: bool) -> None:
     with handed_over(KnownOfBatch(correct=NO_VERDICTS)):
         found = compute_ispo_advantage(**batch, config=algorithm(normalize_by_std))
@@ -89,7 +90,7 @@ def test_composite_rewards_are_treated_as_grpo_treats_rewards(batch: dict[str, A
 
 
 @given(scored_batches(), st.booleans(), st.sampled_from([1e-3, 0.1, 2.0]))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100))
 def test_a_floor_under_the_std(batch: dict[str, Any], normalize_by_std: bool, floor: float) -> None:
     with handed_over(KnownOfBatch(correct=NO_VERDICTS)):
         advantages, returns = compute_ispo_advantage(**batch, config=algorithm(normalize_by_std, min_group_std=floor))
@@ -190,7 +191,7 @@ def through_verl(batch: dict[str, Any], adv_estimator: str, config: DictConfig) 
 
 
 @given(scored_batches().filter(lambda batch: bool(batch["response_mask"].any(-1).all())), st.booleans())
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(50))
 def test_the_bits_of_grpo_through_verls_own_dispatch(batch: dict[str, Any], normalize_by_std: bool) -> None:
     config = algorithm(normalize_by_std, ifd_weight=0.0, token_weight=0.0)
     assert_same_bits(through_verl(batch, "ispo", config), through_verl(batch, "grpo", config))

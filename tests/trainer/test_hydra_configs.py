@@ -9,19 +9,14 @@ Not exercised: that a run starts with them (the trainer tests), and Megatron its
 from __future__ import annotations
 
 import pytest
-from hydra import compose, initialize_config_module
 from hydra.errors import ConfigCompositionException
 from omegaconf import DictConfig, OmegaConf
 from verl.trainer.ppo.utils import need_critic, need_reference_policy
 from verl.utils.config import validate_config
 
+from tests.composed import composed
 from verl_ispo import ISPOConfig
 from verl_ispo.config import ISPOTrainerConfig
-
-
-def composed(*overrides: str, name: str = "ispo_trainer") -> DictConfig:
-    with initialize_config_module("verl.trainer.config", version_base=None):
-        return compose(name, overrides=list(overrides))
 
 
 @pytest.mark.parametrize(("name", "strategy"), [("ispo_trainer", "fsdp"), ("ispo_megatron_trainer", "megatron")])

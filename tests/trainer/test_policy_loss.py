@@ -22,6 +22,8 @@ from hypothesis import strategies as st
 from verl.trainer.ppo.core_algos import compute_policy_loss_vanilla, get_policy_loss_fn
 from verl.workers.config import ActorConfig
 
+from tests.examples import examples
+
 compute_ispo_policy_loss = get_policy_loss_fn("ispo")
 
 LOSS_AGG_MODES = ["token-mean", "token-sum", "seq-mean-token-sum", "seq-mean-token-mean", "seq-mean-token-sum-norm"]
@@ -86,7 +88,7 @@ def test_verl_finds_it_by_name() -> None:
     st.sampled_from([(0.2, 0.28), (0.2, 0.2), (0.1, 0.5), (None, None)]),
     st.sampled_from([1.5, 3.0]),
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150))
 def test_value_gradient_and_metrics_of_vanilla_to_the_bit(
     batch: dict[str, torch.Tensor | None], mode: str, bounds: tuple[float, float], dual_clip: float
 ) -> None:
@@ -100,7 +102,7 @@ def test_value_gradient_and_metrics_of_vanilla_to_the_bit(
 
 
 @given(minibatches())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150))
 def test_zero_gradient_share_is_autograds(batch: dict[str, torch.Tensor | None]) -> None:
     _, gradient, metrics = evaluate(compute_ispo_policy_loss, batch, loss_agg_mode="token-sum", config=PAPER)
     on_response = gradient[batch["response_mask"]]
@@ -108,7 +110,7 @@ def test_zero_gradient_share_is_autograds(batch: dict[str, torch.Tensor | None])
 
 
 @given(minibatches())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150))
 def test_clip_fraction_and_kl_by_sign_of_the_advantage(batch: dict[str, torch.Tensor | None]) -> None:
     _, _, metrics = evaluate(compute_ispo_policy_loss, batch, config=PAPER)
     clipped, divergence = {1: 0.0, -1: 0.0}, {1: 0.0, -1: 0.0}

@@ -12,21 +12,13 @@ Not exercised: Megatron, VeOmni, SGLang, a model with a vision tower (a stand-in
 
 from __future__ import annotations
 
-from functools import cache
-
 import pytest
-from hydra import compose, initialize_config_module
-from omegaconf import DictConfig, open_dict
+from omegaconf import open_dict
 
+from tests.composed import composed
 from verl_ispo.config import ISPOTrainerConfig
 from verl_ispo.trainer.modes import ISPOTrainerSync
 from verl_ispo.trainer.refusals import UnsupportedSettingError, refuse_unsupported_settings, unsupported_settings
-
-
-@cache
-def composed(*overrides: str, name: str = "ispo_trainer") -> DictConfig:
-    with initialize_config_module("verl.trainer.config", version_base=None):
-        return compose(name, overrides=list(overrides))
 
 
 @pytest.mark.parametrize(
@@ -163,7 +155,7 @@ def test_all_faults_are_named_at_once() -> None:
 
 @pytest.mark.parametrize("how", ["absent", "null"])
 def test_no_reference_policy(how: str) -> None:
-    config = composed().copy()
+    config = composed()
     with open_dict(config):
         if how == "absent":
             del config.actor_rollout_ref.ref

@@ -12,11 +12,9 @@ alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
 
-from tests.training.conftest import TrainingRun
+from tests.training.conftest import Train, TrainingRun
 
 pytestmark = pytest.mark.trainer
 TWO_STEPS = ("trainer.total_training_steps=2", "trainer.val_before_train=false", "trainer.test_freq=-1")
@@ -28,7 +26,7 @@ def finished(run: TrainingRun) -> TrainingRun:
     return run
 
 
-def test_prepo_trains_on_harder_prompts_as_it_goes(train: Callable[..., TrainingRun]) -> None:
+def test_prepo_trains_on_harder_prompts_as_it_goes(train: Train) -> None:
     """Of 20 candidates the first step keeps ranks 8 to 11, the last one the four hardest."""
     run = finished(train("method=prepo", *TWO_STEPS))
     last = run.steps[2]
@@ -36,14 +34,14 @@ def test_prepo_trains_on_harder_prompts_as_it_goes(train: Callable[..., Training
     assert last["prepo/perplexity/kept"] > run.steps[1]["prepo/perplexity/kept"]
 
 
-def test_dapo_trains_on_mixed_groups_alone(train: Callable[..., TrainingRun]) -> None:
+def test_dapo_trains_on_mixed_groups_alone(train: Train) -> None:
     run = finished(train("method=dapo", "reward.reward_kwargs.overlong_buffer_cfg.len=9", *TWO_STEPS))
     for step in run.steps.values():
         assert step["ispo/advantage_share/mixed"] == pytest.approx(1.0)
 
 
 @pytest.mark.parametrize("method", ["progrpo", "grpo_s"])
-def test_signals_reach_the_estimator(method: str, train: Callable[..., TrainingRun]) -> None:
+def test_signals_reach_the_estimator(method: str, train: Train) -> None:
     """On mixed groups, which verl's filter brings: in others these methods have no gradient here."""
     mixed = ("algorithm.filter_groups.enable=true", "algorithm.filter_groups.metric=acc")
     run = finished(train(f"method={method}", "trainer.v1.ispo.watch_signals=false", *mixed, *TWO_STEPS))
@@ -53,7 +51,8 @@ def test_signals_reach_the_estimator(method: str, train: Callable[..., TrainingR
         assert step["actor/grad_norm"] > 0
 
 
-def test_a_contradiction_ends_the_run_at_once(train: Callable[..., TrainingRun]) -> None:
+@pytest.mark.volume  # trainer/test_refusals calls the refusal
+def test_a_contradiction_ends_the_run_at_once(train: Train) -> None:
     run = train("method=grpo_s", "actor_rollout_ref.actor.policy_loss.loss_mode=vanilla", *TWO_STEPS)
     assert run.exit_status != 0
     assert "contradict each other" in run.output

@@ -10,7 +10,6 @@ written (see `tests/report/test_rollout_dump.py`).
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -21,19 +20,9 @@ from verl_ispo.runs.rollout_dump.reader import dumped_steps, read_groups, read_o
 
 pytestmark = pytest.mark.trainer
 
-Train = Callable[..., TrainingRun]
 
-
-def test_the_dump_tells_what_the_log_tells(train: Train, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    run = train(
-        "trainer.total_training_steps=3",
-        f"hydra.run.dir={tmp_path}",
-        f"trainer.v1.ispo.dump_dir={tmp_path}/dump",
-        "trainer.v1.ispo.dump_every=2",
-        "trainer.v1.ispo.dump_groups=3",
-    )
-    assert run.exit_status == 0, run.output[-3000:]
-    dump = tmp_path / "dump"
+def test_the_dump_tells_what_the_log_tells(whole: TrainingRun, capsys: pytest.CaptureFixture[str], tmp_path: Path):
+    run, dump = whole, whole.folder / "dump"
     assert dumped_steps(dump) == [1, 2]
     outcomes, gaps = read_outcomes(dump)
     assert not gaps
@@ -52,7 +41,8 @@ def test_the_dump_tells_what_the_log_tells(train: Train, tmp_path: Path, capsys:
         assert len(groups) == 3
         for group in groups:
             assert group.prompt_text.endswith("=")
-            assert group.ground_truth.lstrip("-").isdigit()
+            first, second = group.prompt_text.removesuffix("=").split("+")
+            assert group.ground_truth == f"{int(first) + int(second)}.0"
             for rollout in group.rollouts:
                 assert len(rollout.token_texts) <= 48
                 assert rollout.composite == pytest.approx(sum(rollout.parts.values()), abs=1e-5)
@@ -65,5 +55,5 @@ def test_the_dump_tells_what_the_log_tells(train: Train, tmp_path: Path, capsys:
     assert description["config"]["trainer"]["v1"]["ispo"]["dump_every"] == 2
     assert "ray_kwargs" not in description["config"]
 
-    assert build.run([str(tmp_path)], tmp_path / "report") == 0
+    assert build.run([str(run.folder)], tmp_path / "report") == 0
     assert "gap:" not in capsys.readouterr().out

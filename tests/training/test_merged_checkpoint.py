@@ -9,28 +9,18 @@ its own that is renamed at the end).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.training.conftest import TinyTask, TrainingRun, train  # noqa: F401
+from tests.training.conftest import TrainingRun
 from verl_ispo.evaluation.model_folder import MERGE_RECORD, MERGED_FOLDER, resolve_checkpoint
-from verl_ispo.tiny_task.make_data import make_rows, write_parquet
 from verl_ispo.user_error import UserError
 
 pytestmark = pytest.mark.trainer
-
-
-@pytest.fixture
-def tiny_task(random_model: Path, tmp_path: Path) -> TinyTask:
-    """The data of the tiny task beside an untrained model: what it learns does not matter here."""
-    problems, held_out = make_rows((1,), 16, 1, seed=0)
-    write_parquet(problems, tmp_path / "train.parquet")
-    write_parquet(held_out, tmp_path / "heldout.parquet")
-    return TinyTask(model=random_model, data=tmp_path)
 
 
 def whole_weights(actor: Path) -> dict[str, torch.Tensor]:
@@ -43,21 +33,13 @@ def whole_weights(actor: Path) -> dict[str, torch.Tensor]:
 
 
 def test_a_checkpoint_of_two_workers_is_merged_once(
-    train: Callable[..., TrainingRun],  # noqa: F811
-    capsys: pytest.CaptureFixture[str],
-    tmp_path: Path,
+    two_workers: TrainingRun, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ):
-    run = train(
-        "trainer.total_training_steps=1",
-        "trainer.save_freq=1",
-        "trainer.n_gpus_per_node=2",
-        "trainer.test_freq=-1",
-        checkpoints=tmp_path / "run",
-    )
-    assert run.exit_status == 0, run.output[-3000:]
-    actor = run.checkpoints / "global_step_1" / "actor"
+    checkpoints = tmp_path / "run"
+    shutil.copytree(two_workers.checkpoints, checkpoints)
+    actor = checkpoints / "global_step_1" / "actor"
 
-    checkpoint = resolve_checkpoint(str(run.checkpoints))
+    checkpoint = resolve_checkpoint(str(checkpoints))
     assert (checkpoint.folder, checkpoint.step, checkpoint.rule) == (actor / MERGED_FOLDER, 1, "last step")
     assert "Merging" in capsys.readouterr().out
     merged, expected = load_file(checkpoint.folder / "model.safetensors"), whole_weights(actor)
@@ -65,12 +47,12 @@ def test_a_checkpoint_of_two_workers_is_merged_once(
     assert all(torch.equal(merged[name], expected[name].bfloat16()) for name in merged)
 
     record = (checkpoint.folder / MERGE_RECORD).stat().st_mtime_ns
-    assert resolve_checkpoint(str(run.checkpoints / "global_step_1")) == checkpoint
+    assert resolve_checkpoint(str(checkpoints / "global_step_1")) == checkpoint
     assert (checkpoint.folder / MERGE_RECORD).stat().st_mtime_ns == record
     assert "Merging" not in capsys.readouterr().out
 
     # another file in the place of a shard is noticed, although there is a merged model
     (actor / "model_world_size_2_rank_1.pt").write_bytes(b"cut off")
     with pytest.raises(UserError, match=r"(?s)verl's merger failed on .*actor \(exit status 1\):.*Error"):
-        resolve_checkpoint(str(run.checkpoints))
+        resolve_checkpoint(str(checkpoints))
     assert not (actor / f".{MERGED_FOLDER}.unfinished").exists()
