@@ -13,6 +13,7 @@ import yaml
 
 import verl_ispo.config
 from verl_ispo.config import ISPOConfig, ISPOTrainerConfig, UnknownISPOKeyError
+from verl_ispo.preflight.composition import compose_config
 
 CONFIG_DIR = Path(verl_ispo.config.__file__).parent
 
@@ -61,6 +62,14 @@ def test_a_key_that_has_moved_is_refused_with_its_new_name(key: str) -> None:
     with pytest.raises(UnknownISPOKeyError, match=rf"algorithm\.ispo\.{key} has moved: set trainer\.v1\.ispo\.{key}"):
         ISPOConfig.from_mapping({key: "x"})
     assert hasattr(ISPOTrainerConfig(), key)
+
+
+@pytest.mark.parametrize("override", ["algorithm.ispo.dump_dir=/tmp/d", "+algorithm.ispo.dump_every=2"])
+def test_so_is_its_override_where_this_package_composes(override: str) -> None:
+    """Hydra alone would say that the key is not there, and advise a plus sign."""
+    key = override.strip("+").split("=")[0]
+    with pytest.raises(UnknownISPOKeyError, match=rf"{key} has moved: set {key.replace('algorithm', 'trainer.v1')}"):
+        compose_config("ispo_trainer", [override])
 
 
 def test_the_first_step_and_every_so_many_are_dumped() -> None:

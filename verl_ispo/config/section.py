@@ -32,14 +32,18 @@ def from_section(cls: type[SectionT], section: str, settings: Mapping[str, Any] 
 def refuse_unknown_keys(settings: Iterable[str], known: Sequence[str], section: str) -> None:
     """Raise `UnknownISPOKeyError` for the first key that is not known, naming the nearest one that is."""
     for key in settings:
-        moved = MOVED_KEYS.get(f"{section}.{key}")
-        if moved is not None:
-            raise UnknownISPOKeyError(f"{section}.{key} has moved: set {moved} instead")
+        refuse_moved_key(f"{section}.{key}")
         if key not in known:
             nearest = difflib.get_close_matches(key, known, n=1, cutoff=0.0)[0]
             raise UnknownISPOKeyError(
                 f"unknown setting {key!r} (under {section}); did you mean {nearest!r}? Known: {list(known)}"
             )
+
+
+def refuse_moved_key(key: str) -> None:
+    """Raise `UnknownISPOKeyError` for a dotted key of an earlier version, with its new name."""
+    if key in MOVED_KEYS:
+        raise UnknownISPOKeyError(f"{key} has moved: set {MOVED_KEYS[key]} instead")
 
 
 def check_number(

@@ -20,6 +20,7 @@ from verl_ispo.launch.hydra_overrides import quoted, quoted_list
 from verl_ispo.launch.model_choice import MODEL_PATH_KEY
 from verl_ispo.launch.ray_cluster import ORDINARY_PRIORITY, ray_overrides
 from verl_ispo.launch.training_options import TrainingOptions
+from verl_ispo.config.section import UnknownISPOKeyError
 from verl_ispo.preflight.composition import compose_config, override_key, setting
 from verl_ispo.user_error import UserError
 
@@ -121,7 +122,7 @@ def composed(config_name: str, overrides: list[str]) -> DictConfig:
     """
     try:
         return compose_config(config_name, overrides)
-    except (HydraException, OmegaConfBaseException, ModuleNotFoundError) as error:
+    except (HydraException, OmegaConfBaseException, UnknownISPOKeyError, ModuleNotFoundError) as error:
         raise UserError(f"{config_name} does not compose: {str(error).strip()}") from error
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
+from verl_ispo.config.section import refuse_moved_key
 from verl_ispo.config.signal_use import observes_signals, trains_on_signals
 
 # Choices of whole files; everything else on the command line is a key.
@@ -23,7 +24,10 @@ def compose_config(config_name: str, overrides: Sequence[str]) -> DictConfig:
 
     Raises:
         ModuleNotFoundError: if verl is not installed.
+        UnknownISPOKeyError: an override of a key that has moved, of which Hydra only says that it is not there.
     """
+    for override in overrides:
+        refuse_moved_key(override_key(override))
     verl = importlib.util.find_spec("verl")
     if verl is None or not verl.submodule_search_locations:
         raise ModuleNotFoundError("verl is not installed in this environment; pip install 'verl>=0.9.1,<0.10'")
