@@ -1,10 +1,12 @@
 """The CPU as verl's platform, how many examples a property test draws, and which tests share a worker."""
 
 import os
-from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
+
+TRAININGS = "tests/training/"
 
 # verl asks for its platform when it is imported, so the CPU has to be chosen before any test module is.
 os.environ.setdefault("VERL_PLATFORM", "cpu")
@@ -17,13 +19,21 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "suite"))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """One group for each file, so that its fixtures are made once, and one for all tests that train.
+    """Trainings first: beside them the other workers take file after file, and nothing long is left for the end."""
+    items.sort(key=lambda item: not item.nodeid.startswith(TRAININGS))
 
-    Trainings share session fixtures and take gigabytes, so they run one at a time. They come first: beside them the
-    other workers take file after file, and nothing long is left for the end.
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """A file's tests on one worker, so that its fixtures are made once, and all trainings on one.
+
+    Trainings share session fixtures and take gigabytes, so they run one at a time. (Marks would say it too, but
+    pytest-xdist 3.8 does not see the groups under pytest 9.2.)
     """
-    trains = {item: item.get_closest_marker("trainer") is not None for item in items}
-    for item in items:
-        file = Path(item.path).relative_to(item.config.rootpath).as_posix()
-        item.add_marker(pytest.mark.xdist_group("trainer" if trains[item] else file))
-    items.sort(key=lambda item: not trains[item])
+    from xdist.scheduler import LoadScopeScheduling
+
+    class FilesAndTrainings(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return TRAININGS if nodeid.startswith(TRAININGS) else nodeid.split("::")[0]
+
+    return FilesAndTrainings(config, log)
