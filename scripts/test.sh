@@ -14,7 +14,8 @@ source scripts/setup_cpu.sh
 
 # One thread a process: several processes with a pool each on few cores wait for one another.
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}" TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1
-cores="$(nproc)"
+# nproc would take the number of threads above for that of the cores
+cores="$(unset OMP_NUM_THREADS; nproc)"
 WORKERS="${WORKERS:-$((cores < 4 ? cores : 4))}"
 # a file's tests stay together, and so do all trainings (tests/conftest.py)
 side_by_side=(-q -n "$WORKERS" --dist loadfile --no-loadscope-reorder)
