@@ -18,7 +18,7 @@ from data_prep.prompt_templates import PromptTemplate, unwrap_dapo
 from data_prep.reading import MAX_QUESTION_CHARS, ChosenPart, Row, read_rows, reading_progress
 from data_prep.row_writer import RowWriter
 from data_prep.schema import Problem
-from data_prep.text_normalisation import digest, normalised_texts
+from data_prep.text_normalization import digest, normalised_texts
 from verl_ispo.answers.ground_truth import GroundTruth
 from verl_ispo.user_error import UserError
 

@@ -1,6 +1,6 @@
 r"""Which training questions overlap with benchmark questions.
 
-Both sides are compared as words (`text_normalisation`). A training question is contaminated by a benchmark question if
+Both sides are compared as words (`text_normalization`). A training question is contaminated by a benchmark question if
 
 1. they share runs of `n` words (13 by default, as in GPT-3, arXiv 2005.14165, appendix C), and these runs together
    cover at least `min_overlap` (half by default) of the words of one of the two, or
@@ -27,7 +27,7 @@ import pyarrow as pa
 from data_prep.columns import choose_question_column, question_text
 from data_prep.prompt_templates import unwrap_dapo
 from data_prep.sources import local_parts
-from data_prep.text_normalisation import ngram_hashes, normalised_texts, word_hashes, word_lists
+from data_prep.text_normalization import ngram_hashes, normalised_texts, word_hashes, word_lists
 from verl_ispo.user_error import UserError
 
 BENCHMARK_NAMES = ("aime24", "aime25", "amc23", "math500", "olympiadbench")

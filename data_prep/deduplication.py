@@ -1,7 +1,7 @@
 r"""Which rows of a training set are the same question.
 
 Three degrees. *Exact* duplicates agree in question and answer to the letter. *Normalised* duplicates agree in the
-normalised question (`text_normalisation`) and in the answer's short form; the first copy stays. A *conflict* is one
+normalised question (`text_normalization`) and in the answer's short form; the first copy stays. A *conflict* is one
 normalised question with answers that differ: at least one of them is wrong, so by default every copy goes.
 
 Which questions stay does not depend on the order of the rows; which copy of a question stays does (the first).
@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from data_prep.answer_kinds import strip_math_delimiters
-from data_prep.text_normalisation import digest
+from data_prep.text_normalization import digest
 from verl_ispo.answers.ground_truth import GroundTruth
 from verl_ispo.user_error import UserError
 

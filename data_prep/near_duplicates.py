@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 from datasketch import MinHash
 
-from data_prep.text_normalisation import ngram_hashes, word_hashes, word_lists
+from data_prep.text_normalization import ngram_hashes, word_hashes, word_lists
 
 SHINGLE_WORDS = 3
 THRESHOLD = 0.8

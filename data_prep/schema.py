@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from data_prep.prompt_templates import PromptTemplate
-from data_prep.text_normalisation import digest
+from data_prep.text_normalization import digest
 from verl_ispo.answers.ground_truth import GroundTruth
 
 OUTPUT_SCHEMA = pa.schema(
@@ -46,7 +46,7 @@ class Problem:
 
     Attributes:
         question (`str`): without any prompt around it.
-        normalised (`str`): `text_normalisation.normalised_texts` of the question.
+        normalised (`str`): `text_normalization.normalised_texts` of the question.
         truth (`GroundTruth`): the right answer.
         file (`str`), row (`int`): where it was read, for messages.
     """

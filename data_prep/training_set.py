@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from tqdm import tqdm
 
-from data_prep import deduplication, near_duplicates, text_normalisation
+from data_prep import deduplication, near_duplicates, text_normalization
 from data_prep.answer_kinds import answer_strings, ground_truth, uncheckable_reason
 from data_prep.atomic_output import OutputFiles, exclusive_output
 from data_prep.columns import question_text
@@ -172,7 +172,7 @@ def _checked_problem(
 def _first_of_each_question(
     problems: list[tuple[Any, Problem]], index: QuestionIndex, ids: IdRegister
 ) -> list[Problem]:
-    normalised = text_normalisation.normalised_texts([problem.question for _, problem in problems]).to_pylist()
+    normalised = text_normalization.normalised_texts([problem.question for _, problem in problems]).to_pylist()
     survivors = []
     for (row_id, problem), text in zip(problems, normalised, strict=True):
         ids.check(problem.file, problem.row, row_id, text)
@@ -193,7 +193,7 @@ def _drop_conflicts(
     conflicting[list(index.conflicts)] = True
     rule = "the first copy stays" if options.keep_conflicts else "every copy is dropped"
     findings.details["deduplication"] = {
-        "normalisation": text_normalisation.RULE,
+        "normalisation": text_normalization.RULE,
         "answers": deduplication.ANSWER_RULE,
         "conflicts": f"one question with answers that differ: {rule}",
         "conflicting_questions": len(index.conflicts),
@@ -244,7 +244,7 @@ def _drop_contaminated(
             f"shared runs of {index.n} words that cover at least {index.min_overlap:g} of one question's words; a "
             f"shorter benchmark question contained whole (if it has {MIN_CONTAINED_WORDS} words or more) or equal"
         ),
-        "normalisation": f"{text_normalisation.RULE}; then runs of letters or digits",
+        "normalisation": f"{text_normalization.RULE}; then runs of letters or digits",
         "benchmarks": [{"name": b.name, "questions": len(b.questions), **b.identity} for b in options.benchmarks],
         "rows_dropped": dict(by_benchmark),
         "rows_kept_that_share_a_run": runs_of_kept_rows.total(),

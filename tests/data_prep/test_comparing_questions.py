@@ -19,7 +19,7 @@ from made_problems import problem
 
 from data_prep.decontamination import MIN_CONTAINED_WORDS, BenchmarkIndex, BenchmarkQuestions
 from data_prep.near_duplicates import THRESHOLD, find_near_duplicates
-from data_prep.text_normalisation import normalised_texts
+from data_prep.text_normalization import normalised_texts
 from tests.examples import examples
 
 WORDS = st.lists(st.sampled_from(["a", "b", "c"]), min_size=1, max_size=14).map(" ".join)

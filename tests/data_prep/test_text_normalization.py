@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_prep.text_normalisation import ngram_hashes, normalised_texts, word_hashes, word_lists
+from data_prep.text_normalization import ngram_hashes, normalised_texts, word_hashes, word_lists
 
 
 def normal(text: str) -> str:
