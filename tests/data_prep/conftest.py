@@ -1,4 +1,4 @@
-"""Fixtures: one preparation in this process, the real files where they lie at hand, a tokenizer."""
+"""Fixtures: one preparation in this process, the real files where they are available, a tokenizer."""
 
 from __future__ import annotations
 

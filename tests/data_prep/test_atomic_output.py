@@ -1,4 +1,4 @@
-"""Half-written files never stand under a final name, whatever stops the run, and two runs do not mix.
+"""Half-written files never get a final name, whatever stops the run, and two runs do not mix.
 
 Derivation. A run can be stopped by a kill, a signal, a full disk or an exception, at any moment. After each, the folder
 must hold either the old output whole or the new one whole, and the next run must succeed and clean up. Kills are tried
@@ -33,7 +33,7 @@ ENDINGS = ["card.json", "card.md", "dropped.jsonl", "near_duplicates.jsonl", "pa
 STOPPING = """
 import signal, sys, time
 from importlib import import_module
-# a job that a script runs in the background ignores it from birth, and so would all that the tests start there
+# a background job of a script ignores it from the start, and so would all processes that the tests start there
 signal.signal(signal.SIGINT, signal.default_int_handler)
 module, holder, method, call = sys.argv[1:5]
 holder = getattr(import_module(module), holder)
@@ -65,7 +65,7 @@ def arguments(tmp_path):
 
 @pytest.fixture
 def previous(arguments, tmp_path):
-    """Bytes of an output that stands there already, by ending."""
+    """Bytes of an output that exists already, by ending."""
     assert command("generic", *arguments) == 0
     return {name: (tmp_path / "out" / f"made.{name}").read_bytes() for name in ENDINGS}
 
@@ -232,28 +232,28 @@ def test_a_disk_that_fills_up_while_any_file_is_written(tmp_path, capsys, monkey
     monkeypatch.setattr(OutputFiles, "create", create)
     arguments = ["--local_dataset_path", source, "--data_source", "made", "--no_decontaminate"]
     if command("generic", *arguments, "--local_save_dir", tmp_path / "out") == 0:
-        assert ending.startswith("card")  # cards are smaller than the largest room
+        assert ending.startswith("card")  # cards are smaller than the largest limit
         assert room == 5_000
         return
     assert "no space left on the device" in capsys.readouterr().err
     assert finals(tmp_path / "out") == temporaries(tmp_path / "out") == []
 
 
-@pytest.mark.parametrize("place", ["a file", "below a file", "the parquet is a folder"])
-def test_an_output_place_that_cannot_be_used_is_named(tmp_path, capsys, place):
+@pytest.mark.parametrize("kind", ["a file", "below a file", "the parquet is a folder"])
+def test_an_output_folder_that_cannot_be_used_is_named(tmp_path, capsys, kind):
     source = write_jsonl(tmp_path / "train.jsonl", made_rows(3))
     folder = tmp_path / "out"
-    if place == "the parquet is a folder":
+    if kind == "the parquet is a folder":
         (folder / "made.parquet").mkdir(parents=True)
     else:
         folder.write_text("I am a file")
-    target = folder / "deeper" if place == "below a file" else folder
+    target = folder / "deeper" if kind == "below a file" else folder
     arguments = ["--local_dataset_path", source, "--data_source", "made", "--no_decontaminate"]
     assert command("generic", *arguments, "--local_save_dir", target) == 2
     message = capsys.readouterr().err.splitlines()[-1]
     assert str(target) in message
     assert "move it away" in message
-    assert place == "the parquet is a folder" or folder.read_text() == "I am a file"
+    assert kind == "the parquet is a folder" or folder.read_text() == "I am a file"
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
