@@ -12,12 +12,12 @@ HERE = Path(__file__).parent
 
 INSTALL_REQUIRES = [
     "verl>=0.9.1,<0.10",  # the trainer that is extended; its hooks move between minor versions
-    "TransferQueue>=0.1.10",  # verl's V1 trainer keeps its batches there, and verl leaves it to an extra
+    "TransferQueue>=0.1.10",  # verl's V1 trainer keeps its batches there; verl lists it in an extra only
     "torch>=2.6",  # the signals
     "transformers>=5.5.3",  # tokenizers and models, the range verl 0.9 admits
     "numpy>=2.0.0",  # verl's own lower bound
     "hydra-core>=1.3",  # configs are found by verl's main through Hydra's search path
-    "cachetools",  # imported by verl's agent loop, and left to an extra there
+    "cachetools",  # imported by verl's agent loop; verl lists it in an extra only
     "fastapi",  # the same
     "uvicorn",  # the same
     "pyzmq",  # the same
@@ -50,7 +50,7 @@ EXTRAS = {
     ],
     "dev": [
         "pytest>=8",  # test runner
-        "pytest-xdist>=3.6,<4",  # tests over all cores, with one group of tests a worker
+        "pytest-xdist>=3.6,<4",  # tests over all cores, with one group of tests per worker
         "hypothesis>=6.100",  # property tests
         "ruff>=0.9",  # lint and format
         "psutil>=5.9",  # memory and child processes in scripts/fuzz_grading.py; accelerate brings it
