@@ -107,8 +107,8 @@ def test_theta_grows_with_the_positions(model: str) -> None:
 
 def test_the_overrides_can_be_taken_out_where_a_copy_holds_them() -> None:
     """As verl-ispo train does."""
-    place = "actor_rollout_ref.model.override_config"
-    out = (f"~{place}.max_position_embeddings", f"~{place}.rope_theta")
+    section = "actor_rollout_ref.model.override_config"
+    out = (f"~{section}.max_position_embeddings", f"~{section}.rope_theta")
     config = composed("ispo_trainer", "base_model=qwen2_5_math_7b", "actor_rollout_ref.model.path='/copy'", *out)
     assert config.actor_rollout_ref.model.override_config == {}
     assert config.actor_rollout_ref.model.path == "/copy"
@@ -119,7 +119,7 @@ def inverse_frequencies(config: Qwen2Config) -> torch.Tensor:
 
 
 def by_hand(theta: float) -> torch.Tensor:
-    return torch.tensor([theta ** (-2 * place / 16) for place in range(8)])
+    return torch.tensor([theta ** (-2 * index / 16) for index in range(8)])
 
 
 def test_why_a_copy_verls_override_does_not_reach_theta() -> None:

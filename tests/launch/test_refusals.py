@@ -1,4 +1,4 @@
-"""What cannot be is refused in one sentence with value, place and remedy, by exit status 2, before anything is made.
+"""Invalid options are refused in one sentence with value, option and remedy, and exit status 2; nothing is written.
 
 Not exercised: refusals of the trainer and of verl (tests/trainer, tests/preflight).
 """

@@ -1,7 +1,7 @@
-"""What every launcher owes its user: a help that lists each variable, and refusals that list what is known.
+"""Every launcher has a help that lists each variable, and refusals that list the known values.
 
-Variables are read off the scripts' text, so a new one without a line in the help fails here. Not exercised: shellcheck,
-which is not among the tools of this project.
+Variables are read from the scripts' text, so a new one without a line in the help fails here. Not exercised:
+shellcheck, which is not among the tools of this project.
 """
 
 from __future__ import annotations
