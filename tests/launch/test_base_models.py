@@ -175,10 +175,10 @@ def test_a_model_that_has_the_positions_is_used_as_it_is(model: Path, tmp_path: 
 
 def test_a_copy_of_other_settings_or_with_broken_links_is_refused(model: Path, tmp_path: Path) -> None:
     extend(model, tmp_path / "copy")
-    with pytest.raises(ContextError, match="of other settings; remove that folder"):
+    with pytest.raises(ContextError, match="it has other settings; remove that folder"):
         extend(model, tmp_path / "copy", theta=20000.0)
     (model / "model.safetensors").unlink()
-    with pytest.raises(ContextError, match=r"model\.safetensors lead nowhere"):
+    with pytest.raises(ContextError, match=r"model\.safetensors are broken"):
         extend(model, tmp_path / "copy")
 
 
@@ -196,5 +196,5 @@ def test_faults_are_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "empty/config.json").write_text("{")
     with pytest.raises(ContextError, match=r"config\.json is not JSON"):
         extend(tmp_path / "empty", tmp_path / "copy")
-    with pytest.raises(ContextError, match="no such folder, and the hub does not give it"):
+    with pytest.raises(ContextError, match="no such folder, and the hub does not have it"):
         extend_model("nobody/nothing", tmp_path / "copy", 6144, None, local_only=True)

@@ -239,7 +239,7 @@ def test_a_dead_process_is_named_and_the_checkpoint_holds(
     assert end.checkpoint == checkpoint
     said, remedy = end.screen.splitlines()[-2:]
     assert re.search(reason, said)
-    assert f"the same command goes on from the checkpoint of step {checkpoint}" in remedy
+    assert f"the same command resumes from the checkpoint of step {checkpoint}" in remedy
 
 
 @pytest.fixture
