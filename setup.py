@@ -22,15 +22,13 @@ INSTALL_REQUIRES = [
     "uvicorn",  # the same
     "pyzmq",  # the same
     "msgspec",  # the same
-    "filelock",  # one writer for a folder; transformers brings it
-    "tqdm",  # progress; transformers brings it
     "pandas>=2.2",  # reading and writing the data sets
     "pyarrow>=19.0.0",  # parquet, verl's data format
     "datasets>=3.0",  # data_prep: data sets from the hub
-    "filelock>=3.12",  # data_prep: one preparation of an output at a time
+    "filelock>=3.12",  # one writer per folder, one preparation of an output at a time
     "datasketch>=2.0,<3",  # data_prep: MinHash signatures of near duplicates; a new scheme came with 2.0
     "jinja2>=3.1",  # data_prep: prompt templates from a file
-    "tqdm>=4.66",  # data_prep: progress bars
+    "tqdm>=4.66",  # progress bars
     "math-verify>=0.9.0,<0.10",  # symbolic equality of answers; verdicts change between minor versions
     "latex2sympy2_extended",  # math-verify's parser, called with other options; math-verify pins its version
     "sympy",  # values of parsed answers; comes with math-verify
@@ -54,7 +52,7 @@ EXTRAS = {
         "hypothesis>=6.100",  # property tests
         "ruff>=0.9",  # lint and format
         "psutil>=5.9",  # memory and child processes in scripts/fuzz_grading.py; accelerate brings it
-        "playwright>=1.50",  # the report's page in the system's Chromium; installs no browser of its own
+        "playwright>=1.50",  # the report's page in the system's Chromium; installs no browser
     ],
 }
 

@@ -1,9 +1,9 @@
 """The presets of the paper's models, and the copy of a model with a longer context.
 
-That nothing is cut silently is arithmetic on the composed config: prompt and response fit into what the rollout engine
-is given, and that fits into the model's positions. That the copy is needed is shown on transformers and verl as they
-are installed: verl's override does not reach the base frequency of the rotary embedding. Not exercised: the models
-themselves, and whether a longer context does them good, which the sources in the presets must answer for.
+Nothing is cut silently: in the composed config, prompt and response fit into the rollout engine's context, and that
+fits into the model's positions. The installed transformers and verl show why the copy is needed: verl's override does
+not reach the base frequency of the rotary embedding. Not exercised: the models themselves, and whether a longer context
+is good for them, for which the presets name their sources.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """``verl-ispo reproduce-table`` and ``evaluate-run``: the plan, continuing after failures, the evaluations.
 
-The training is a small program that notes its calls; processes of evaluations are noted and not started. Not exercised:
+The training is a small program that notes its calls; evaluations are recorded and not started. Not exercised:
 trainings and evaluations themselves (tests/training, tests/evaluation).
 """
 
@@ -19,7 +19,7 @@ BENCHMARKS = ("aime24", "aime25", "amc23", "math500", "olympiadbench")
 
 
 class Processes:
-    """Commands that the table would run in processes of their own; an evaluation leaves its summary."""
+    """Commands that the table would run in separate processes; an evaluation leaves its summary."""
 
     def __init__(self) -> None:
         self.calls: list[list[str]] = []

@@ -37,7 +37,7 @@ def test_help_lists_every_variable_that_is_read_and_no_other(launcher: str, tmp_
     assert run.returncode == 0, run.stderr
     read = {name for name in variables_read(SCRIPTS / launcher) if not name.startswith("SLURM_")}
     if launcher == "offline_bundle.sh":
-        read -= {"WORK"}  # of the install.sh that it writes, which has a help of its own
+        read -= {"WORK"}  # of the install.sh that it writes, which has its own help
     assert read, "the pattern finds nothing"
     # a variable's line has a gap between its value and what it is; an example has none before its comment
     lines = [line for line in run.stdout.splitlines() if re.match(r"  [A-Z_]+=.* {3}[^ ]", line.partition("#")[0])]

@@ -1,4 +1,4 @@
-"""A training behind ``scripts/train.sh`` in a session of its own, whose processes a test can find and kill.
+"""A training behind ``scripts/train.sh`` in its own session, whose processes a test can find and kill.
 
 All processes of a start, Ray's among them, stay in the session of the script, so that a test can kill all of them, as
 when a machine dies, or one kind of process only, and nothing else on this machine.
