@@ -16,7 +16,7 @@ source scripts/setup_cpu.sh
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}" TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1
 cores="$(nproc)"
 WORKERS="${WORKERS:-$((cores < 4 ? cores : 4))}"
-# a file's tests run in one process, and so do all tests that train (tests/conftest.py)
+# a file's tests stay together, and so do those that train (tests/conftest.py)
 side_by_side=(-q -n "$WORKERS" --dist loadgroup --no-loadscope-reorder)
 
 ruff check .

@@ -19,8 +19,8 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "suite"))
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """One group for each file, so that its fixtures are made once, and one for all tests that train.
 
-    Trainings share session fixtures and take gigabytes, so they run one at a time. They come first, so that the
-    other workers run the remaining files meanwhile and no long test is left for the end.
+    Trainings share session fixtures and take gigabytes, so they run one at a time. They come first: beside them the
+    other workers take file after file, and nothing long is left for the end.
     """
     trains = {item: item.get_closest_marker("trainer") is not None for item in items}
     for item in items:

@@ -40,7 +40,7 @@ MODEL = ("--model", MODELS[0])
         ),
         (
             ("train", "--model", "a/b", "--model-path", "c", "--train-files", "t", "--val-files", "v", "--print-only"),
-            ("MODEL_PATH=c (--model-path) goes with a preset",),
+            ("MODEL_PATH=c (--model-path) needs a preset",),
         ),
         (("evaluate-run", "--model", "qwen", "--benchmarks", "b"), ("MODEL=qwen", *MODELS)),
         (("evaluate-run",), ("set RUN", *MODELS)),
