@@ -143,7 +143,7 @@ def test_two_preparations_of_one_output_exclude_each_other(tmp_path, arguments, 
     # Another output of the same folder is free.
     source = made_benchmark("aime25", tmp_path / "aime25.jsonl")
     assert command("aime25", "--local_dataset_path", source, "--local_save_dir", tmp_path / "out") == 0
-    # The lock dies with its holder.
+    # The lock ends with its holder.
     process.kill()
     process.communicate()
     assert command("generic", *arguments) == 0
@@ -204,12 +204,12 @@ def test_a_full_disk_is_named_and_the_old_output_stays(tiny_disk, arguments, tmp
 class RefusesToGrow:
     """A file on a disk that is full after some bytes."""
 
-    def __init__(self, file, room):
-        self.file, self.room = file, room
+    def __init__(self, file, free_bytes):
+        self.file, self.free_bytes = file, free_bytes
 
     def write(self, data):
-        self.room -= len(data)
-        if self.room < 0:
+        self.free_bytes -= len(data)
+        if self.free_bytes < 0:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         return self.file.write(data)
 
@@ -217,9 +217,9 @@ class RefusesToGrow:
         return getattr(self.file, name)
 
 
-@pytest.mark.parametrize("room", [0, 10, 5_000])
+@pytest.mark.parametrize("free_bytes", [0, 10, 5_000])
 @pytest.mark.parametrize("ending", ENDINGS)
-def test_a_disk_that_fills_up_while_any_file_is_written(tmp_path, capsys, monkeypatch, ending, room):
+def test_a_disk_that_fills_up_while_any_file_is_written(tmp_path, capsys, monkeypatch, ending, free_bytes):
     source = tmp_path / "train.jsonl"
     near = [{"question": row["question"] + " again", "answer": row["answer"]} for row in made_rows(30, first=10)]
     write_jsonl(source, [*made_rows(2000), *near, *({"question": f"Q{i}", "answer": ""} for i in range(100))])
@@ -227,13 +227,13 @@ def test_a_disk_that_fills_up_while_any_file_is_written(tmp_path, capsys, monkey
 
     def create(self, name):
         file = original(self, name)
-        return RefusesToGrow(file, room) if name == ending else file
+        return RefusesToGrow(file, free_bytes) if name == ending else file
 
     monkeypatch.setattr(OutputFiles, "create", create)
     arguments = ["--local_dataset_path", source, "--data_source", "made", "--no_decontaminate"]
     if command("generic", *arguments, "--local_save_dir", tmp_path / "out") == 0:
         assert ending.startswith("card")  # cards are smaller than the largest limit
-        assert room == 5_000
+        assert free_bytes == 5_000
         return
     assert "no space left on the device" in capsys.readouterr().err
     assert finals(tmp_path / "out") == temporaries(tmp_path / "out") == []
