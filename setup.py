@@ -12,25 +12,23 @@ HERE = Path(__file__).parent
 
 INSTALL_REQUIRES = [
     "verl>=0.9.1,<0.10",  # the trainer that is extended; its hooks move between minor versions
-    "TransferQueue>=0.1.10",  # verl's V1 trainer keeps its batches there, and verl leaves it to an extra
+    "TransferQueue>=0.1.10",  # verl's V1 trainer keeps its batches there; verl lists it in an extra only
     "torch>=2.6",  # the signals
     "transformers>=5.5.3",  # tokenizers and models, the range verl 0.9 admits
     "numpy>=2.0.0",  # verl's own lower bound
     "hydra-core>=1.3",  # configs are found by verl's main through Hydra's search path
-    "cachetools",  # imported by verl's agent loop, and left to an extra there
+    "cachetools",  # imported by verl's agent loop; verl lists it in an extra only
     "fastapi",  # the same
     "uvicorn",  # the same
     "pyzmq",  # the same
     "msgspec",  # the same
-    "filelock",  # one writer for a folder; transformers brings it
-    "tqdm",  # progress; transformers brings it
     "pandas>=2.2",  # reading and writing the data sets
     "pyarrow>=19.0.0",  # parquet, verl's data format
     "datasets>=3.0",  # data_prep: data sets from the hub
-    "filelock>=3.12",  # data_prep: one preparation of an output at a time
+    "filelock>=3.12",  # one writer per folder, one preparation of an output at a time
     "datasketch>=2.0,<3",  # data_prep: MinHash signatures of near duplicates; a new scheme came with 2.0
     "jinja2>=3.1",  # data_prep: prompt templates from a file
-    "tqdm>=4.66",  # data_prep: progress bars
+    "tqdm>=4.66",  # progress bars
     "math-verify>=0.9.0,<0.10",  # symbolic equality of answers; verdicts change between minor versions
     "latex2sympy2_extended",  # math-verify's parser, called with other options; math-verify pins its version
     "sympy",  # values of parsed answers; comes with math-verify
@@ -50,11 +48,11 @@ EXTRAS = {
     ],
     "dev": [
         "pytest>=8",  # test runner
-        "pytest-xdist>=3.6,<4",  # tests over all cores, with one group of tests a worker
+        "pytest-xdist>=3.6,<4",  # tests over all cores, with one group of tests per worker
         "hypothesis>=6.100",  # property tests
         "ruff>=0.9",  # lint and format
         "psutil>=5.9",  # memory and child processes in scripts/fuzz_grading.py; accelerate brings it
-        "playwright>=1.50",  # the report's page in the system's Chromium; installs no browser of its own
+        "playwright>=1.50",  # the report's page in the system's Chromium; installs no browser
     ],
 }
 

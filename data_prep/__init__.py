@@ -2,7 +2,7 @@
 
 One small module per data set (``aime24``, ``aime25``, ``amc23``, ``math500``, ``olympiadbench``, ``dapo_math``,
 ``generic``) holds what is special about it. Below them lie the shared stages: ``sources`` and ``file_formats`` read,
-``columns`` finds question and answer, ``answer_kinds`` makes a checkable answer, ``text_normalisation``,
+``columns`` finds question and answer, ``answer_kinds`` makes a checkable answer, ``text_normalization``,
 ``deduplication``, ``near_duplicates`` and ``decontamination`` compare questions, ``schema`` and ``prompt_templates``
 shape the row, ``data_card`` describes the result, ``atomic_output`` writes it.
 """

@@ -1,4 +1,4 @@
-"""AMC 12 of 2023, the 40 problems with a number as answer. Answers are published as floats: 27.0 for 27."""
+"""The 40 problems of AMC 12, 2023, whose answer is a number. Answers are published as floats: 27.0 for 27."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-r"""Answers: out of their cell, judged checkable or not, and named by kind.
+r"""Answers: read from their cell, judged checkable or not, and named by kind.
 
-What comes in is a cell of any type (a float, a list written as a string, a worked solution with a box); what goes out
-is text that a grader can compare. Nothing is evaluated.
+The input is a cell of any type (a float, a list written as a string, a worked solution with a box); the output is text
+that a grader can compare. Nothing is evaluated.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from verl_ispo.answers.answer_place import BOXED, HASHES, answer_text, find_mark
 from verl_ispo.answers.ground_truth import GroundTruth
 
 MAX_ANSWER_CHARS = 1000
-# An answer of more plain words than this is an explanation; no rule-based grader compares those. (Ours.)
+# An answer of more plain words than this is an explanation, which no rule-based grader can compare. (Ours.)
 MAX_ANSWER_WORDS = 12
 
 PLACEHOLDERS = {
@@ -35,13 +35,13 @@ _TEXT = re.compile(r"\\(?:text|mathrm|textbf|mbox)\{[^{}]*\}|[A-Za-z]{3,}(?:[ '-
 def answer_strings(cell: Any, from_solution: bool = False) -> list[str]:
     r"""The answer or answers in a cell, as text without surrounding math delimiters; empty if there is none.
 
-    A list gives one string per item, also if it is written as a string (``"['2']"``). From a worked solution the
-    content of the last box is taken (`verl_ispo.answers.answer_place`), or what follows the last ``####``.
+    A list gives one string per item, even if it is written as a string (``"['2']"``). A worked solution gives the
+    content of its last box (`verl_ispo.answers.answer_place`), or what follows the last ``####``.
 
     Args:
         cell (`Any`): the value as read.
         from_solution (`bool`, *optional*, defaults to `False`): the column holds worked solutions; without a box,
-            text of more than one line is no answer.
+            text of more than one line is not an answer.
     """
     if isinstance(cell, str):
         listed = _list_in_string(cell)
@@ -65,7 +65,7 @@ def ground_truth(
     unit: str = "",
     tolerance: str = "",
 ) -> GroundTruth:
-    """Puts answers into the form that is written.
+    """Puts answers into the form that is written to the parquet.
 
     Args:
         answers (`list[str]`): from `answer_strings`.
@@ -167,7 +167,7 @@ def split_answers(text: str) -> list[str]:
 
 
 def _bracketed(text: str) -> tuple[str, str, str]:
-    """What stands between a bracket at the very start and the one at the very end that closes it, and the two."""
+    """The text between an opening bracket at the start and its closing one at the end, then both brackets."""
     if not text.startswith(("(", "[", "\\{")):
         return "", "", ""
     depth = 0

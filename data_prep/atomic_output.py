@@ -1,8 +1,8 @@
 """Files that appear whole or not at all, and one preparation of an output at a time.
 
 All files of one output are written under temporary names in the output folder, flushed to the disk, and renamed
-together at the end, the parquet last. A killed run leaves temporary files behind; the next run of that output, which
-holds the lock and so knows that nobody is writing them, removes them.
+together at the end, the parquet last. A killed run leaves temporary files behind; the next run for that output
+holds the lock, so no other process is writing them, and removes them.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ class OutputFiles:
     """The files of one output, while they are being written.
 
     Attributes:
-        folder (`Path`): where they will stand.
-        name (`str`): what their names begin with.
+        folder (`Path`): where they will be.
+        name (`str`): the start of their names.
     """
 
     folder: Path
@@ -43,7 +43,7 @@ class OutputFiles:
     def create(self, ending: str) -> IO[bytes]:
         """A new file that will be called ``NAME.ENDING`` once everything is complete."""
         if self.final(ending).is_dir():
-            raise UserError(f"{self.final(ending)}: a folder stands where the file should be; move it away")
+            raise UserError(f"{self.final(ending)}: a folder is where the file should be; move it away")
         file = self._temporary(ending).open("wb")
         self._open[ending] = file
         return file
@@ -61,7 +61,7 @@ class OutputFiles:
         return self.folder / f"{self.name}.{ending}"
 
     def temporary(self, ending: str) -> Path:
-        """The path that a file created here has until then."""
+        """The path that a file has before it is published."""
         return self._temporary(ending)
 
     def publish(self) -> None:
@@ -80,7 +80,7 @@ class OutputFiles:
             os.close(descriptor)
 
     def remove_temporaries(self) -> None:
-        """Closes and deletes whatever has no final name, this run's and any dead run's."""
+        """Closes and deletes all files without a final name, of this run and of killed runs."""
         for file in self._open.values():
             with contextlib.suppress(OSError):
                 file.close()
@@ -94,7 +94,7 @@ class OutputFiles:
 
 @contextlib.contextmanager
 def exclusive_output(folder: Path, name: str) -> Iterator[OutputFiles]:
-    """The files of the output `name` in `folder`, which is made if need be; nobody else prepares it meanwhile.
+    """The files of the output `name` in `folder`, created if needed; no other process can prepare it meanwhile.
 
     Files that were not published when the block ends are deleted.
 
@@ -108,7 +108,7 @@ def exclusive_output(folder: Path, name: str) -> Iterator[OutputFiles]:
             folder / f".{name}.lock", folder / f"{name}.parquet", "preparing it", "choose another --local_save_dir"
         )
     except (FileExistsError, NotADirectoryError) as error:
-        raise UserError(f"--local_save_dir {folder}: a file stands where the folder should be; move it away") from error
+        raise UserError(f"--local_save_dir {folder}: a file is where the folder should be; move it away") from error
     except OSError as error:
         raise _output_error(folder, error) from error
     output = OutputFiles(folder, name)

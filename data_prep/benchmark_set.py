@@ -1,4 +1,4 @@
-"""A benchmark: every problem, checked against the number that the published set has."""
+"""A benchmark: every problem, with the number of problems checked against the published set."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from data_prep.prompt_templates import PromptTemplate, unwrap_dapo
 from data_prep.reading import MAX_QUESTION_CHARS, ChosenPart, Row, read_rows, reading_progress
 from data_prep.row_writer import RowWriter
 from data_prep.schema import Problem
-from data_prep.text_normalisation import digest, normalised_texts
+from data_prep.text_normalization import digest, normalized_texts
 from verl_ispo.answers.ground_truth import GroundTruth
 from verl_ispo.user_error import UserError
 
@@ -46,7 +46,7 @@ class Benchmark:
         title (`str`): for ``--help``.
         hub_id (`str`), hub_split (`str`), hub_config (`str`, *optional*): where it is published.
         expected_count (`int`): number of its problems.
-        extra_columns (`Sequence[str]`): further columns that the functions below look at, where they exist.
+        extra_columns (`Sequence[str]`): further columns that the functions below read, where they exist.
         keep (`Callable`): whether a row, by its extra columns, belongs to the benchmark.
         truth (`Callable`): ground truth from answers and extra columns.
         adjust (`Callable`): a corrected problem and a note on the correction, empty if there was none.
@@ -76,11 +76,11 @@ def prepare_benchmark(
 ) -> Path:
     """Prepares the benchmark and returns the parquet's path.
 
-    Repeated copies of a problem (some publications repeat each 32 times) are taken once.
+    Repeated copies of a problem (some publications repeat each 32 times) are written once.
 
     Raises:
-        UserError: for faults in input, options or output place, for a row without question or answer, for one
-            problem with two answers, and if the number of problems is not the expected one; nothing is changed then.
+        UserError: for faults in input, options or output folder, for a row without question or answer, for one
+            problem with two answers, and for an unexpected number of problems; nothing is changed then.
     """
     with exclusive_output(save_dir, benchmark.name) as output:
         rows_read, outside, rows_sha256 = 0, 0, hashlib.sha256()
@@ -107,7 +107,7 @@ def prepare_benchmark(
             message = f"{len(distinct)} problems where {benchmark.name} has {benchmark.expected_count}"
             if not allow_count_mismatch:
                 files = ", ".join(chosen.part.label for chosen in parts)
-                raise UserError(f"{files}: {message} (rows: {counts}); pass --allow_count_mismatch to accept that")
+                raise UserError(f"{files}: {message} (rows: {counts}); pass --allow_count_mismatch to accept this")
             lines.append(f"INCOMPLETE OR DIFFERENT SET: {message}.")
         inputs = [chosen.identity() for chosen in parts]
         with RowWriter(output, benchmark.name, split, template, meter) as writer:
@@ -116,25 +116,29 @@ def prepare_benchmark(
 
 
 def _problem(benchmark: Benchmark, row: Row, from_solution: bool) -> Problem:
-    place = f"{row.file}, row {row.number}"
+    location = f"{row.file}, row {row.number}"
     question = unwrap_dapo(question_text(row.question) or "")[0].strip()
     if not question:
-        raise UserError(f"{place}: no question; mend the file, or name another --question_column")
+        raise UserError(f"{location}: no question; correct the file, or name another --question_column")
     if len(question) > MAX_QUESTION_CHARS:
-        raise UserError(f"{place}: a question of {len(question)} characters (limit {MAX_QUESTION_CHARS}); mend it")
+        raise UserError(
+            f"{location}: a question of {len(question)} characters (limit {MAX_QUESTION_CHARS}); shorten it"
+        )
     answers = answer_strings(row.answer, from_solution)
     unusable = uncheckable_reason(answers)
     if unusable:
-        raise UserError(f"{place}: uncheckable answer ({unusable}); mend the file, or name another --answer_column")
+        raise UserError(
+            f"{location}: uncheckable answer ({unusable}); correct the file, or name another --answer_column"
+        )
     return Problem(question, "", benchmark.truth(answers, row.extras), row.file, row.number)
 
 
 def _distinct(benchmark: Benchmark, problems: list[tuple[Any, Problem]], notes: Counter[str]) -> list[Problem]:
     ids = IdRegister()
     first: dict[str, Problem] = {}
-    texts = normalised_texts([problem.question for _, problem in problems]).to_pylist()
+    texts = normalized_texts([problem.question for _, problem in problems]).to_pylist()
     for (row_id, raw), text in zip(problems, texts, strict=True):
-        problem, note = benchmark.adjust(replace(raw, normalised=text))
+        problem, note = benchmark.adjust(replace(raw, normalized=text))
         ids.check(problem.file, problem.row, row_id, text)
         known = first.setdefault(text, problem)
         if known is problem:
@@ -142,6 +146,6 @@ def _distinct(benchmark: Benchmark, problems: list[tuple[Any, Problem]], notes: 
         elif answer_key(known.truth) != answer_key(problem.truth):
             raise UserError(
                 f"{problem.file}: one problem with two answers, {known.truth.text!r} in row {known.row} and "
-                f"{problem.truth.text!r} in row {problem.row}; mend the wrong one"
+                f"{problem.truth.text!r} in row {problem.row}; correct one of them"
             )
     return list(first.values())

@@ -8,7 +8,7 @@ from typing import Any
 
 from verl_ispo.user_error import UserError
 
-# In order of preference; compared without regard to case. A plain question comes before a prompt, which may be wrapped.
+# In order of preference; case does not matter. A plain question comes before a prompt, which may be wrapped.
 QUESTION_NAMES = ("question", "problem", "prompt", "query", "instruction", "problem_statement")
 # `solution` last: it is a worked solution in some sets, and the bare answer in others.
 ANSWER_NAMES = (
@@ -46,7 +46,7 @@ def choose_columns(
     Args:
         names (`Sequence[str]`): column paths, as in ``reward_model.ground_truth``.
         label (`str`): the file, for messages.
-        question, answer (`str`, *optional*): given by the user; looked for under the usual names otherwise.
+        question, answer (`str`, *optional*): given by the user; the usual names are tried otherwise.
         id_column (`str`, *optional*): the same for the row's id; ``"none"`` says that there is none.
 
     Raises:
@@ -81,7 +81,7 @@ def question_text(cell: Any) -> str | None:
 def _find(names: Sequence[str], label: str, role: str, usual: Sequence[str], given: str | None) -> str:
     found = _look_up(names, [given] if given else usual)
     if found is None:
-        wanted = f"no column {given!r}" if given else f"no {role} column under a usual name ({', '.join(usual)})"
+        wanted = f"no column {given!r}" if given else f"no {role} column with a usual name ({', '.join(usual)})"
         raise UserError(f"{label}: {wanted}; it has {', '.join(names)}; pass --{role}_column NAME")
     return found
 

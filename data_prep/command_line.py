@@ -45,7 +45,7 @@ def run_benchmark(benchmark: Benchmark, argv: Sequence[str] | None = None) -> in
     parser.add_argument(
         "--allow_count_mismatch",
         action="store_true",
-        help=f"accept another number of problems than {benchmark.expected_count}; the data card says so",
+        help=f"accept a number of problems other than {benchmark.expected_count}; the data card says so",
     )
     args = parser.parse_args(argv)
 
@@ -92,8 +92,8 @@ def run_training_set(source: TrainingSource, argv: Sequence[str] | None = None) 
         type=_share,
         default=DEFAULT_MIN_OVERLAP,
         metavar="SHARE",
-        help="contaminated if shared runs cover that share of the words of either question; 0 drops every row that "
-        "shares one run, formulas such as 'where m and n are relatively prime' included (default: %(default)s)",
+        help="contaminated if shared runs cover this share of the words of either question; 0 drops every row that "
+        "shares one run, including formulas such as 'where m and n are relatively prime' (default: %(default)s)",
     )
     group.add_argument(
         "--conflicts",
@@ -118,11 +118,11 @@ def run_training_set(source: TrainingSource, argv: Sequence[str] | None = None) 
         if args.max_prompt_tokens and not args.tokenizer:
             raise UserError("--max_prompt_tokens needs --tokenizer FOLDER_OR_MODEL to count with")
         if args.no_decontaminate and args.decontaminate_against:
-            raise UserError("--no_decontaminate and --decontaminate_against exclude each other; drop one of them")
+            raise UserError("--no_decontaminate and --decontaminate_against exclude each other; remove one of them")
         name = source.name or args.data_source
         output_name = re.sub(r"[^\w.-]+", "_", name).strip(".")
         if output_name in BENCHMARK_NAMES or not output_name:
-            raise UserError(f"--data_source {name!r}: would overwrite the benchmark of that name; choose another")
+            raise UserError(f"--data_source {name!r}: would overwrite the benchmark of that name; choose another name")
         template = load_template(args.template)
         meter = load_prompt_meter(args.tokenizer) if args.tokenizer else None
         benchmarks = [] if args.no_decontaminate else _benchmarks(args)
@@ -190,7 +190,7 @@ def _parser(name: str, description: str, hub_id: str | None, hub_split: str) -> 
         "--answer_column", metavar="NAME", help="e.g. reward_model.ground_truth; found by its usual names by default"
     )
     parser.add_argument(
-        "--id_column", metavar="NAME", help="checked for ids that stand for two questions; 'none' leaves it out"
+        "--id_column", metavar="NAME", help="checked for ids shared by two questions; 'none' skips the check"
     )
     parser.add_argument(
         "--split", metavar="NAME", help=f"split to read, and to write into every row (default: {hub_split})"
@@ -220,7 +220,7 @@ def _benchmarks(args: argparse.Namespace) -> list[Any]:
             "--decontaminate_against FILE..., or pass --no_decontaminate"
         )
     if missing:
-        _warn(f"not decontaminated against {', '.join(missing)}: not prepared in {args.local_save_dir}, not given")
+        _warn(f"not decontaminated against {', '.join(missing)}: neither prepared in {args.local_save_dir} nor given")
     return benchmarks
 
 
@@ -229,7 +229,7 @@ def _column_options(args: argparse.Namespace) -> ColumnOptions:
 
 
 def _shown(args: argparse.Namespace) -> dict[str, Any]:
-    """Options for the card, without the place of the output, which does not change its content."""
+    """Options for the card, without the output folder, which does not change the content."""
     options = {key: value for key, value in vars(args).items() if key != "local_save_dir"}
     return {
         key: [str(v) for v in value] if isinstance(value, list) else _plain(value) for key, value in options.items()

@@ -1,4 +1,4 @@
-"""DAPO-Math-17k (arXiv 2503.14476): 1.79 million rows as published, some 17 thousand problems a hundred times each."""
+"""DAPO-Math-17k (arXiv 2503.14476): 1.79 million rows as published: 17 thousand problems, each about 100 times."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from data_prep.command_line import TrainingSource, run_training_set
 
 SOURCE = TrainingSource(
     name="dapo_math",
-    title="Prepare DAPO-Math-17k for verl: question unwrapped, duplicates, conflicts and benchmark questions out. "
+    title="Prepare DAPO-Math-17k for verl: unwraps questions, removes duplicates, conflicts and benchmark questions. "
     "Writes dapo_math.parquet, a data card, and lists of dropped rows and near duplicates.",
     hub_id="BytedTsinghua-SIA/DAPO-Math-17k",
 )

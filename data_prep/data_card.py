@@ -1,4 +1,4 @@
-"""The data card: what was read, dropped and written, beside every parquet as JSON for tools and Markdown for people.
+"""The data card of a parquet: what was read, dropped and written, as JSON for tools and Markdown for people.
 
 A card holds no time and no absolute output path, so that the same input and options give the same bytes.
 """
@@ -62,12 +62,12 @@ def make_card(
         name (`str`): of the output.
         output (`dict`): file name, rows, bytes and sha256 of the parquet.
         inputs (`list[dict]`): identity of every file read, and the columns taken from it.
-        rows_sha256 (`str`): over questions and answers of all rows as read, whatever format they came in.
+        rows_sha256 (`str`): over questions and answers of all rows as read, independent of the file format.
         counts (`dict[str, int]`): rows read, rows dropped at every stage in order, rows written.
         answer_types (`Counter`): rows by kind of answer.
         lengths (`dict`): `length_summary` by unit.
         options (`dict`): the command's options.
-        notes (`list[str]`): what a reader has to know: corrections, missing benchmarks.
+        notes (`list[str]`): what a reader must know: corrections, missing benchmarks.
         details (`dict`): rules and findings of single stages.
     """
     return {
@@ -91,7 +91,7 @@ def card_json(card: dict[str, Any]) -> str:
 
 
 def card_markdown(card: dict[str, Any]) -> str:
-    """The card for people; data sets' hosts show Markdown."""
+    """The card for people; data set hosts show Markdown."""
     output = card["output"]
     lines = [f"# {card['name']}", "", f"{output['rows']} rows in `{output['file']}`, sha256 `{output['sha256']}`.", ""]
     if card["notes"]:

@@ -1,15 +1,15 @@
 r"""Which training questions overlap with benchmark questions.
 
-Both sides are compared as words (`text_normalisation`). A training question is contaminated by a benchmark question if
+Both sides are compared as words (`text_normalization`). A training question is contaminated by a benchmark question if
 
 1. they share runs of `n` words (13 by default, as in GPT-3, arXiv 2005.14165, appendix C), and these runs together
    cover at least `min_overlap` (half by default) of the words of one of the two, or
-2. the benchmark question is shorter than `n` words and the training question contains all of it in order. One of fewer
-   than `MIN_CONTAINED_WORDS` words has to be the whole training question.
+2. the benchmark question is shorter than `n` words and the training question contains all of it in order. A benchmark
+   question of fewer than `MIN_CONTAINED_WORDS` words has to be the whole training question.
 
-The covered share is what tells a source from a formula: "m and n are relatively prime positive integers, find m + n"
-ends many AIME problems. Qwen2.5-Math (arXiv 2409.12122) asks for a long common subsequence to the same end. The half
-is ours. ``min_overlap = 0`` is GPT-3's rule: any shared run.
+The covered share tells a copied question from a common phrase: "m and n are relatively prime positive integers, find
+m + n" ends many AIME problems. Qwen2.5-Math (arXiv 2409.12122) requires a long common subsequence for the same reason.
+The half is ours. ``min_overlap = 0`` is GPT-3's rule: any shared run.
 
 Translations, rewordings that break every run, and problems with other numbers are not found.
 """
@@ -27,7 +27,7 @@ import pyarrow as pa
 from data_prep.columns import choose_question_column, question_text
 from data_prep.prompt_templates import unwrap_dapo
 from data_prep.sources import local_parts
-from data_prep.text_normalisation import ngram_hashes, normalised_texts, word_hashes, word_lists
+from data_prep.text_normalization import ngram_hashes, normalized_texts, word_hashes, word_lists
 from verl_ispo.user_error import UserError
 
 BENCHMARK_NAMES = ("aime24", "aime25", "amc23", "math500", "olympiadbench")
@@ -50,11 +50,11 @@ class Match:
     """A training question that shares a run with a benchmark question.
 
     Attributes:
-        text (`int`): place of the training question among those asked about.
+        text (`int`): index of the training question in the given texts.
         benchmark (`str`), benchmark_question (`str`): the problem that it overlaps with most.
-        overlap (`float`): share of the words of one of the two that shared runs cover, the larger of both shares.
-        shared_words (`str`): the first run that both hold.
-        contaminated (`bool`): whether that is enough.
+        overlap (`float`): share of a question's words that shared runs cover; the larger share of the two questions.
+        shared_words (`str`): the first run that both contain.
+        contaminated (`bool`): whether the overlap is large enough to drop the question.
     """
 
     text: int
@@ -66,9 +66,9 @@ class Match:
 
 
 def load_benchmarks(save_dir: Path, files: Sequence[Path]) -> list[BenchmarkQuestions]:
-    """The benchmarks prepared in `save_dir` and those in `files`; a file takes the place of a prepared one of its name.
+    """The benchmarks prepared in `save_dir` and those in `files`; a file replaces a prepared one of its name.
 
-    A prepared file is known by its ``data_source`` column, any other one by its name without the ending.
+    A prepared file is named by its ``data_source`` column, any other one by its file name without the ending.
 
     Raises:
         UserError: if a file cannot be read or holds no question.
@@ -94,10 +94,10 @@ def load_benchmarks(save_dir: Path, files: Sequence[Path]) -> list[BenchmarkQues
 
 @dataclass(frozen=True)
 class _Run:
-    """A run of words in a benchmark question: the question's number and the place of the run's first word."""
+    """A run of words in a benchmark question: the question's number and the index of the run's first word."""
 
     question: int
-    place: int
+    start: int
 
 
 class BenchmarkIndex:
@@ -117,9 +117,9 @@ class BenchmarkIndex:
     ) -> None:
         self.n = n
         self.min_overlap = min_overlap
-        sources: dict[str, tuple[str, str]] = {}  # by normalised text: benchmark name and question
+        sources: dict[str, tuple[str, str]] = {}  # by normalized text: benchmark name and question
         for benchmark in benchmarks:
-            texts = normalised_texts(benchmark.questions).to_pylist()
+            texts = normalized_texts(benchmark.questions).to_pylist()
             for text, question in zip(texts, benchmark.questions, strict=True):
                 sources.setdefault(text, (benchmark.name, question))
         self.sources = list(sources.values())
@@ -130,36 +130,36 @@ class BenchmarkIndex:
         lengths = np.minimum(np.diff(offsets), n)  # of the runs that a question is looked up by
         for length in np.unique(lengths).tolist():
             lookup = self._lookups.setdefault(length, {})
-            runs, questions, places = ngram_hashes(hashes, offsets, length)
+            runs, questions, starts = ngram_hashes(hashes, offsets, length)
             usable = lengths[questions] == length
-            for run, question, place in zip(
-                runs[usable].tolist(), questions[usable].tolist(), places[usable].tolist(), strict=True
+            for run, question, start in zip(
+                runs[usable].tolist(), questions[usable].tolist(), starts[usable].tolist(), strict=True
             ):
-                lookup.setdefault(run, []).append(_Run(question, place))
+                lookup.setdefault(run, []).append(_Run(question, start))
         self._known = {length: np.array(sorted(lookup), np.uint64) for length, lookup in self._lookups.items()}
 
-    def matches(self, normalised: pa.Array) -> list[Match]:
-        """Those among training questions, given by their normalised texts, that share a run with a benchmark question.
+    def matches(self, normalized: pa.Array) -> list[Match]:
+        """The training questions, given by their normalized texts, that share a run with a benchmark question.
 
         There is at most one match for each; where several benchmark questions match, the one with the largest overlap
-        is named, the first of equals.
+        is named; among equals, the first.
         """
-        lists = word_lists(normalised)
+        lists = word_lists(normalized)
         hashes, offsets = word_hashes(lists)
         words_of: dict[int, list[str]] = {}
         shared: dict[int, dict[int, list[tuple[int, int, int]]]] = {}
         for length, lookup in self._lookups.items():
-            runs, texts, places = ngram_hashes(hashes, offsets, length)
+            runs, texts, starts = ngram_hashes(hashes, offsets, length)
             for position in np.flatnonzero(np.isin(runs, self._known[length])).tolist():
-                text, place = int(texts[position]), int(places[position])
+                text, start = int(texts[position]), int(starts[position])
                 if text not in words_of:
                     words_of[text] = lists[text].as_py()
-                run = words_of[text][place : place + length]
+                run = words_of[text][start : start + length]
                 for known in lookup[int(runs[position])]:
                     # Equal hashes only propose; equal words decide.
-                    if self.words[known.question][known.place : known.place + length] == run:
+                    if self.words[known.question][known.start : known.start + length] == run:
                         spans = shared.setdefault(text, {}).setdefault(known.question, [])
-                        spans.append((place, known.place, length))
+                        spans.append((start, known.start, length))
         found = []
         for text in sorted(shared):
             candidates = [
@@ -169,16 +169,16 @@ class BenchmarkIndex:
         return found
 
     def _match(self, text: int, words: list[str], question: int, spans: list[tuple[int, int, int]]) -> Match:
-        in_training = {place + step for place, _, length in spans for step in range(length)}
-        in_benchmark = {place + step for _, place, length in spans for step in range(length)}
+        in_training = {start + offset for start, _, length in spans for offset in range(length)}
+        in_benchmark = {start + offset for _, start, length in spans for offset in range(length)}
         benchmark_words = self.words[question]
         overlap = max(len(in_training) / len(words), len(in_benchmark) / len(benchmark_words))
         too_short = len(benchmark_words) < MIN_CONTAINED_WORDS and len(words) > len(benchmark_words)
-        place, _, length = spans[0]
+        start, _, length = spans[0]
         return Match(
             text,
             *self.sources[question],
             overlap=round(overlap, 3),
-            shared_words=" ".join(words[place : place + length]),
+            shared_words=" ".join(words[start : start + length]),
             contaminated=overlap >= self.min_overlap and not too_short,
         )

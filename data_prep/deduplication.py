@@ -1,10 +1,11 @@
 r"""Which rows of a training set are the same question.
 
-Three degrees. *Exact* duplicates agree in question and answer to the letter. *Normalised* duplicates agree in the
-normalised question (`text_normalisation`) and in the answer's short form; the first copy stays. A *conflict* is one
-normalised question with answers that differ: at least one of them is wrong, so by default every copy goes.
+There are three cases. *Exact* duplicates agree in question and answer, character by character. *Normalized* duplicates
+agree in the normalized question (`text_normalization`) and in the answer's short form; the first copy is kept. A
+*conflict* is one normalized question with answers that differ: at least one of them is incorrect, so by default every
+copy is dropped.
 
-Which questions stay does not depend on the order of the rows; which copy of a question stays does (the first).
+Which questions are kept does not depend on the order of the rows; which copy of a question is kept does (the first).
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from data_prep.answer_kinds import strip_math_delimiters
-from data_prep.text_normalisation import digest
+from data_prep.text_normalization import digest
 from verl_ispo.answers.ground_truth import GroundTruth
 from verl_ispo.user_error import UserError
 
@@ -28,7 +29,7 @@ ANSWER_RULE = (
 
 
 def answer_key(truth: GroundTruth) -> str:
-    """Short form of an answer; two answers conflict if theirs differ. Textual only: 0.5 and 1/2 are told apart."""
+    """Short form of an answer; two answers conflict if theirs differ. Only text is compared: 0.5 and 1/2 differ."""
     answers = json.loads(truth.text) if truth.multiple_answers else [truth.text]
     return "\x1f".join(sorted(_short_form(answer) for answer in answers))
 
@@ -48,7 +49,7 @@ def _short_form(answer: str) -> str:
 
 @dataclass
 class Conflict:
-    """One normalised question with several answers: its survivor number, and the answers in order of appearance."""
+    """One normalized question with several answers: its survivor number, and the answers in order of appearance."""
 
     survivor: int
     answers: list[str]
@@ -56,20 +57,20 @@ class Conflict:
 
 @dataclass
 class QuestionIndex:
-    """Questions seen so far. A survivor is the first row of its normalised question, numbered from 0.
+    """Questions seen so far. A survivor is the first row of its normalized question, numbered from 0.
 
-    Memory: about 250 bytes per distinct question, whatever its length.
+    Memory: about 250 bytes per distinct question, independent of its length.
 
     Attributes:
         conflicts (`dict[int, Conflict]`): by survivor number.
-        exact_duplicates, normalised_duplicates (`int`): rows that were not taken.
-        conflicting_rows (`int`): rows that were not taken since their answer differs from the survivor's.
+        exact_duplicates, normalized_duplicates (`int`): rows that were dropped as such.
+        conflicting_rows (`int`): rows that were dropped because their answer differs from the survivor's.
         rows_sha256: running hash of all rows as read, for the data card.
     """
 
     conflicts: dict[int, Conflict] = field(default_factory=dict)
     exact_duplicates: int = 0
-    normalised_duplicates: int = 0
+    normalized_duplicates: int = 0
     conflicting_rows: int = 0
     rows_sha256: Any = field(default_factory=hashlib.sha256)
     _seen_rows: set[bytes] = field(default_factory=set)
@@ -77,7 +78,7 @@ class QuestionIndex:
     _answer_hashes: array = field(default_factory=lambda: array("Q"))
 
     def is_exact_duplicate(self, raw_row: str) -> bool:
-        """Whether this text (question and answer as read) came before; counts it if so, remembers it if not."""
+        """Whether this text (question and answer as read) came before; counts it if so, stores it if not."""
         key = digest(raw_row)
         self.rows_sha256.update(key)
         if key in self._seen_rows:
@@ -86,9 +87,9 @@ class QuestionIndex:
         self._seen_rows.add(key)
         return False
 
-    def add(self, normalised: str, truth: GroundTruth) -> bool:
-        """Takes a row whose question has this normalised text. Returns whether it is the first: then it survives."""
-        key = digest(normalised)
+    def add(self, normalized: str, truth: GroundTruth) -> bool:
+        """Adds a row whose question has this normalized text. Returns whether it is the first, which survives."""
+        key = digest(normalized)
         answer_hash = _short_hash(answer_key(truth))
         survivor = self._survivors.setdefault(key, len(self._answer_hashes))
         if survivor == len(self._answer_hashes):
@@ -96,7 +97,7 @@ class QuestionIndex:
             return True
         conflict = self.conflicts.get(survivor)
         if answer_hash == self._answer_hashes[survivor]:
-            self.normalised_duplicates += 1
+            self.normalized_duplicates += 1
         else:
             self.conflicting_rows += 1
             if conflict is None:
@@ -111,27 +112,27 @@ class QuestionIndex:
 
 @dataclass
 class IdRegister:
-    """Finds an id that stands for two different questions: two sets glued together, or a broken column."""
+    """Finds an id shared by two different questions: two sets joined into one, or a broken column."""
 
     _questions: dict[int, int] = field(default_factory=dict)
 
-    def check(self, file: str, row: int, row_id: Any, normalised: str) -> None:
-        """Takes note of a row of `file`.
+    def check(self, file: str, row: int, row_id: Any, normalized: str) -> None:
+        """Records a row of `file`.
 
         Raises:
             UserError: if another question of that file has the same id.
         """
         if row_id is None:
             return
-        question = _short_hash(normalised)
-        # One integer, not a tuple of two: there may be millions.
+        question = _short_hash(normalized)
+        # One integer takes less memory than a tuple of two, and there may be millions.
         known, first_row = divmod(
             self._questions.setdefault(_short_hash(f"{file}\0{row_id}"), question << 32 | row), 2**32
         )
         if known != question:
             raise UserError(
-                f"{file}: the id {str(row_id)[:80]!r} stands for two different questions, in rows {first_row} and "
-                f"{row}; mend the file, name another --id_column, or pass --id_column none (ids are only checked)"
+                f"{file}: the id {str(row_id)[:80]!r} is shared by two different questions, in rows {first_row} and "
+                f"{row}; correct the file, name another --id_column, or pass --id_column none (ids are only checked)"
             )
 
 

@@ -1,4 +1,4 @@
-"""Reading one local file, whatever its format, as batches of plain Python columns.
+"""Reading one local file of any supported format as batches of plain Python columns.
 
 A column is named by a path: ``question``, or ``reward_model.ground_truth`` for a field of a struct. Every reader keeps
 memory bounded by `MAX_BATCH_ROWS` rows and about `MAX_BATCH_BYTES` bytes at a time.
@@ -34,7 +34,7 @@ class ColumnBatch:
 
     Attributes:
         first_row (`int`): number of the first row in its file, counted from 1; blank lines do not count.
-        columns (`tuple[list, ...]`): one list of Python values per column path asked for, all equally long.
+        columns (`tuple[list, ...]`): one list of Python values per requested column path, all equally long.
     """
 
     first_row: int
@@ -115,7 +115,7 @@ def arrow_values(table: pa.Table | pa.RecordBatch, column: str) -> list[Any]:
 def _single_user_message(values: pa.Array | pa.ChunkedArray) -> list[str] | None:
     """Message texts where every row is a list of exactly one user message, as in the published DAPO file.
 
-    That shape is worth a short cut: building two million Python lists of dicts takes longer than all else together.
+    That shape gets a fast path: building two million Python lists of dicts takes longer than everything else together.
     """
     kind = values.type
     if not ((pa.types.is_list(kind) or pa.types.is_large_list(kind)) and pa.types.is_struct(kind.value_type)):
@@ -172,7 +172,7 @@ def _arrow_batches(path: Path, columns: Sequence[str]) -> Iterator[ColumnBatch]:
 
 
 def _csv_batches(path: Path, columns: Sequence[str]) -> Iterator[ColumnBatch]:
-    # Text stays text: "007" keeps its zeros and "NA" is no missing value.
+    # Text stays text: "007" keeps its zeros and "NA" is not a missing value.
     chunks = pd.read_csv(path, chunksize=1024, dtype=str, keep_default_na=False, encoding="utf-8-sig")
     first_row = 1
     for chunk in chunks:
@@ -199,7 +199,7 @@ def _json_batches(path: Path, columns: Sequence[str]) -> Iterator[ColumnBatch]:
 
 
 def _json_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Pairs (size in bytes, object) from JSON lines, or from one JSON list; told apart by the first character."""
+    """Pairs (size in bytes, object) from JSON lines, or from one JSON list; the first character decides which."""
     with path.open("rb") as file:
         head = file.read(4096).removeprefix(b"\xef\xbb\xbf").lstrip()
     if head.startswith(b"["):
@@ -212,7 +212,7 @@ def _json_list_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     size_bytes = path.stat().st_size
     if size_bytes > MAX_JSON_BYTES:
         raise UserError(
-            f"{path}: a JSON list of {size_bytes / 2**30:.1f} GiB would have to be read whole; convert it to JSON lines"
+            f"{path}: a JSON list of {size_bytes / 2**30:.1f} GiB has to be read as a whole; convert it to JSON lines"
         )
     rows = _parsed_json(path.read_bytes().decode("utf-8-sig"), str(path), whole_file=True)
     for number, row in enumerate(rows, start=1):
@@ -230,25 +230,25 @@ def _json_line_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                 raise UserError(f"{path}, line {number}: longer than {MAX_LINE_BYTES // 2**20} MiB; is it JSON lines?")
             if not line.strip():
                 continue
-            place = f"{path}, line {number}"
+            location = f"{path}, line {number}"
             try:
                 text = line.decode("utf-8-sig" if number == 1 else "utf-8")
             except UnicodeDecodeError as error:
-                raise UserError(f"{place}: {_encoding_advice(error)}") from error
-            row = _parsed_json(text, place)
+                raise UserError(f"{location}: {_encoding_advice(error)}") from error
+            row = _parsed_json(text, location)
             if not isinstance(row, dict):
-                raise UserError(f"{place}: holds a {type(row).__name__}, not an object with named fields")
+                raise UserError(f"{location}: holds a {type(row).__name__}, not an object with named fields")
             yield len(line), row
 
 
-def _parsed_json(text: str, place: str, whole_file: bool = False) -> Any:
+def _parsed_json(text: str, location: str, whole_file: bool = False) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:  # malformed, numbers of thousands of digits, endless nesting
         reason = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
         if whole_file and isinstance(error, json.JSONDecodeError):
-            place = f"{place}, line {error.lineno}"
-        raise UserError(f"{place}: malformed JSON ({reason}); correct it, or copy the file again") from error
+            location = f"{location}, line {error.lineno}"
+        raise UserError(f"{location}: malformed JSON ({reason}); correct it, or copy the file again") from error
 
 
 def _encoding_advice(error: UnicodeDecodeError) -> str:

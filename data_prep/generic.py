@@ -6,8 +6,8 @@ from data_prep.command_line import TrainingSource, run_training_set
 
 SOURCE = TrainingSource(
     name=None,
-    title="Prepare any local problems with answers for verl: duplicates, conflicts, uncheckable answers and benchmark "
-    "questions out. Writes NAME.parquet, a data card, and lists of dropped rows and near duplicates.",
+    title="Prepare any local problems with answers for verl: removes duplicates, conflicts, uncheckable answers and "
+    "benchmark questions. Writes NAME.parquet, a data card, and lists of dropped rows and near duplicates.",
 )
 
 if __name__ == "__main__":

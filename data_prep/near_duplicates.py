@@ -1,12 +1,12 @@
-r"""Pairs of questions that share most of their words: MinHash to propose, the exact Jaccard similarity to decide.
+r"""Pairs of questions that share most of their words: MinHash proposes them, the exact Jaccard similarity decides.
 
-Most near duplicates among mathematics problems are *not* the same problem, since one changed number makes another one.
-They are therefore reported, and dropped only on request and only where the answers agree.
+Most near duplicates among mathematics problems are *not* the same problem, since one changed number makes a different
+one. They are therefore only reported; they are dropped on request, and only where the answers agree.
 
 Similarity is the Jaccard index of the sets of three-word runs. A pair of similarity 0.8 is proposed with probability
 ``1 - (1 - 0.8 ** 5) ** 20 = 0.9996``, one of 0.3 with 0.05 (Broder 1997; Leskovec, Rajaraman, Ullman, Mining of Massive
 Datasets, 3.4). The signatures are datasketch's. Its tables of bands are not used: they need 8 KB per question, and the
-sorted bands here 160 bytes, whatever the questions hold.
+sorted bands here 160 bytes, independent of the questions' content.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ import numpy as np
 import pyarrow as pa
 from datasketch import MinHash
 
-from data_prep.text_normalisation import ngram_hashes, word_hashes, word_lists
+from data_prep.text_normalization import ngram_hashes, word_hashes, word_lists
 
 SHINGLE_WORDS = 3
 THRESHOLD = 0.8
 BANDS = 20
 ROWS_PER_BAND = 5
-# Within a group of candidates, each member is compared with that many that follow it.
+# Within a group of candidates, each member is compared with this many that follow it.
 NEIGHBOURS = 20
 MAX_CANDIDATE_PAIRS = 1_000_000
 PAIRS_AT_ONCE = 100_000
@@ -34,7 +34,7 @@ PAIRS_AT_ONCE = 100_000
 class NearDuplicates:
     """Pairs ``(first, second)`` of question numbers, first < second, and their Jaccard similarity.
 
-    `complete` is `False` if there were more than `MAX_CANDIDATE_PAIRS` candidates and the rest was left.
+    `complete` is `False` if there were more than `MAX_CANDIDATE_PAIRS` candidates and the rest was not compared.
     """
 
     pairs: list[tuple[int, int, float]]
@@ -45,7 +45,7 @@ def find_near_duplicates(batches: Iterable[tuple[np.ndarray, pa.Array]], count: 
     """All proposed pairs of similarity `THRESHOLD` and above.
 
     Args:
-        batches (`Iterable[tuple[np.ndarray, pa.Array]]`): question numbers (int64) and normalised texts; read several
+        batches (`Iterable[tuple[np.ndarray, pa.Array]]`): question numbers (int64) and normalized texts; read several
             times, so it has to be a list or an object that can be iterated again.
         count (`int`): number of questions in all batches together.
 
@@ -79,11 +79,11 @@ def _shingle_sets(
     batches: Iterable[tuple[np.ndarray, pa.Array]], wanted: np.ndarray | None = None
 ) -> Iterator[tuple[int, np.ndarray]]:
     """Number and distinct shingle hashes (uint64) of each question that has any; of those in ``wanted`` if given."""
-    for numbers, normalised in batches:
+    for numbers, normalized in batches:
         if wanted is not None:
             chosen = np.flatnonzero(np.isin(numbers, wanted))
-            numbers, normalised = numbers[chosen], normalised.take(pa.array(chosen))
-        hashes, text, _ = ngram_hashes(*word_hashes(word_lists(normalised)), SHINGLE_WORDS)
+            numbers, normalized = numbers[chosen], normalized.take(pa.array(chosen))
+        hashes, text, _ = ngram_hashes(*word_hashes(word_lists(normalized)), SHINGLE_WORDS)
         edges = np.searchsorted(text, np.arange(len(numbers) + 1)).tolist()
         for number, start, end in zip(numbers.tolist(), edges, edges[1:], strict=False):
             if start < end:
@@ -91,7 +91,7 @@ def _shingle_sets(
 
 
 def _candidate_pairs(numbers: np.ndarray, bands: np.ndarray) -> tuple[np.ndarray, bool]:
-    """Pairs (int64, shape (pairs, 2)) that agree in a band, in ascending order, and whether these are all."""
+    """Pairs (int64, shape (pairs, 2)) that agree in a band, in ascending order, and whether the list is complete."""
     found = np.zeros(0, np.int64)
     complete = True
     for band in bands.T:

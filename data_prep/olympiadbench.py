@@ -1,8 +1,8 @@
 """OlympiadBench (arXiv 2402.14008): the English, text-only, open-ended mathematics problems.
 
-675 of them are evaluated in the literature (the copy of Qwen2.5-Math, on the hub as math-ai/olympiadbench); the
-authors' own hub copy, Hothan/OlympiadBench, configuration OE_TO_maths_en_COMP, lists 674. The full set may be given
-too: rows of other languages, subjects, modalities and question types are left out where the columns tell them apart.
+The literature evaluates 675 of them (Qwen2.5-Math's copy, on the hub as math-ai/olympiadbench); the authors' own hub
+copy, Hothan/OlympiadBench, configuration OE_TO_maths_en_COMP, has 674. The full set works too: rows of other
+languages, subjects, modalities and question types are left out where the columns name them.
 """
 
 from __future__ import annotations

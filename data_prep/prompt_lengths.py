@@ -16,7 +16,7 @@ class PromptMeter:
     tokenizer: Any
 
     def token_counts(self, prompts: list[list[Message]]) -> list[int]:
-        """Tokens of each prompt, what ``apply_chat_template(..., add_generation_prompt=True)`` gives."""
+        """Number of tokens of each prompt under ``apply_chat_template(..., add_generation_prompt=True)``."""
         if not prompts:
             return []
         texts = self.tokenizer.apply_chat_template(prompts, add_generation_prompt=True, tokenize=False)
@@ -33,7 +33,7 @@ def load_prompt_meter(name_or_path: str) -> PromptMeter:
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(name_or_path)
-    except Exception as error:  # a dozen unrelated types, by what is missing
+    except Exception as error:  # many unrelated types, depending on what is missing
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(
             f"--tokenizer {name_or_path}: cannot be loaded ({reason}); pass a local folder or a model's hub id"

@@ -1,6 +1,6 @@
-r"""Question to chat messages, and DAPO's wrapping back to the question.
+r"""Turns a question into chat messages, and a prompt in DAPO's wrapping back into the question.
 
-Three templates have names; a Jinja file makes any other. Training and evaluation are meant to share one.
+Three templates have names; any other is a Jinja file. Training and evaluation should share one.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ DAPO_PREFIX = (
     "Answer: $Answer (without quotes) where $Answer is the answer to the problem.\n\n"
 )
 DAPO_SUFFIX = '\n\nRemember to put your answer on its own line after "Answer:".'
-# A widespread copy asks for a box within the last line.
+# A widespread copy of the data set asks for a box in the last line.
 DAPO_BOXED_PREFIX = DAPO_PREFIX.replace("$Answer (without quotes)", r"\boxed{$Answer}")
 
 Message = dict[str, str]
@@ -62,9 +62,9 @@ def wrap_dapo(question: str) -> str:
 
 
 def unwrap_dapo(prompt: str) -> tuple[str, bool]:
-    """The question inside DAPO's wrapping and `True`; a prompt that is not wrapped comes back as it is, with `False`.
+    """The question inside DAPO's wrapping and `True`; a prompt that is not wrapped is returned unchanged, with `False`.
 
-    The wrapping is taken off once and exactly, so that ``unwrap_dapo(wrap_dapo(q)) == (q, True)`` for every `q`.
+    The wrapping is removed once and exactly, so that ``unwrap_dapo(wrap_dapo(q)) == (q, True)`` for every `q`.
     """
     for prefix in (DAPO_PREFIX, DAPO_BOXED_PREFIX):
         if prompt.startswith(prefix) and prompt.endswith(DAPO_SUFFIX) and len(prompt) >= len(prefix) + len(DAPO_SUFFIX):
@@ -75,8 +75,8 @@ def unwrap_dapo(prompt: str) -> tuple[str, bool]:
 def load_template(name: str) -> PromptTemplate:
     """The template `name`, or the one in the Jinja file of that path.
 
-    The file's text, rendered with ``question``, becomes the user message. If it has a block ``user``, that block does,
-    and a block ``system`` becomes a system message before it.
+    The file's text, rendered with ``question``, becomes the user message. If the file has a block ``user``, only that
+    block does, and a block ``system`` becomes a system message before it.
 
     Raises:
         UserError: if there is no such template, or the file does not render the question.
@@ -114,7 +114,9 @@ def _jinja_renderer(path: Path) -> Callable[[str], list[Message]]:
     try:
         messages = render(probe)
     except jinja2.TemplateError as error:
-        raise UserError(f"--template {path}: {error}; the one variable is {{{{ question }}}}") from error
+        raise UserError(f"--template {path}: {error}; the only variable is {{{{ question }}}}") from error
     if not any(probe in message["content"] for message in messages):
-        raise UserError(f"--template {path}: the prompt does not hold the question; write {{{{ question }}}} into it")
+        raise UserError(
+            f"--template {path}: the prompt does not contain the question; write {{{{ question }}}} into the file"
+        )
     return render

@@ -1,4 +1,4 @@
-"""Rows of all parts of a source, with their columns chosen, as problems."""
+"""Rows of all parts of a source, read from the chosen columns."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from data_prep.columns import ColumnChoice, choose_columns
 from data_prep.sources import SourcePart
 from verl_ispo.user_error import UserError
 
-# Longer than any problem a person wrote, and far beyond every prompt limit. (Ours.)
+# Longer than any problem a person wrote, and far over every prompt limit. (Ours.)
 MAX_QUESTION_CHARS = 32_768
 
 
 @dataclass(frozen=True)
 class ColumnOptions:
-    """Column names that the user gave; `None` where they are to be found."""
+    """Column names that the user gave; `None` where the usual names are tried."""
 
     question: str | None = None
     answer: str | None = None
@@ -27,7 +27,7 @@ class ColumnOptions:
 
 @dataclass(frozen=True)
 class Row:
-    """One row as read: its place, and the cells of question, answer, id and any extra columns asked for."""
+    """One row as read: its file and number, and the cells of question, answer, id and the requested extra columns."""
 
     file: str
     number: int
@@ -47,7 +47,7 @@ class ChosenPart:
 
     @property
     def from_solution(self) -> bool:
-        """Whether the answer has to be taken out of a worked solution."""
+        """Whether the answer has to be extracted from a worked solution."""
         return self.columns.answer.lower().endswith("solution")
 
     def identity(self) -> dict[str, Any]:
@@ -61,7 +61,7 @@ def choose_parts(
     """Chooses the columns of every part before the first row is read.
 
     Raises:
-        UserError: if a part lacks one.
+        UserError: if a part lacks a column.
     """
     return [
         ChosenPart(

@@ -1,4 +1,4 @@
-"""Writes problems as rows, and the data card from what was written."""
+"""Writes problems as rows, and the data card of what was written."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class RowWriter:
     """The parquet of one output while it grows; a context manager, so that a failure leaves no open writer behind.
 
     Args:
-        output (`OutputFiles`): where it is written.
+        output (`OutputFiles`): where to write.
         data_source (`str`), split (`str`), template (`PromptTemplate`): of every row.
         meter (`PromptMeter`, *optional*): counts the prompts' tokens for the data card.
         max_prompt_tokens (`int`, *optional*): longer prompts are not written.
@@ -55,7 +55,7 @@ class RowWriter:
         return self
 
     def __exit__(self, *failure: object) -> None:
-        # After a failure the file is thrown away, and a full disk fails here once more.
+        # After a failure the file is discarded, and on a full disk closing fails again.
         with contextlib.suppress(OSError):
             self._writer.close()
 

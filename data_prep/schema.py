@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from data_prep.prompt_templates import PromptTemplate
-from data_prep.text_normalisation import digest
+from data_prep.text_normalization import digest
 from verl_ispo.answers.ground_truth import GroundTruth
 
 OUTPUT_SCHEMA = pa.schema(
@@ -46,21 +46,21 @@ class Problem:
 
     Attributes:
         question (`str`): without any prompt around it.
-        normalised (`str`): `text_normalisation.normalised_texts` of the question.
-        truth (`GroundTruth`): the right answer.
-        file (`str`), row (`int`): where it was read, for messages.
+        normalized (`str`): `text_normalization.normalized_texts` of the question.
+        truth (`GroundTruth`): the correct answer.
+        file (`str`), row (`int`): where it was read, for error messages.
     """
 
     question: str
-    normalised: str
+    normalized: str
     truth: GroundTruth
     file: str
     row: int
 
 
-def problem_id(data_source: str, normalised: str) -> str:
-    """An id that depends on the data source and the normalised question only, as in ``aime24-5c0c31c0b6f0b5a5``."""
-    return f"{data_source}-{digest(normalised).hex()[:16]}"
+def problem_id(data_source: str, normalized: str) -> str:
+    """An id that depends on the data source and the normalized question only, as in ``aime24-5c0c31c0b6f0b5a5``."""
+    return f"{data_source}-{digest(normalized).hex()[:16]}"
 
 
 def output_rows(
@@ -74,7 +74,7 @@ def output_rows(
             "ability": "math",
             "reward_model": {"style": "rule", "ground_truth": problem.truth.text},
             "extra_info": {
-                "id": problem_id(data_source, problem.normalised),
+                "id": problem_id(data_source, problem.normalized),
                 "index": index,
                 "split": split,
                 "question": problem.question,

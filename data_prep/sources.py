@@ -80,17 +80,17 @@ def hub_parts(hub_id: str, config: str | None, split: str, revision: str | None 
     """One split of a data set on the hub, through `datasets` and its cache.
 
     Raises:
-        UserError: if it cannot be had, with the way around.
+        UserError: if it cannot be loaded; the message says how to do without the hub.
     """
-    import datasets  # takes a second, and local files need none of it
+    import datasets  # takes a second, and local files do not need it
 
     try:
         dataset = datasets.load_dataset(hub_id, config, split=split, revision=revision)
-    except Exception as error:  # the hub's client raises a dozen unrelated types
+    except Exception as error:  # the hub's client raises many unrelated types
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(
-            f"{hub_id} (split {split}) cannot be had from the hub: {reason}; "
-            "fetch it where there is a network and pass --local_dataset_path FILE_OR_FOLDER"
+            f"{hub_id} (split {split}) cannot be loaded from the hub: {reason}; "
+            "download it on a machine with a network and pass --local_dataset_path FILE_OR_FOLDER"
         ) from error
 
     def read(columns: list[str]) -> Iterator[ColumnBatch]:

@@ -14,7 +14,7 @@ from verl_ispo.answers.ground_truth import GroundTruth
 _SCHEMA = pa.schema(
     [
         ("question", pa.string()),
-        ("normalised", pa.string()),
+        ("normalized", pa.string()),
         ("text", pa.string()),
         ("answer_type", pa.string()),
         ("multiple_answers", pa.bool_()),
@@ -38,7 +38,7 @@ class SpoolWriter:
         """Writes some problems; they are numbered in the order of writing, from 0."""
         if problems:
             rows = [
-                {**vars(p.truth), "question": p.question, "normalised": p.normalised, "file": p.file, "row": p.row}
+                {**vars(p.truth), "question": p.question, "normalized": p.normalized, "file": p.file, "row": p.row}
                 for p in problems
             ]
             self._writer.write_batch(pa.RecordBatch.from_pylist(rows, schema=_SCHEMA))
@@ -51,7 +51,7 @@ class SpoolWriter:
 
 
 class Spool:
-    """The problems of a `SpoolWriter`, to be read any number of times, some thousand in memory at once."""
+    """The problems of a `SpoolWriter`, which can be read any number of times, a few thousand in memory at once."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -78,17 +78,17 @@ class Spool:
 
 
 class SpooledTexts:
-    """Numbers and normalised texts of the kept problems; can be iterated again and again."""
+    """Numbers and normalized texts of the kept problems; can be iterated repeatedly."""
 
     def __init__(self, spool: Spool, kept: np.ndarray) -> None:
         self.spool = spool
         self.kept = kept
 
     def __iter__(self) -> Iterator[tuple[np.ndarray, pa.Array]]:
-        for numbers, batch in self.spool.batches(self.kept, ["normalised"]):
+        for numbers, batch in self.spool.batches(self.kept, ["normalized"]):
             yield numbers, batch.column(0)
 
 
 def _problem(row: dict) -> Problem:
     truth = GroundTruth(row["text"], row["multiple_answers"], row["unit"], row["tolerance"], row["answer_type"])
-    return Problem(row["question"], row["normalised"], truth, row["file"], row["row"])
+    return Problem(row["question"], row["normalized"], truth, row["file"], row["row"])

@@ -1,7 +1,7 @@
-"""A training set: de-duplicated, decontaminated, checkable, in three passes over bounded memory.
+"""A training set: de-duplicated, decontaminated and checkable, in three passes with bounded memory.
 
 The first pass reads every row and keeps the first of each question on disk. The second marks conflicts, contaminated
-questions and near duplicates. The third writes what is left. Only digests of the questions stay in memory.
+questions and near duplicates. The third writes the remaining questions. Only digests of the questions stay in memory.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from tqdm import tqdm
 
-from data_prep import deduplication, near_duplicates, text_normalisation
+from data_prep import deduplication, near_duplicates, text_normalization
 from data_prep.answer_kinds import answer_strings, ground_truth, uncheckable_reason
 from data_prep.atomic_output import OutputFiles, exclusive_output
 from data_prep.columns import question_text
@@ -36,13 +36,13 @@ from data_prep.schema import Problem
 from data_prep.spool import Spool, SpooledTexts, SpoolWriter
 from verl_ispo.user_error import UserError
 
-# A dropped question is listed up to here, so that the list of dropped rows stays readable.
+# Longer questions are cut in the list of dropped rows, so that it stays readable.
 LISTED_CHARS = 2000
 
 
 @dataclass(frozen=True)
 class TrainingOptions:
-    """What one preparation of a training set is to do.
+    """The options of one preparation of a training set.
 
     Attributes:
         output_name (`str`): the files' name without ending.
@@ -76,7 +76,7 @@ class TrainingOptions:
 
 @dataclass
 class Findings:
-    """What the passes count and say, for the card."""
+    """What the passes count and note, for the card."""
 
     dropped: Counter[str]
     details: dict[str, Any]
@@ -86,11 +86,11 @@ class Findings:
 def prepare_training_set(options: TrainingOptions) -> Path:
     """Prepares the set and returns the parquet's path.
 
-    Beside it stand the card, ``NAME.dropped.jsonl`` (every row dropped for a reason other than being a duplicate) and
+    Beside it are the card, ``NAME.dropped.jsonl`` (every row dropped for a reason other than being a duplicate) and
     ``NAME.near_duplicates.jsonl``.
 
     Raises:
-        UserError: for faults in input, options or output place; nothing is changed then.
+        UserError: for faults in input, options or output folder; nothing is changed then.
     """
     with exclusive_output(options.save_dir, options.output_name) as output:
         findings = Findings(Counter(), {}, [])
@@ -111,7 +111,7 @@ def prepare_training_set(options: TrainingOptions) -> Path:
             if not writer.rows:
                 raise UserError(
                     f"{', '.join(chosen.part.label for chosen in options.parts)}: no row is left of {rows_read} "
-                    f"({dict(+findings.dropped)}); check that --question_column and --answer_column are the right ones"
+                    f"({dict(+findings.dropped)}); check --question_column and --answer_column"
                 )
             counts = _row_counts(rows_read, index, findings, writer.rows)
             inputs = [chosen.identity() for chosen in options.parts]
@@ -141,7 +141,7 @@ def _collect(
     findings.details["wrapping"] = {"wrapped_in_dapo_text": wrapping[True], "kept_as_it_was": wrapping[False]}
     if wrapping[True] and wrapping[False]:
         findings.notes.append(
-            f"{wrapping[False]} questions were not wrapped in DAPO's text, others were; kept as they are."
+            f"{wrapping[False]} questions were not wrapped in DAPO's text, others were; they are kept as they are."
         )
     return spool, rows_read
 
@@ -172,9 +172,9 @@ def _checked_problem(
 def _first_of_each_question(
     problems: list[tuple[Any, Problem]], index: QuestionIndex, ids: IdRegister
 ) -> list[Problem]:
-    normalised = text_normalisation.normalised_texts([problem.question for _, problem in problems]).to_pylist()
+    normalized = text_normalization.normalized_texts([problem.question for _, problem in problems]).to_pylist()
     survivors = []
-    for (row_id, problem), text in zip(problems, normalised, strict=True):
+    for (row_id, problem), text in zip(problems, normalized, strict=True):
         ids.check(problem.file, problem.row, row_id, text)
         if index.add(text, problem.truth):
             survivors.append(Problem(problem.question, text, problem.truth, problem.file, problem.row))
@@ -193,7 +193,7 @@ def _drop_conflicts(
     conflicting[list(index.conflicts)] = True
     rule = "the first copy stays" if options.keep_conflicts else "every copy is dropped"
     findings.details["deduplication"] = {
-        "normalisation": text_normalisation.RULE,
+        "normalisation": text_normalization.RULE,
         "answers": deduplication.ANSWER_RULE,
         "conflicts": f"one question with answers that differ: {rule}",
         "conflicting_questions": len(index.conflicts),
@@ -224,7 +224,7 @@ def _drop_contaminated(
     runs_of_kept_rows: Counter[str] = Counter()
     matches: dict[int, Match] = {}
     for numbers, batch in _with_bar(spool.batches(kept), int(kept.sum()), "decontaminating"):
-        for match in index.matches(batch.column("normalised")):
+        for match in index.matches(batch.column("normalized")):
             if match.contaminated:
                 matches[int(numbers[match.text])] = match
             else:
@@ -244,7 +244,7 @@ def _drop_contaminated(
             f"shared runs of {index.n} words that cover at least {index.min_overlap:g} of one question's words; a "
             f"shorter benchmark question contained whole (if it has {MIN_CONTAINED_WORDS} words or more) or equal"
         ),
-        "normalisation": f"{text_normalisation.RULE}; then runs of letters or digits",
+        "normalisation": f"{text_normalization.RULE}; then runs of letters or digits",
         "benchmarks": [{"name": b.name, "questions": len(b.questions), **b.identity} for b in options.benchmarks],
         "rows_dropped": dict(by_benchmark),
         "rows_kept_that_share_a_run": runs_of_kept_rows.total(),
@@ -280,7 +280,9 @@ def _report_near_duplicates(
     if options.drop_near_duplicates:
         findings.dropped["near duplicate with the same answer"] = dropped
     if not found.complete:
-        findings.notes.append("More near-duplicate candidates than are compared; the list of pairs is not complete.")
+        findings.notes.append(
+            "There are more near-duplicate candidates than are compared; the list of pairs is not complete."
+        )
     findings.details["near_duplicates"] = {
         "rule": (
             f"Jaccard similarity of {near_duplicates.SHINGLE_WORDS}-word runs of at least {near_duplicates.THRESHOLD}, "
@@ -294,9 +296,9 @@ def _report_near_duplicates(
 
 
 def _row_counts(rows_read: int, index: QuestionIndex, findings: Findings, written: int) -> dict[str, int]:
-    """Rows read, dropped by reason, and written. They add up, or the program is wrong."""
+    """Rows read, dropped by reason, and written. Raises `AssertionError` if they do not add up."""
     counts = {"read": rows_read, "dropped: exact duplicate": index.exact_duplicates}
-    counts["dropped: normalised duplicate"] = index.normalised_duplicates
+    counts["dropped: normalised duplicate"] = index.normalized_duplicates
     counts["dropped: another copy with a conflicting answer"] = index.conflicting_rows
     counts |= {f"dropped: {reason}": count for reason, count in findings.dropped.items()}
     counts["written"] = written

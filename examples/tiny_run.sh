@@ -3,8 +3,8 @@
 #
 #   METHOD=ispo SEED=1 BASE=runs/quickstart/base DATA=runs/quickstart/data-levels1-6 RUN=runs/mine bash examples/tiny_run.sh
 #
-# With the environment active, as scripts/setup_cpu.sh makes it. examples/quickstart.sh and examples/tiny_study.sh do the
-# same for each of their runs; the training itself is `verl-ispo train`, as on a cluster.
+# Needs the environment of scripts/setup_cpu.sh, activated. examples/quickstart.sh and examples/tiny_study.sh do the same
+# for each of their runs; the training itself is `verl-ispo train`, as on a cluster.
 #
 #   METHOD=ispo          any method of `verl-ispo methods`
 #   SEED=1               of data order and rollouts

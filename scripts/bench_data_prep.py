@@ -1,8 +1,8 @@
-"""Rows a second and peak memory of ``python -m data_prep.dapo_math`` as the rows grow.
+"""Rows per second and peak memory of ``python -m data_prep.dapo_math`` as the rows grow.
 
 The input has the shape of the published DAPO-Math file: wrapped prompts, a few thousand distinct problems repeated
-until the rows are full, in shuffled order. The problems come from ``--data``, or are made up. Every run is a process of
-its own; time and memory are the whole process's, imports included.
+until the rows are full, in shuffled order. The problems come from ``--data``, or are made up. Every run is its own
+process; time and memory are of the whole process, imports included.
 
     python scripts/bench_data_prep.py
     python scripts/bench_data_prep.py --data problems.jsonl --decontaminate_against aime24.jsonl math500.jsonl
@@ -36,7 +36,7 @@ from data_prep.prompt_templates import wrap_dapo  # noqa: E402
 from data_prep.sources import local_parts  # noqa: E402
 
 PUBLISHED_ROWS = 1_790_000
-# A public de-duplication counts that many distinct problems in the published file.
+# The number of distinct problems in the published file, by a public de-duplication.
 PUBLISHED_PROBLEMS = 17_398
 GROUP_ROWS = 100_000
 
@@ -54,7 +54,7 @@ class Measurement:
 
 
 def made_problems(count: int, first: int = 0) -> list[tuple[str, str]]:
-    """Distinct word problems with answers; different openings, so that few are near duplicates."""
+    """Distinct word problems with answers, worded differently, so that few are near duplicates."""
     verbs = ("collects", "buys", "draws", "counts", "stores", "paints", "plants", "sorts")
     things = ("apples", "stamps", "triangles", "marbles", "books", "lamps", "roses", "coins")
     rng = random.Random(first)
@@ -120,7 +120,7 @@ def measure(
 ) -> Measurement:
     """Medians for one size."""
     input_path = folder / "input.parquet"
-    # In another process: Linux reports for a child at least the memory that its parent had at the time of the fork.
+    # In another process: Linux reports for a child at least the memory that its parent had at the fork.
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         problems = pool.submit(write_input, input_path, data, distinct, rows).result()
     results = [run_once(input_path, against, folder / "out") for _ in range(repeats)]

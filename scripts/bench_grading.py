@@ -1,16 +1,16 @@
-r"""Answers a second: math-verify called directly, verl's own ``math_verify`` scorer, and this package, in one run.
+r"""Answers per second: math-verify called directly, verl's own ``math_verify`` scorer, and this package, in one run.
 
     python scripts/bench_grading.py                      # on answers that the script makes
     python scripts/bench_grading.py --data DIR           # on the answers of DIR/*.jsonl
     python scripts/bench_grading.py --data DIR --skip-verl
 
 Each grader gets the same answers in the same order from the same number of threads, in rounds that alternate between
-the graders; the table has medians over the rounds. One answer in four is right and spelled as in the data, one in four
-is right and respelled, two in four are the right answer of another problem.
+the graders; the table has medians over the rounds. One answer in four is correct and spelled as in the data, one in
+four is correct and respelled, two in four are the correct answer to another problem.
 
 Hostile answers (towers of powers, factorials, deep nesting, control characters, and some that run until their time
-limit) replace 0 %, 1 % and 10 % of them. math-verify is called in the main thread of a process of its own, where its
-time limit works; where it does not even so, in a long C call, the answer is given up after five limits, and counted.
+limit) replace 0 %, 1 % and 10 % of them. math-verify is called in the main thread of its own process, where its time
+limit works; where it does not, in a long C call, the answer is given up after five limits, and counted.
 
 The last lines check two things: ordinary answers are at least five times as fast as with verl's scorer; and hostile
 answers cost no more than their own time limit divided by the number of workers.
@@ -68,14 +68,14 @@ def make_tasks(golds: list[str], count: int, hostile_share: float, rng: random.R
         answer = (gold, respelled(rng, gold), rng.choice(golds), rng.choice(golds))[rng.randrange(4)]
         tasks.append((rf"We compute. The answer is \boxed{{{answer}}}.", gold))
     hostile = list(HOSTILE_FIXED)
-    for place in rng.sample(range(count), round(count * hostile_share)):
+    for index in rng.sample(range(count), round(count * hostile_share)):
         answer = rng.choice(SLOW) if slow and rng.random() < 0.5 else rng.choice(hostile)
-        tasks[place] = (rf"We compute. The answer is \boxed{{{answer}}}.", tasks[place][1])
+        tasks[index] = (rf"We compute. The answer is \boxed{{{answer}}}.", tasks[index][1])
     return tasks
 
 
 def _math_verify_child(connection: Connection) -> None:
-    """Grade the lists of tasks that come in, one score at a time; in a process that can be ended when it hangs."""
+    """Grade the lists of tasks received, one score at a time; in a process that can be killed when it hangs."""
     from math_verify import parse, verify
 
     logging.disable(logging.CRITICAL)
@@ -239,7 +239,7 @@ def main() -> int:
     if "verl's math_verify scorer" in seconds:
         pairs = zip(seconds["verl's math_verify scorer"], seconds["verl_ispo.grading"], strict=True)
         ratio = statistics.median(theirs / ours for theirs, ours in pairs)
-        print(f"\nordinary answers, ours beside verl's scorer: {ratio:.1f} times as fast (at least 5 asked for)")
+        print(f"\nordinary answers, ours beside verl's scorer: {ratio:.1f} times as fast (at least 5 required)")
         costs_hold &= ratio >= 5
     print(f"paths: {grading_stats()['paths']}")
     sys.stdout.flush()
@@ -248,7 +248,7 @@ def main() -> int:
 
 
 def end_processes() -> None:
-    """End what verl's scorer leaves hanging in its pool; the interpreter would wait for it forever."""
+    """Kill the processes that hang in the pool of verl's scorer; the interpreter would wait for them forever."""
     close_pools()
     for child in multiprocessing.active_children():
         child.kill()

@@ -1,18 +1,18 @@
 #!/usr/bin/env python3
-"""Cost of ISPO's composite reward and advantage beside verl's GRPO advantage on the same tensors, in one run.
+"""Cost of ISPO's composite reward and advantage compared with verl's GRPO advantage on the same tensors, in one run.
 
     python scripts/bench_signals.py                       # 1024 rollouts of 8192 tokens, as the paper's long setting
     python scripts/bench_signals.py --rollouts 256 --tokens 2048 --repeats 9
 
-Prints medians, the ratio to GRPO, and the peak of extra memory beside the size of the inputs. Both are measured in a
-process of their own each. Times are of one machine and noisy; ratios of one run are what to compare.
+Prints medians, the ratio to GRPO, and the peak of extra memory beside the size of the inputs. Each of the two is
+measured in its own process. Times depend on the machine and are noisy; compare ratios within one run.
 
 For the cost inside a training, read the log of any run of the CPU trainer:
 
     python scripts/bench_signals.py --log runs/quickstart/levels1-6-seed1-steps25/ispo/metrics.1.jsonl
 
-prints the median of every timing_s/ispo_* beside timing_s/old_log_prob, and what the ablated forward may cost: its
-share of the tokens plus a tenth of the old-log-prob pass.
+prints the median of every timing_s/ispo_* beside timing_s/old_log_prob, and the time that the ablated forward may take:
+its share of the tokens plus a tenth of the old-log-prob pass.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ MIB = 2**20
 
 
 def make_inputs(rollouts: int, tokens: int, group: int, seed: int) -> dict[str, torch.Tensor]:
-    """Random tensors of the sizes and dtypes that the trainer hands over; responses of 25 to 100 % of the length."""
+    """Random tensors of the sizes and dtypes that the trainer passes; responses of 25 to 100 % of the length."""
     generator = torch.Generator().manual_seed(seed)
 
     def uniform(*shape: int) -> torch.Tensor:
@@ -137,7 +137,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rollouts", type=int, default=1024, help="rows of the batch (default: %(default)s)")
     parser.add_argument("--tokens", type=int, default=8192, help="response length (default: %(default)s)")
-    parser.add_argument("--group", type=int, default=8, help="rollouts of a prompt (default: %(default)s)")
+    parser.add_argument("--group", type=int, default=8, help="rollouts per prompt (default: %(default)s)")
     parser.add_argument("--repeats", type=int, default=5, help="runs of each (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of the random tensors (default: %(default)s)")
     parser.add_argument("--log", type=Path, help="report a training's timing instead, from verl's file log")

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# One checkpoint on the five benchmarks: greedy, and N samples a problem at a temperature. Wraps `verl-ispo eval`.
+# One checkpoint on the five benchmarks: greedy, and N samples per problem at a temperature. Wraps `verl-ispo eval`.
 #
 #   RUN=runs/train/qwen2_5_math_1_5b/ispo-seed1 BENCHMARKS=~/data/math bash scripts/eval.sh
-#   MODEL=qwen2_5_math_1_5b BENCHMARKS=~/data/math bash scripts/eval.sh     # the start that those runs share
+#   MODEL=qwen2_5_math_1_5b BENCHMARKS=~/data/math bash scripts/eval.sh     # the model that those runs start from
 #
-# The same command goes on where a killed one stopped. All arguments are options of `verl-ispo eval`, and win.
+# The same command resumes a killed run. All arguments are options of `verl-ispo eval`, and win over the variables.
 #
 #   RUN=                  folder of scripts/train.sh: its last checkpoint, with its model, method, seed and length
 #   MODEL=                or a model: a preset of scripts/train.sh, a folder, a checkpoint of verl, organisation/name
@@ -13,10 +13,10 @@
 #   BENCHMARKS=           folder of data_prep with the five benchmarks
 #   FILES=                parquet files instead, separated by spaces
 #   OUT=                  folder of this evaluation (default: RUN/result, or runs/eval/<model>)
-#   N=16                  samples of each problem beside the greedy one; 0: only that
+#   N=16                  samples per problem beside the greedy response; 0: only the greedy one
 #   TEMPERATURE=0.6       of the samples
 #   TOP_P=1.0             of the samples
-#   MAX_NEW_TOKENS=       longest response (default: what the run or the preset trains with, else 4096)
+#   MAX_NEW_TOKENS=       longest response (default: that of the run or the preset, else 4096)
 #   SAMPLING_SEED=0       of the sampling
 #   SAMPLER=auto          auto, vllm, cpu
 #   TENSOR_PARALLEL=1     GPUs for one model

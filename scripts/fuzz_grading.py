@@ -1,9 +1,9 @@
-r"""Grade many generated answers, plain, broken and hostile, and report what hung, crashed, raised or leaked.
+r"""Grade many generated answers (plain, broken and hostile) and report what hung, crashed, raised or leaked.
 
     python scripts/fuzz_grading.py --answers 100000 --seed 0
 
-Progress goes to stderr. The exit code is 1 if an answer raised, took longer than its limits allow, came out in a shape
-that verl cannot take, or if memory grew by more than ``--max-growth-mb`` after the first fifth of the run.
+Progress goes to stderr. The exit code is 1 if an answer raised, took longer than its limits allow, gave a result
+that verl cannot use, or if memory grew by more than ``--max-growth-mb`` after the first fifth of the run.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ STATUSES = {"correct", "wrong", "no_answer", "timeout", "error"}
 
 @dataclass
 class Findings:
-    """What the run has seen so far; guarded by ``lock``."""
+    """The findings so far; guarded by ``lock``."""
 
     lock: threading.Lock = field(default_factory=threading.Lock)
     done: int = 0
@@ -42,7 +42,7 @@ class Findings:
 
 
 def resident_mib(processes: Iterable[psutil.Process]) -> float:
-    """Resident memory of all processes together in MiB; one that has ended has none."""
+    """Resident memory of all processes together in MiB; an ended process has none."""
     total = 0
     for process in processes:
         with suppress(psutil.Error):
@@ -129,10 +129,10 @@ def main() -> int:
     stats = grading_stats()
     settled = memory[len(memory) // 5]
     growth_mb = memory[-1][1] - settled[1]
-    # each thread may wait for the threads before it, and each of those for one time limit and its grace
+    # each thread may wait for the threads before it, each of which takes at most one time limit and its grace period
     allowed_s = (options.timeout_s + 3.0) * options.threads + 30.0
     print(f"answers            {findings.done} (seed {options.seed}): {dict(findings.kinds)}")
-    print(f"answers a second   {findings.done / elapsed_s:.0f} over {elapsed_s:.0f} s")
+    print(f"answers per second {findings.done / elapsed_s:.0f} over {elapsed_s:.0f} s")
     print(f"statuses           {stats['statuses']}")
     print(f"paths              {stats['paths']}")
     print(f"workers            {stats['workers']}")

@@ -37,7 +37,7 @@ HOSTILE_FIXED = (
     "%s%n{}{0.__class__}",
     r"\begin{pmatrix}" + "1&" * 200 + r"1\end{pmatrix}",
 )
-"""Hostile answers that are the same in every run. Each is what one fills a box with."""
+"""Hostile answers that are the same in every run; each is the content of a box."""
 
 SLOW = (
     r"\sum_{k=1}^{99999} k! \cdot x",
@@ -84,7 +84,7 @@ _CHARACTERS = "0123456789abcdexyzinABCDE+-*/^_=<>()[]{}|,.;:!'\"&%$#@~ \n\t\\"
 
 
 def plain_answer(rng: random.Random, depth: int = 2) -> str:
-    """An answer as problems have them: a number, a fraction, a radical, a list, a pair, a short expression."""
+    """A typical answer: a number, a fraction, a radical, a list, a pair, a short expression."""
     kind = rng.randrange(14 if depth else 4)
     number = str(rng.randint(-99, 9_999))
     if kind <= 3:
@@ -123,21 +123,21 @@ def respelled(rng: random.Random, answer: str) -> str:
 
 
 def broken_answer(rng: random.Random) -> str:
-    """A plain answer with characters dropped, doubled, swapped or put in; or LaTeX in no order at all."""
+    """A plain answer with characters dropped, doubled, swapped or inserted; or LaTeX in random order."""
     if rng.random() < 0.4:
         return "".join(
             rng.choice(_COMMANDS) if rng.random() < 0.4 else rng.choice(_CHARACTERS) for _ in range(rng.randint(1, 30))
         )
     text = list(plain_answer(rng))
     for _ in range(rng.randint(1, 4)):
-        place = rng.randrange(len(text) + 1)
+        position = rng.randrange(len(text) + 1)
         change = rng.randrange(3)
         if change == 0 and text:
-            text.pop(min(place, len(text) - 1))
+            text.pop(min(position, len(text) - 1))
         elif change == 1:
-            text.insert(place, rng.choice(_CHARACTERS))
+            text.insert(position, rng.choice(_CHARACTERS))
         else:
-            text.insert(place, rng.choice(_COMMANDS))
+            text.insert(position, rng.choice(_COMMANDS))
     return "".join(text)
 
 
@@ -160,7 +160,7 @@ def hostile_answer(rng: random.Random) -> str:
 
 
 def response(rng: random.Random, answer: str) -> str:
-    """A response that ends in the answer, now and then cut off, without a box, or a megabyte long."""
+    """A response that ends in the answer; some are cut off, have no box, or are a megabyte long."""
     kind = rng.randrange(40)
     if kind == 0:
         return f"Some work.\nAnswer: {answer}"

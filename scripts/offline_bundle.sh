@@ -1,49 +1,44 @@
 #!/usr/bin/env bash
-# Everything that pip needs on a machine without a network, in parts that fit a medium: wheels, this package, install.sh.
+# What pip needs on a machine without a network, in parts that fit a medium: wheels, this package, install.sh.
 #
 #   bash scripts/offline_bundle.sh                          # the pinned CPU set (requirements/cpu.txt)
 #   EXTRA=gpu OUT=/media/stick bash scripts/offline_bundle.sh       # with vLLM and FSDP; also: sglang, megatron
 #   PROJECT_DEPS=0 REQUIREMENTS=more.txt bash scripts/offline_bundle.sh   # for an image that has verl already
 #
-# Run it on a machine with a network and the same system and Python version as there. There:
+# Run it on a machine with a network and the same system and Python version as the target. On the target:
 #
 #   PYTHON=/path/to/python bash install.sh        # checks the sums, joins the parts, installs with --no-index
 #
-#   REQUIREMENTS=requirements/cpu.txt   what to bundle, as pip reads it (default with EXTRA: nothing but the project's)
+#   REQUIREMENTS=requirements/cpu.txt   what to bundle, as pip reads it (default with EXTRA: only the project's)
 #   EXTRA=                gpu, sglang, megatron: the project's extra of that name instead of the CPU set
-#   PROJECT_DEPS=1        0: this package without what it depends on, which is there already
-#   PART_MB=1900          size of a part; under 2 GiB and 4 GB, where media and uploads have their limits
+#   PROJECT_DEPS=1        0: this package without its dependencies, which the target already has
+#   PART_MB=1900          size of a part; the default is below the 2 GiB and 4 GB limits of media and uploads
 #   OUT=offline_bundle    folder of the bundle; must be empty or new
 #   PYTHON=python         interpreter whose version the wheels are for
 #
-# pip's own settings hold (PIP_INDEX_URL, PIP_FIND_LINKS, ...). What has no wheel is built into one here.
+# pip's own settings hold (PIP_INDEX_URL, PIP_FIND_LINKS, ...). Packages without a wheel are built into one.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/variables.sh"
 no_arguments "$0" "$@"
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 EXTRA="${EXTRA:-}" PROJECT_DEPS="${PROJECT_DEPS:-1}" PART_MB="${PART_MB:-1900}" PYTHON="${PYTHON:-python}"
 REQUIREMENTS="${REQUIREMENTS:-}"
+refuse() { echo "$1" >&2; exit 2; }
 if [ -n "$EXTRA" ]; then
     case "$EXTRA" in
         gpu | sglang | megatron) ;;
-        *) echo "EXTRA=$EXTRA is not known. Known: gpu sglang megatron" >&2; exit 2 ;;
+        *) refuse "EXTRA=$EXTRA is not known. Known: gpu sglang megatron" ;;
     esac
 else
     REQUIREMENTS="${REQUIREMENTS:-$root/requirements/cpu.txt}"
 fi
 flags PROJECT_DEPS
-if [[ ! "$PART_MB" =~ ^[1-9][0-9]*$ ]]; then
-    echo "PART_MB=$PART_MB is not a whole number from 1; set for instance PART_MB=1900" >&2
-    exit 2
-fi
+[[ "$PART_MB" =~ ^[1-9][0-9]*$ ]] || refuse "PART_MB=$PART_MB is not a whole number from 1; set for instance PART_MB=1900"
 OUT="$(realpath -m "${OUT:-offline_bundle}")"
-if [ -n "$REQUIREMENTS" ] && [ ! -e "$REQUIREMENTS" ]; then
-    echo "REQUIREMENTS=$REQUIREMENTS does not exist" >&2
-    exit 2
-fi
+[ -z "$REQUIREMENTS" ] || [ -e "$REQUIREMENTS" ] ||
+    refuse "REQUIREMENTS=$REQUIREMENTS does not exist; name a requirements file"
 if [ -e "$OUT" ] && [ -n "$(ls -A "$OUT")" ]; then
-    echo "OUT=$OUT is not empty; remove it or set another OUT" >&2
-    exit 2
+    refuse "OUT=$OUT is not empty; remove it or set another OUT"
 fi
 
 mkdir -p "$OUT"
@@ -51,15 +46,14 @@ building="$(mktemp -d "$OUT/.building.XXXXXX")"
 trap 'rm -rf "$building"' EXIT
 mkdir "$building/wheels"
 wanted=()
+: >"$building/requirements.txt"
 if [ -n "$REQUIREMENTS" ]; then
     cp "$REQUIREMENTS" "$building/requirements.txt"
     wanted+=(-r "$building/requirements.txt")
-else
-    : >"$building/requirements.txt"
 fi
 
 echo "== 1/3 wheels for $("$PYTHON" --version) on $(uname -sm)"
-# a copy, so that building leaves nothing in the repository
+# from a copy, so that building leaves no files in the repository
 mkdir "$building/source"
 cp -r "$root"/{setup.py,pyproject.toml,README.md,verl_ispo,data_prep,hydra_plugins} "$building/source/"
 "$PYTHON" -m pip wheel --quiet --no-deps --wheel-dir "$building/wheels" "$building/source"
@@ -99,7 +93,7 @@ if ! sha256sum --check --quiet SHA256SUMS; then
 fi
 version="$("$PYTHON" -c 'import sys; print("%d.%d" % sys.version_info[:2])')"
 if [ "$version" != "$(noted PYTHON_VERSION)" ]; then
-    echo "$PYTHON is Python $version, and the wheels are for $(noted PYTHON_VERSION); set PYTHON to such a one" >&2
+    echo "$PYTHON is Python $version, and the wheels are for $(noted PYTHON_VERSION); set PYTHON to that version" >&2
     exit 1
 fi
 echo "== 2/3 joining the parts"
@@ -122,4 +116,4 @@ INSTALL
 (cd "$OUT" && sha256sum bundle.txt install.sh wheels.tar.part-* >SHA256SUMS)
 
 echo "== 3/3 $OUT: $(find "$OUT" -name 'wheels.tar.part-*' | wc -l) part(s), $(du -sh --exclude='.building*' "$OUT" | cut -f1)"
-echo "   copy the folder, then there: PYTHON=/path/to/python bash install.sh"
+echo "   copy the folder to the target, then run there: PYTHON=/path/to/python bash install.sh"

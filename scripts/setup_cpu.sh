@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes .venv with the pinned CPU set, once; a second call finds it and returns.
+# Makes .venv with the pinned CPU set; a second call finds it and returns.
 #
 #   source scripts/setup_cpu.sh        # and the environment is active in this shell
 #
@@ -29,7 +29,7 @@ if [ ! -e "$_stamp" ]; then
     fi
     echo "== installing the pinned CPU set into $_venv ($("$_python" --version)); a few minutes, once"
     [ -x "$_venv/bin/python" ] || "$_python" -m venv "$_venv"
-    # stderr keeps pip's real errors; its remarks on index pages that a mirror lacks are no news to anybody
+    # stderr keeps pip's real errors; warnings about index pages that a mirror lacks are left out
     "$_venv/bin/python" -m pip install --quiet --disable-pip-version-check \
         -r "$_root/requirements/cpu.txt" -e "$_root[dev,plot]" \
         2> >(grep -v '^WARNING: Location' >&2)

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Where a training step's time goes, from the metrics that scripts/train.sh leaves: medians and shares of each part.
+"""Where a training step's time goes, from the metrics that scripts/train.sh writes: medians and shares of each part.
 
     python scripts/step_timing_table.py GRPO=runs/a ISPO=runs/b --skip 2 --csv parts.csv
 
-NAME=PLACE is a column: a run's folder, or one of verl's metrics .jsonl files. Every part that verl or ISPO times is a
-row; parts inside another are indented and not added again, and "rest of the step" is what no timer covers. Below stand
+NAME=RUN is a column: a run's folder, or one of verl's metrics .jsonl files. Every part that verl or ISPO times is a
+row; parts inside another are indented and not added again, and "rest of the step" is what no timer covers. Below are
 the peak memory that verl logs for the actor's process and the lengths that the times belong to.
 
 Medians are over the steps after the first --skip ones, which start engines and compile. Exit status 2: a run without
@@ -34,21 +34,21 @@ INSIDE = {
     "ispo_reward": "adv",
     "ispo_dump": "adv",
 }
-# In the order of a step; what is not among them follows by name.
+# In the order of a step; other parts follow, sorted by name.
 ORDER = ("gen", "reward", "old_log_prob", "ref", "values", "adv", "update_critic", "update_actor", "update_weights")
 # Timed after the step's own clock has stopped.
 OUTSIDE = ("testing", "dump_rollout_generations", "step")
 REST = "rest of the step"
-# Printed as they are: the maximum, and the median.
+# Printed without a share: the maximum of these, the median of the next ones.
 PEAKS = {
     "actor/perf/max_memory_allocated_gb": "peak memory allocated, GiB",
     "actor/perf/max_memory_reserved_gb": "peak memory reserved, GiB",
 }
 SIZES = {
-    "perf/total_num_tokens": "tokens a step",
+    "perf/total_num_tokens": "tokens per step",
     "prompt_length/mean": "prompt tokens",
     "response_length/mean": "new tokens",
-    "ispo/tokens/ablated": "ablated tokens a step",
+    "ispo/tokens/ablated": "ablated tokens per step",
     "ispo/answer_missing_rate": "rollouts without an answer",
 }
 
@@ -72,21 +72,21 @@ class RunTimes:
     others: Mapping[str, float]
 
 
-def read_run(name: str, place: Path, skip: int) -> RunTimes:
+def read_run(name: str, path: Path, skip: int) -> RunTimes:
     """Medians of one run.
 
     Args:
         name (`str`): of the column.
-        place (`Path`): folder of a run, or a metrics file.
+        path (`Path`): folder of a run, or a metrics file.
         skip (`int`): first steps that are left out.
 
     Raises:
         UserError: nothing to read, or too few steps.
     """
-    timed = [metrics for _, metrics in sorted(read_metric_log(place).steps.items()) if STEP in metrics]
+    timed = [metrics for _, metrics in sorted(read_metric_log(path).steps.items()) if STEP in metrics]
     if len(timed) <= skip:
         raise UserError(
-            f"{name}: {place} has {len(timed)} timed step(s), and the first {skip} are left out; train more steps, or "
+            f"{name}: {path} has {len(timed)} timed step(s), and the first {skip} are left out; train more steps, or "
             "lower --skip"
         )
     steps = timed[skip:]
@@ -136,7 +136,7 @@ def markdown(runs: Sequence[RunTimes]) -> str:
 
 
 def write_csv(runs: Sequence[RunTimes], path: Path) -> None:
-    """The same for programs: a line a run and part, seconds and share; the lines below it without a share."""
+    """The same for programs: one line per run and part, seconds and share; the lines below it without a share."""
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["run", "steps", "what", "inside", "value", "share_of_step"])
@@ -152,18 +152,20 @@ def write_csv(runs: Sequence[RunTimes], path: Path) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("runs", nargs="+", metavar="NAME=PLACE", help="a run's folder or metrics file, and its name")
+    parser.add_argument(
+        "runs", nargs="+", metavar="NAME=RUN", help="a column's name, and a run's folder or metrics file"
+    )
     parser.add_argument("--skip", type=int, default=2, help="first steps that are left out (default: %(default)s)")
-    parser.add_argument("--csv", type=Path, help="write the figures there too")
+    parser.add_argument("--csv", type=Path, help="also write the figures to this file")
     options = parser.parse_args(arguments)
 
     def work() -> None:
         runs = []
         for given in options.runs:
-            name, sign, place = given.partition("=")
+            name, sign, path = given.partition("=")
             if not sign:
-                raise UserError(f"{given}: give NAME=PLACE, such as ISPO=runs/ispo")
-            runs.append(read_run(name, Path(place), options.skip))
+                raise UserError(f"{given}: give NAME=RUN, such as ISPO=runs/ispo")
+            runs.append(read_run(name, Path(path), options.skip))
         print(markdown(runs))
         if options.csv:
             write_csv(runs, options.csv)

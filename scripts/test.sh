@@ -6,13 +6,13 @@
 #   bash scripts/test.sh all                  # everything: all examples, kills, cells of the dry run; about an hour
 #   bash scripts/test.sh tests/signals -x     # any pytest arguments
 #
-# WORKERS=2               test processes side by side (default: one a core, 4 at most); trainings run one at a time
-# HYPOTHESIS_PROFILE=suite   how many examples a property test draws: suite, all (the default of `all`)
+# WORKERS=2               parallel test processes (default: one per core, 4 at most); trainings run one at a time
+# HYPOTHESIS_PROFILE=suite   number of examples per property test: suite, all (the default of `all`)
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source scripts/setup_cpu.sh
 
-# One thread a process: several processes with a pool each on few cores wait for one another.
+# One thread per process: on few cores, several processes with a thread pool each wait for one another.
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}" TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1
 # nproc would take the number of threads above for that of the cores
 cores="$(unset OMP_NUM_THREADS; nproc)"

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# One training on verl's own trainer: a model, a method, a seed; FSDP or Megatron; vLLM, SGLang or, to try it, a CPU.
+# One training on verl's own trainer: a model, a method, a seed; FSDP or Megatron; vLLM, SGLang or, for a trial, a CPU.
 #
 #   MODEL=qwen2_5_math_1_5b METHOD=ispo DATA=~/data/math bash scripts/train.sh
 #   MODEL=qwen2_5_math_7b METHOD=dapo SEED=2 DATA=~/data/math bash scripts/train.sh data.train_batch_size=256
@@ -8,48 +8,48 @@
 #       data.max_response_length=96 actor_rollout_ref.actor.ppo_mini_batch_size=8     # after examples/quickstart.sh
 #   DRY_RUN=1 MODEL=qwen2_5_7b ENGINE=megatron ROLLOUT=sglang DATA=~/data/math bash scripts/train.sh
 #
-# The same command goes on from the last checkpoint; when its steps are done it says so and returns. All arguments are
-# Hydra overrides and win over what is set here. Several nodes: scripts/slurm/train.sbatch, or scripts/ray/.
+# The same command resumes from the last checkpoint; when its steps are done it says so and returns. All arguments are
+# Hydra overrides and win over the variables. Several nodes: scripts/slurm/train.sbatch, or scripts/ray/.
 #
-# Each variable is the option of its name of `verl-ispo train`, whose --help says the same: STEPS is --steps.
+# Each variable is the option of the same name of `verl-ispo train`: STEPS is --steps. Its --help says the same.
 #
 #   MODEL=...             qwen2_5_math_1_5b, qwen2_5_math_7b, qwen2_5_7b (settings in verl_ispo/config/base_model), also by
 #                         the name on the hub (Qwen/Qwen2.5-Math-7B) or a folder of that name; any other folder or
 #                         organisation/name has no such settings
-#   MODEL_PATH=           where the weights of that preset are (default: its name on the hub)
+#   MODEL_PATH=           folder of that preset's weights (default: its name on the hub)
 #   MODEL_COPIES=runs/models   for copies with a longer context (own config.json, links to the weights), where a preset
-#                         asks for one; on a disk that all nodes see, as the weights and HF_HOME
+#                         needs one; on a disk that all nodes see, like the weights and HF_HOME
 #   METHOD=ispo           any method of `verl-ispo methods`
 #   DATA=                 folder of data_prep: dapo_math.parquet to train on, the five benchmarks to validate on;
 #                         or train.parquet and heldout.parquet
 #   TRAIN_FILES= VAL_FILES=    parquet files instead, separated by spaces
 #   REWARD=pkg://verl_ispo.grading.reward_function   grader: pkg://a.module or a file with compute_score
 #   ENGINE=fsdp           fsdp, megatron
-#   ROLLOUT=vllm          vllm, sglang, cpu (the back end for trying; with small models)
+#   ROLLOUT=vllm          vllm, sglang, cpu (for trials with small models)
 #   NNODES=1              nodes
 #   GPUS_PER_NODE=8       GPUs of each (CPU workers with ROLLOUT=cpu; default 1 there)
-#   OMP_NUM_THREADS=1 TQ_NUM_THREADS=1   with ROLLOUT=cpu, of each process; there RAY_worker_niceness is 0 too unless set
-#                         (ordinary priority: at Ray's own 15 workers starve beside other work)
+#   OMP_NUM_THREADS=1 TQ_NUM_THREADS=1   with ROLLOUT=cpu, threads of each process; RAY_worker_niceness is then 0 unless set
+#                         (ordinary priority: at Ray's default of 15, workers get almost no CPU time beside other work)
 #   ROLLOUT_TP=           GPUs of one rollout engine (default: the preset's)
-#   TRAIN_TP=2            tensor parallel size of ENGINE=megatron (ours; both the actor's and the reference's)
+#   TRAIN_TP=2            tensor parallel size of ENGINE=megatron (ours; for the actor and the reference)
 #   SEED=1                of data order and rollouts
 #   STEPS=1000            training steps (ours: the paper states none, its figures reach 1000)
 #   SAVE_FREQ=50          steps between checkpoints
-#   KEEP=2                checkpoints that are kept, over all starts (of 7B some 90 GB each, 12 bytes per parameter). With
-#                         1, a kill while one is saved can leave none: verl removes the old one before it notes the new
+#   KEEP=2                checkpoints to keep, over all starts (about 90 GB each for 7B, 12 bytes per parameter). With 1, a
+#                         kill while one is saved can leave none: verl removes the old one before it records the new
 #   TEST_FREQ=50          steps between validations; -1: none
 #   LOGGERS=console,file   verl's loggers, such as console,file,wandb
-#   SCREEN=log            what is shown while it trains: log (all that verl prints) or progress (a bar, the score and the
-#                         time left); the log file has everything either way
+#   SCREEN=log            what is shown during training: log (all that verl prints) or progress (a bar, the score and the
+#                         time left); the log file has everything in both cases
 #   OUT=                  folder of this run (default: runs/train/<model>/<method>-seed<seed>): logs, metrics of each start,
-#                         checkpoints, rollout dump; on a cluster on a disk that all nodes see
-#   RAY_ADDRESS=          host:port of a running Ray cluster to join (default: a Ray of its own, on this node)
-#   RAY_ENV=              more names of environment variables that its processes need; those that begin with NCCL_, VLLM_,
-#                         SGLANG_, VERL_, TQ_, HF_HUB_OFFLINE, HF_HOME, OMP_NUM_THREADS and PYTHONPATH are passed on by
-#                         themselves
+#                         checkpoints, rollout dump; on a cluster, on a disk that all nodes see
+#   RAY_ADDRESS=          host:port of a running Ray cluster to join (default: start a Ray on this node)
+#   RAY_ENV=              names of more environment variables to pass to its processes; passed always: those that begin
+#                         with NCCL_, VLLM_, SGLANG_, VERL_ or TQ_, and HF_HUB_OFFLINE, HF_HOME, OMP_NUM_THREADS and
+#                         PYTHONPATH
 #   PYTHON=python         interpreter of the environment
 #   DRY_RUN=0             1: `verl-ispo doctor --no-ray --dry-run` on exactly these settings; nothing is started or
-#                         downloaded (a preset with a longer context gets its copy, if its weights are here)
+#                         downloaded (a preset with a longer context gets its copy if its weights are on this machine)
 #   PRINT_ONLY=0          1: print the command; nothing is started
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/variables.sh"

@@ -1,7 +1,7 @@
 # What the scripts share: their help, and environment variables as options of a command. Sourced, not run.
 # shellcheck shell=bash
 
-# values NAME..., words NAME..., flags NAME... add to these; an empty variable is as one that is not set
+# values NAME..., words NAME..., flags NAME... add to these; an empty variable counts as not set
 options=()
 
 # print_help SCRIPT: the comment at its top
@@ -9,7 +9,7 @@ print_help() {
     sed -n '2,/^[^#]/{/^#SBATCH/d;s/^# \{0,1\}//;/^set /d;p}' "$1"
 }
 
-# no_arguments SCRIPT ARGUMENTS...: --help, and nothing else
+# no_arguments SCRIPT ARGUMENTS...: accept --help and refuse everything else
 no_arguments() {
     case "${2:-}" in
         -h | --help) print_help "$1"; exit 0 ;;
@@ -18,13 +18,13 @@ no_arguments() {
     esac
 }
 
-# _option NAME: TRAIN_TP is --train-tp
+# _option NAME: the option of a variable; TRAIN_TP is --train-tp
 _option() {
     local name="${1,,}"
     echo "--${name//_/-}"
 }
 
-# values NAME...: each with its value
+# values NAME...: add each option with its value
 values() {
     local name
     for name in "$@"; do
@@ -32,7 +32,7 @@ values() {
     done
 }
 
-# words NAME...: each with the words of its value
+# words NAME...: add each option with the words of its value
 words() {
     local name list
     for name in "$@"; do
@@ -41,7 +41,7 @@ words() {
     done
 }
 
-# flags NAME...: each without a value where it is 1
+# flags NAME...: add each option, without a value, if the variable is 1
 flags() {
     local name
     for name in "$@"; do
@@ -53,7 +53,7 @@ flags() {
     done
 }
 
-# check_installed PYTHON: that verl would find this package on this node
+# check_installed PYTHON: stop if this package or Ray is not installed on this node
 check_installed() {
     if ! "$1" -c 'import importlib.metadata as m; m.version("verl_ispo"), m.version("ray")' 2>/dev/null; then
         echo "$(hostname): verl_ispo or ray is not installed for $1; pip install . there, or set PYTHON" >&2

@@ -1,7 +1,7 @@
-"""The tree as a house: a room imports from rooms below it only, imports form no circle, and most rooms need no verl.
+"""The layers: a package imports only from packages below it, imports form no cycle, and most packages need no verl.
 
 Derivation: imports are read from the source, those inside functions and under ``TYPE_CHECKING`` included, so nothing is
-imported here. A room is a package or module directly in ``verl_ispo``, or one of the top-level packages beside it.
+imported here. "Package" means a package or module directly in ``verl_ispo``, or a top-level package beside it.
 
 Not exercised: imports by name (``importlib``, Hydra targets); which packages an import loads in the end, which is
 tests/signals/test_import_without_verl.py.
@@ -18,7 +18,7 @@ import pytest
 
 REPOSITORY = Path(__file__).parents[1]
 
-# From the ground up. A room imports from the lines above its own only.
+# From the bottom up. A package imports only from the lines above its own.
 LAYERS = (
     ("user_error", "atomic_file"),
     ("answers", "command_line", "process_lock"),
@@ -39,9 +39,9 @@ LAYERS = (
     ("cli",),
     ("hydra_plugins",),
 )
-# The only rooms that import verl.
+# The only packages that import verl.
 ON_VERL = {"trainer", "cpu", "plugin", "preflight", "doctor", "launch"}
-LEVEL_OF = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
+LEVEL_OF = {package: level for level, packages in enumerate(LAYERS) for package in packages}
 
 
 def module_files() -> dict[str, Path]:
@@ -72,46 +72,46 @@ def imported(module: str) -> Iterator[str]:
                 yield name if name in FILES else base
 
 
-def room_of(module: str) -> str | None:
-    """The room of a module; `None` for ``verl_ispo/__init__.py``, which only names what it exports."""
+def package_of(module: str) -> str | None:
+    """The package of a module; `None` for ``verl_ispo/__init__.py``, which only names what it exports."""
     top, *rest = module.split(".")
     return top if top != "verl_ispo" else rest[0] if rest else None
 
 
-ROOMS = sorted({room for module in FILES if (room := room_of(module)) is not None})
+PACKAGES = sorted({package for module in FILES if (package := package_of(module)) is not None})
 
 
-@pytest.mark.parametrize("room", ROOMS)
-def test_a_room_imports_from_below_only(room: str) -> None:
-    assert room in LEVEL_OF, f"{room} has no layer yet: add it to LAYERS, above all that it imports"
+@pytest.mark.parametrize("package", PACKAGES)
+def test_a_package_imports_from_below_only(package: str) -> None:
+    assert package in LEVEL_OF, f"{package} has no layer yet: add it to LAYERS, above all that it imports"
     upward = [
         f"{module} imports {name}"
         for module in FILES
-        if room_of(module) == room
+        if package_of(module) == package
         for name in imported(module)
-        if name in FILES and (other := room_of(name)) not in (room, None) and LEVEL_OF[other] >= LEVEL_OF[room]
+        if name in FILES and (other := package_of(name)) not in (package, None) and LEVEL_OF[other] >= LEVEL_OF[package]
     ]
     assert not upward
 
 
-@pytest.mark.parametrize("room", [room for room in ROOMS if room not in ON_VERL])
-def test_a_room_that_needs_no_verl_imports_none(room: str) -> None:
+@pytest.mark.parametrize("package", [package for package in PACKAGES if package not in ON_VERL])
+def test_a_package_that_needs_no_verl_imports_none(package: str) -> None:
     on_verl = [
         f"{module} imports {name}"
         for module in FILES
-        if room_of(module) == room
+        if package_of(module) == package
         for name in imported(module)
         if name.split(".")[0] == "verl"
     ]
     assert not on_verl
 
 
-def test_no_module_imports_itself_in_a_circle() -> None:
+def test_imports_form_no_cycle() -> None:
     graph = {module: {name for name in imported(module) if name in FILES} - {module} for module in FILES}
     try:
         graphlib.TopologicalSorter(graph).prepare()
-    except graphlib.CycleError as circle:
-        pytest.fail(" -> ".join(circle.args[1]))
+    except graphlib.CycleError as cycle:
+        pytest.fail(" -> ".join(cycle.args[1]))
 
 
 def test_the_reader_of_imports_sees_what_there_is() -> None:

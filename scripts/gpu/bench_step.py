@@ -1,7 +1,7 @@
 """What scripts/gpu/bench_step.sh starts: each variant trained at each length, then a table of where the time goes.
 
 Not run on a GPU by us yet. On the CPU it runs in the tests, with a small model and --rollout cpu. The shell script's
-help says what each option is; an option is the variable's name in small letters.
+help explains each option; an option is the variable's name in lower case.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ ROLLOUTS_PER_PROMPT = 8
 
 @dataclass(frozen=True)
 class Variant:
-    """A method and, for ISPO, where the ablated rows are scored.
+    """A method and, for ISPO, the pass that scores the ablated rows.
 
     Attributes:
         text: as given, ``METHOD`` or ``METHOD:PASS``.
@@ -46,7 +46,7 @@ class Variant:
 
     @property
     def overrides(self) -> list[str]:
-        """What the variant changes."""
+        """The overrides that make the variant."""
         watches = [] if self.method.startswith("ispo") else ["trainer.v1.ispo.watch_signals=false"]
         passes = [] if self.ablated_pass is None else [f"trainer.v1.ispo.ablated_pass={self.ablated_pass}"]
         return [*watches, *passes]
@@ -56,7 +56,7 @@ def read_variant(text: str) -> Variant:
     """``METHOD`` or ``METHOD:PASS``.
 
     Raises:
-        UserError: a method or a pass that there is not.
+        UserError: an unknown method or pass.
     """
     method, colon, ablated_pass = text.partition(":")
     check_choice("METHOD", method, method_names())
@@ -90,7 +90,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def check(options: argparse.Namespace) -> list[Variant]:
-    """Refuse what cannot be, and read the variants.
+    """Refuse invalid options, and read the variants.
 
     Raises:
         UserError: with the remedy.
@@ -136,7 +136,7 @@ def check_machine(options: argparse.Namespace) -> int:
 
 
 def common_overrides(options: argparse.Namespace, model: str, data: Path) -> list[str]:
-    """What all variants share."""
+    """The overrides that all variants share."""
     sharded = [f"actor_rollout_ref.{part}.strategy=fsdp2" for part in ("actor", "actor.fsdp_config", "ref.fsdp_config")]
     overrides = [
         f"data.train_batch_size={options.prompts}",
@@ -146,7 +146,7 @@ def common_overrides(options: argparse.Namespace, model: str, data: Path) -> lis
         "actor_rollout_ref.rollout.ignore_eos=true",
         *sharded,
         "trainer.val_before_train=false",
-        # verl looks for finished rollouts every 2 s, which would be a part of every figure
+        # verl checks for finished rollouts every 2 s, which would add to every figure
         "trainer.v1.ispo.poll_interval_s=0.1",
         f"{DUMP_FOLDER_KEY}=null",
     ]
@@ -165,7 +165,7 @@ def common_overrides(options: argparse.Namespace, model: str, data: Path) -> lis
 
 
 def make_random_model(options: argparse.Namespace, folder: Path) -> None:
-    """A model and problems to time, where one's own are not given and none were made yet."""
+    """Make a model and problems to time, unless both are given or were made before."""
     needed = not options.model_path or options.data is None
     if needed and not (folder / "data/heldout.parquet").exists():
         command = [sys.executable, str(SCRIPTS / "gpu/random_model.py"), "--out", str(folder), *options.random_model]
@@ -233,7 +233,7 @@ def bench(options: argparse.Namespace) -> int:
 
 
 def write_table(options: argparse.Namespace, columns: Sequence[str], table: Path, length: int) -> bool:
-    """Write and print the table of one length; returns whether that went well."""
+    """Write and print the table of one length; returns whether that succeeded."""
     command = [sys.executable, str(SCRIPTS / "step_timing_table.py"), *columns, "--skip", str(options.warmup)]
     made = subprocess.run([*command, "--csv", f"{table}.csv"], stdout=subprocess.PIPE, text=True, check=False)
     if made.returncode:
@@ -244,7 +244,7 @@ def write_table(options: argparse.Namespace, columns: Sequence[str], table: Path
 
 
 def _survived(work: Callable[[], int]) -> int:
-    """The status of one variant; a fault of that variant alone does not stop the others."""
+    """The status of one variant; a user's fault in it does not stop the others."""
     try:
         return work()
     except UserError as error:

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# What a training step costs, part by part, on GPUs: verl with FSDP2 and vLLM, GRPO without ISPO's signals, ISPO with a
-# pass of its own for the ablated rows, and ISPO with these rows in the pass for the old log-probs.
+# The time of each part of a training step on GPUs, with FSDP2 and vLLM: GRPO without ISPO's signals, ISPO with a separate
+# pass for the ablated rows, and ISPO with these rows in the pass for the old log-probs.
 #
 # Not run on a GPU by us yet. On the CPU it runs in the tests, with a small model and ROLLOUT=cpu.
 #
@@ -10,22 +10,22 @@
 #
 # Trains each variant through scripts/train.sh, then prints a table of medians and shares for each length, and writes it
 # beside the runs as step-LENGTH.md and .csv. The model is random unless MODEL_PATH is set (scripts/gpu/random_model.py
-# says what its timings stand for): every response has full length, and nearly every one an answer. No validation, no
+# says what its timings show): every response has full length, and nearly every one has an answer. No validation, no
 # checkpoint, no rollout dump. The first WARMUP steps start engines and compile, and are left out.
 #
-# The same command goes on with what is not done; one variant that fails does not stop the others. Status 1: one did. All
-# arguments are Hydra overrides, for every variant.
+# The same command continues with the runs that are not done; a variant that fails does not stop the others. Status 1: one
+# failed. All arguments are Hydra overrides for every variant.
 #
 #   OUT=runs/gpu/bench_step   folder of the runs and the tables
 #   LENGTHS="1024 4096"   new tokens
 #   VARIANTS="grpo ispo:separate ispo:merged"   METHOD, or METHOD:PASS with PASS for trainer.v1.ispo.ablated_pass.
 #                         Methods other than ispo* run without ISPO's signals
 #   STEPS=6               steps of each run
-#   WARMUP=2              first of them that the table leaves out
-#   PROMPTS=32            prompts a step, with 8 rollouts each, in two updates (the paper has 512)
+#   WARMUP=2              first steps, which the table leaves out
+#   PROMPTS=32            prompts per step, with 8 rollouts each, in two updates (the paper has 512)
 #   MODEL_PATH=           weights of Qwen2.5-Math-1.5B (default: a random model, RANDOM_OUT/model)
-#   DATA=                 folder of data as for scripts/train.sh (default: made problems, RANDOM_OUT/data)
-#   RANDOM_OUT=           where the random model and its problems are, or are written to (default: OUT/random)
+#   DATA=                 folder of data as for scripts/train.sh (default: made-up problems, RANDOM_OUT/data)
+#   RANDOM_OUT=           folder of the random model and its problems, written if needed (default: OUT/random)
 #   RANDOM_MODEL=         more options of scripts/gpu/random_model.py
 #   ATTENTION=flash_attention_2   or sdpa, which is slow on packed rows
 #   ROLLOUT=vllm          vllm, sglang, cpu
@@ -40,7 +40,7 @@ case "${1:-}" in
 esac
 values OUT STEPS WARMUP PROMPTS MODEL_PATH DATA RANDOM_OUT ATTENTION ROLLOUT GPUS_PER_NODE
 words LENGTHS VARIANTS
-# its options begin with dashes, so they stay one word
+# its options begin with dashes, so they are passed as one word
 if [ -n "${RANDOM_MODEL:-}" ]; then options+=("--random-model=$RANDOM_MODEL"); fi
 flags DRY_RUN PRINT_ONLY
 exec "${PYTHON:-python}" "$(dirname "${BASH_SOURCE[0]}")/bench_step.py" "${options[@]}" -- "$@"

@@ -5,15 +5,15 @@
 
 Not run on a GPU by us yet; on the CPU the tests write a small one, load it in transformers, and train it.
 
-Random weights sample every token of the vocabulary about equally often, so the tokenizer decides what a response reads
-like. A prompt's text is tokenised byte by byte. Of the ids that only sampling reaches, one in --answer-tokens closes a
-brace, one in --box-every opens a \\boxed{, and the others are numbers. Nearly every response then ends in a box of some
---answer-tokens tokens near its end, which ISPO finds, drops the trace of, and scores: as many extra rows, of prompt and
-answer alone, as a real run has. What the signals say of such answers means nothing, no answer is right, and every
-response has full length where actor_rollout_ref.rollout.ignore_eos=true.
+Random weights sample every token of the vocabulary about equally often, so the tokenizer decides what a response looks
+like. A prompt's text is tokenized byte by byte. Of the ids that occur only in responses, one in --answer-tokens closes
+a brace, one in --box-every opens a \\boxed{, and the others are numbers. Nearly every response then has a box of about
+--answer-tokens tokens near its end, which ISPO finds and scores without its trace: as many extra rows, of prompt and
+answer only, as in a real run. The values of the signals on such answers mean nothing, no answer is correct, and every
+response has full length if actor_rollout_ref.rollout.ignore_eos=true.
 
-Timings with it stand for a real model's at the same lengths. They do not show what hangs on content: how long responses
-are, the scorer's work, how many tokens of a prompt rollouts share. Exit status 2: an option that cannot be.
+Timings with it stand for a real model's at the same lengths. They do not show what depends on content: the length of
+responses, the scorer's work, how many prompt tokens rollouts share. Exit status 2: an invalid option.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ SPECIAL_TOKENS = 3
 
 
 def sampled_texts(first_id: int, last_id: int, answer_tokens: int, box_every: int) -> list[str]:
-    """Text of each id that no prompt has; all differ, since a tokenizer's entries must.
+    """Text of each id that occurs in no prompt; all differ, as a tokenizer's entries must.
 
     Args:
         first_id (`int`), last_id (`int`): the ids, the last one excluded.
-        answer_tokens (`int`): one id in so many closes a brace.
-        box_every (`int`): one id in so many opens a box.
+        answer_tokens (`int`): one id in this many closes a brace.
+        box_every (`int`): one id in this many opens a box.
     """
     texts = []
     for token_id in range(first_id, last_id):
@@ -62,7 +62,7 @@ def build_wide_tokenizer(vocab_size: int, answer_tokens: int, box_every: int, ma
     """The tiny task's byte-level tokenizer with an entry for every id of a large vocabulary."""
     vocab = byte_vocab()
     texts = sampled_texts(len(vocab), vocab_size - SPECIAL_TOKENS, answer_tokens, box_every)
-    vocab |= {text: place for place, text in enumerate(texts, start=len(vocab))}
+    vocab |= {text: token_id for token_id, text in enumerate(texts, start=len(vocab))}
     return build_tokenizer(vocab, max_length)
 
 
@@ -92,7 +92,7 @@ def build_random_model(
 
 
 def made_problems(rows: int, prompt_bytes: int, seed: int) -> list[dict[str, object]]:
-    """Sums to add up, in prompts of half to one and a half times so many bytes; columns as data_prep writes them."""
+    """Sums to add up, in prompts of 0.5 to 1.5 times `prompt_bytes` bytes; columns as data_prep writes them."""
     draw = random.Random(seed)
     problems = []
     for row in range(rows):
@@ -129,7 +129,7 @@ def write_model_and_data(options: argparse.Namespace) -> None:
     """Write both into ``options.out``.
 
     Raises:
-        UserError: sizes that no model or data has.
+        UserError: invalid sizes.
     """
     if min(options.answer_tokens, options.box_every // 4, options.prompt_bytes // 128, options.rows) < 1:
         raise UserError("give at least --answer-tokens 1, --box-every 4, --prompt-bytes 128, --rows 1")
@@ -166,12 +166,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder for model/ and data/")
-    parser.add_argument("--tokenizer", help="a local tokenizer instead, whose ids fit; then boxes are left to chance")
     parser.add_argument(
-        "--answer-tokens", type=int, default=8, help="tokens of an answer, nearly (default: %(default)s)"
+        "--tokenizer", help="a local tokenizer instead, whose ids fit the model; boxes then occur by chance only"
+    )
+    parser.add_argument(
+        "--answer-tokens", type=int, default=8, help="approximate tokens of an answer (default: %(default)s)"
     )
     parser.add_argument("--box-every", type=int, default=128, help="tokens between two boxes (default: %(default)s)")
-    parser.add_argument("--prompt-bytes", type=int, default=256, help="mean bytes of a prompt (default: %(default)s)")
+    parser.add_argument("--prompt-bytes", type=int, default=256, help="mean bytes per prompt (default: %(default)s)")
     parser.add_argument("--rows", type=int, default=1024, help="training problems (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of weights and problems (default: %(default)s)")
     parser.add_argument(
@@ -179,7 +181,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         nargs="*",
         default=[],
         metavar="KEY=NUMBER",
-        help="sizes of config.json that differ, for a small model",
+        help="sizes that replace those of config.json, for a small model",
     )
     options = parser.parse_args(arguments)
     return run_command(parser.prog, lambda: write_model_and_data(options))

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Everything of ours that needs a GPU, in one go: ISPO's reward on the GPU against the CPU's, two training steps with
-# FSDP2 and vLLM that log what the CPU logs, and the cost of a step.
+# All checks that need a GPU, in one command: ISPO's reward on the GPU against the CPU's, two training steps with
+# FSDP2 and vLLM that log the same metrics as on the CPU, and the time of a step.
 #
 # Not run on a GPU by us yet.
 #
@@ -8,8 +8,8 @@
 #   OUT=runs/h100 PARTS="reward metrics" bash scripts/gpu/run_all.sh
 #
 # Needs a machine with one GPU or more and `pip install 'verl_ispo[gpu]'` with flash-attn; nothing is downloaded. A part
-# that fails does not stop the others. Ends with a summary, in OUT/summary.txt too; status 1: a part failed. The same
-# command runs all parts again, save trainings that are done. All arguments are Hydra overrides of the trainings.
+# that fails does not stop the others. Ends with a summary, also in OUT/summary.txt; status 1: a part failed. The same
+# command runs all parts again, except trainings that are done. All arguments are Hydra overrides of the trainings.
 #
 #   OUT=runs/gpu          folder: versions.txt, a log of each part, the runs, the tables
 #   PARTS="reward metrics cost"   reward: scripts/gpu/same_as_cpu.py; metrics: two steps and scripts/gpu/same_metrics.py;

@@ -4,11 +4,11 @@
     python scripts/gpu/same_as_cpu.py                      # on cuda:0
     python scripts/gpu/same_as_cpu.py --device cpu --sizes 16x64    # what the tests run
 
-Not run on a GPU by us yet. Made batches of float32 log-probs and entropies, full and ragged, with empty responses,
+Not run on a GPU by us yet. Made-up batches of float32 log-probs and entropies, full and ragged, with empty responses,
 rollouts without an answer, tied entropies and drift at the threshold, go through `compute_ispo_reward`,
 `guarded_reward` and `group_advantage` on both devices, once with the settings of each method preset that trains on
-the signals. Masks and whatever is a choice must be equal. Numbers may differ by 1e-5 + 1e-5 times the CPU's: both sum
-in float32, in another order. Advantages may differ by 1e-3 + 1e-3 times: a small spread in a group divides them.
+the signals. Masks must be equal. Numbers may differ by 1e-5 + 1e-5 times the CPU's, since both devices sum in float32
+in a different order. Advantages may differ by 1e-3 + 1e-3 times, since they are divided by a spread that can be small.
 """
 
 from __future__ import annotations
@@ -55,14 +55,14 @@ def made_batch(rollouts: int, tokens: int, ragged: bool, seed: int) -> dict[str,
     lengths = (uniform(rollouts) * (tokens + 1)).long() if ragged else torch.full((rollouts,), tokens)
     mask = torch.arange(tokens) < lengths.unsqueeze(-1)
     log_prob, entropy = -3 * uniform(rollouts, tokens), 2 * uniform(rollouts, tokens)
-    # some entropies are equal, and some drifts are exactly the threshold's float32
+    # some entropies are tied, and some drifts equal the threshold's float32 exactly
     entropy = torch.where(uniform(rollouts, tokens) < 0.1, (entropy * 8).round() / 8, entropy)
     reference = log_prob + 0.6 * (uniform(rollouts, tokens) - 0.7)
     reference = torch.where(uniform(rollouts, tokens) < 0.05, log_prob - 0.3, reference)
     answer_mask = torch.arange(12) < (uniform(rollouts, 1) * 14 - 1).long()
     answer_mask &= (lengths > 12).unsqueeze(-1) | (tokens < 13)
     score = (uniform(rollouts) < 0.4).float()
-    # groups without a right or a wrong rollout
+    # groups without a correct or an incorrect rollout
     score[:GROUP], score[GROUP : 2 * GROUP] = 0.0, 1.0
     return {
         "score": score,
@@ -79,7 +79,7 @@ def made_batch(rollouts: int, tokens: int, ragged: bool, seed: int) -> dict[str,
 
 
 def results(batch: dict[str, torch.Tensor], config: ISPOConfig, device: torch.device) -> dict[str, torch.Tensor]:
-    """Everything that the trainer reads, computed on a device and brought back."""
+    """Everything that the trainer reads, computed on a device and copied back."""
     on_device = {name: tensor.to(device) for name, tensor in batch.items()}
     running = RunningIFD(right=0.4, wrong=0.9)
     reward = compute_ispo_reward(**on_device, config=config, running_ifd=running)
@@ -103,24 +103,25 @@ def results(batch: dict[str, torch.Tensor], config: ISPOConfig, device: torch.de
 
 
 def differences(expected: dict[str, torch.Tensor], found: dict[str, torch.Tensor]) -> list[str]:
-    """One sentence for each result that is not the same."""
+    """One sentence for each result that differs."""
     faults = []
     for name, values in expected.items():
         others = found[name]
         if values.dtype == torch.bool:
-            wrong = values != others
-            what = f"{int(wrong.sum())} of {wrong.numel()} places differ"
+            different = values != others
+            what = f"{int(different.sum())} of {different.numel()} values differ"
         else:
             tolerance = ADVANTAGE_TOLERANCE if name.startswith("advantage") else TOLERANCE
-            wrong = ~torch.isclose(others, values, rtol=tolerance, atol=tolerance)
-            what = f"{int(wrong.sum())} of {wrong.numel()} differ, by up to {float((others - values).abs().max()):.3g}"
-        if wrong.any():
+            different = ~torch.isclose(others, values, rtol=tolerance, atol=tolerance)
+            largest = float((others - values).abs().max())
+            what = f"{int(different.sum())} of {different.numel()} differ, by up to {largest:.3g}"
+        if different.any():
             faults.append(f"{name}: {what}")
     return faults
 
 
 def largest_difference(expected: dict[str, torch.Tensor], found: dict[str, torch.Tensor]) -> float:
-    """Of the training reward."""
+    """The largest difference of the training reward."""
     return float((expected["training_reward"] - found["training_reward"]).abs().max())
 
 

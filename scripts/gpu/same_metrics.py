@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""A run logs the metrics that the same run logs on the CPU; exit status 1 if one is missing or no number.
+"""A run logs the metrics that the same run logs on the CPU; exit status 1 if one is missing or not a number.
 
     python scripts/gpu/same_metrics.py runs/gpu/metrics/256/ispo-separate
 
 Not run on a GPU by us yet. The names in scripts/gpu/metric_names.txt are from two steps of ISPO on the CPU, with
-scripts/gpu/bench_step.sh and a small random model; a test keeps them true. Metrics that only this run has are listed.
+scripts/gpu/bench_step.sh and a small random model; a test checks them. Metrics that only this run has are listed.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ NAMES = Path(__file__).parent / "metric_names.txt"
 
 
 def compare_names(run: Path, names: Path) -> int:
-    """Print how a run's metrics differ from the listed ones; returns 1 if one is missing or no number.
+    """Print how a run's metrics differ from the listed ones; returns 1 if one is missing or not a number.
 
     Raises:
         UserError: nothing to read in ``run``.
@@ -34,7 +34,7 @@ def compare_names(run: Path, names: Path) -> int:
     for name in missing:
         print(f"missing: {name}")
     for name in strange:
-        print(f"no finite number: {name}")
+        print(f"not a finite number: {name}")
     for name in sorted(set(found) - set(expected)):
         print(f"only here: {name}")
     print(f"{len(found)} metrics in {len(log.steps)} step(s); {len(missing)} of the CPU's {len(expected)} missing")
@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="folder of a run, or one of verl's metrics .jsonl files")
-    parser.add_argument("--names", type=Path, default=NAMES, help="one metric a line (default: %(default)s)")
+    parser.add_argument("--names", type=Path, default=NAMES, help="one metric per line (default: %(default)s)")
     options = parser.parse_args(arguments)
     return run_command(parser.prog, lambda: compare_names(options.run, options.names))
 

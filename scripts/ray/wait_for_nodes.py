@@ -1,8 +1,8 @@
-"""Waits until a Ray cluster has as many nodes and GPUs as a training is going to ask for.
+"""Waits until a Ray cluster has as many nodes and GPUs as a training will request.
 
 python scripts/ray/wait_for_nodes.py --address node1:6379 --nodes 4 --gpus 32
 
-Exit status: 0 they are there, 1 they are not after --timeout-s, or Ray refuses this node (the message says why).
+Exit status: 0 all have joined; 1 some are missing after --timeout-s, or Ray refuses this node (the message says why).
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def wait(
         timeout_s (`float`): how long.
 
     Returns:
-        `str` or `None`: what is missing after ``timeout_s``, or nothing.
+        `str` or `None`: what is missing after ``timeout_s``, `None` if nothing is.
     """
     end = clock() + timeout_s
     seen: tuple[int, int] | None = None

@@ -1,4 +1,4 @@
-"""Fixtures: one preparation in this process, the real files where they lie at hand, a tokenizer."""
+"""Fixtures: one preparation in this process, the real files where they are available, a tokenizer."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def real_data() -> Path:
     shared = Path(os.environ.get("VERL_ISPO_SHARED", REPOSITORY.parent / "shared"))
     folder = shared / "data" / "raw"
     if not folder.is_dir():
-        pytest.skip("the real data files are not at hand")
+        pytest.skip("the real data files are not available")
     return folder
 
 

@@ -1,4 +1,4 @@
-"""Small made problems, the commands run in this process, and what they leave behind."""
+"""Small made problems, the commands run in this process, and the files that they write."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NOUNS = ["apple", "bridge", "castle", "desert", "engine", "forest", "garden"]
 
 
 def problem(number: int) -> str:
-    """A question of some thirty words; two of different numbers share no run of five words."""
+    """A question of about thirty words; two with different numbers share no run of five words."""
     words = [
         f"{ADJECTIVES[number * step % 10]}{number} {NOUNS[number * step % 7]}{number * step}" for step in range(1, 12)
     ]
@@ -59,7 +59,7 @@ def command(name: str, *arguments: Any) -> int:
 
 @dataclass(frozen=True)
 class Result:
-    """What one preparation left behind."""
+    """The files of one preparation."""
 
     rows: list[dict[str, Any]]
     card: dict[str, Any]

@@ -4,7 +4,7 @@ Derivation. The shapes are those of the published files: a float (AMC), a list o
 (OlympiadBench), a worked solution with a box (AIME on the hub, MATH), a solution that ends in ``####`` (GSM8K), bare
 text. The grader relies on two promises: an answer is a string, and several answers are a JSON list of strings.
 
-Not exercised: whether an answer is right.
+Not exercised: whether an answer is correct.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Half-written files never stand under a final name, whatever stops the run, and two runs do not mix.
+"""Half-written files never get a final name, whatever stops the run, and two runs do not mix.
 
 Derivation. A run can be stopped by a kill, a signal, a full disk or an exception, at any moment. After each, the folder
 must hold either the old output whole or the new one whole, and the next run must succeed and clean up. Kills are tried
@@ -33,7 +33,7 @@ ENDINGS = ["card.json", "card.md", "dropped.jsonl", "near_duplicates.jsonl", "pa
 STOPPING = """
 import signal, sys, time
 from importlib import import_module
-# a job that a script runs in the background ignores it from birth, and so would all that the tests start there
+# a background job of a script ignores it from the start, and so would all processes that the tests start there
 signal.signal(signal.SIGINT, signal.default_int_handler)
 module, holder, method, call = sys.argv[1:5]
 holder = getattr(import_module(module), holder)
@@ -65,7 +65,7 @@ def arguments(tmp_path):
 
 @pytest.fixture
 def previous(arguments, tmp_path):
-    """Bytes of an output that stands there already, by ending."""
+    """Bytes of an output that exists already, by ending."""
     assert command("generic", *arguments) == 0
     return {name: (tmp_path / "out" / f"made.{name}").read_bytes() for name in ENDINGS}
 
@@ -143,7 +143,7 @@ def test_two_preparations_of_one_output_exclude_each_other(tmp_path, arguments, 
     # Another output of the same folder is free.
     source = made_benchmark("aime25", tmp_path / "aime25.jsonl")
     assert command("aime25", "--local_dataset_path", source, "--local_save_dir", tmp_path / "out") == 0
-    # The lock dies with its holder.
+    # The lock ends with its holder.
     process.kill()
     process.communicate()
     assert command("generic", *arguments) == 0
@@ -204,12 +204,12 @@ def test_a_full_disk_is_named_and_the_old_output_stays(tiny_disk, arguments, tmp
 class RefusesToGrow:
     """A file on a disk that is full after some bytes."""
 
-    def __init__(self, file, room):
-        self.file, self.room = file, room
+    def __init__(self, file, free_bytes):
+        self.file, self.free_bytes = file, free_bytes
 
     def write(self, data):
-        self.room -= len(data)
-        if self.room < 0:
+        self.free_bytes -= len(data)
+        if self.free_bytes < 0:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         return self.file.write(data)
 
@@ -217,9 +217,9 @@ class RefusesToGrow:
         return getattr(self.file, name)
 
 
-@pytest.mark.parametrize("room", [0, 10, 5_000])
+@pytest.mark.parametrize("free_bytes", [0, 10, 5_000])
 @pytest.mark.parametrize("ending", ENDINGS)
-def test_a_disk_that_fills_up_while_any_file_is_written(tmp_path, capsys, monkeypatch, ending, room):
+def test_a_disk_that_fills_up_while_any_file_is_written(tmp_path, capsys, monkeypatch, ending, free_bytes):
     source = tmp_path / "train.jsonl"
     near = [{"question": row["question"] + " again", "answer": row["answer"]} for row in made_rows(30, first=10)]
     write_jsonl(source, [*made_rows(2000), *near, *({"question": f"Q{i}", "answer": ""} for i in range(100))])
@@ -227,33 +227,33 @@ def test_a_disk_that_fills_up_while_any_file_is_written(tmp_path, capsys, monkey
 
     def create(self, name):
         file = original(self, name)
-        return RefusesToGrow(file, room) if name == ending else file
+        return RefusesToGrow(file, free_bytes) if name == ending else file
 
     monkeypatch.setattr(OutputFiles, "create", create)
     arguments = ["--local_dataset_path", source, "--data_source", "made", "--no_decontaminate"]
     if command("generic", *arguments, "--local_save_dir", tmp_path / "out") == 0:
-        assert ending.startswith("card")  # cards are smaller than the largest room
-        assert room == 5_000
+        assert ending.startswith("card")  # cards are smaller than the largest limit
+        assert free_bytes == 5_000
         return
     assert "no space left on the device" in capsys.readouterr().err
     assert finals(tmp_path / "out") == temporaries(tmp_path / "out") == []
 
 
-@pytest.mark.parametrize("place", ["a file", "below a file", "the parquet is a folder"])
-def test_an_output_place_that_cannot_be_used_is_named(tmp_path, capsys, place):
+@pytest.mark.parametrize("kind", ["a file", "below a file", "the parquet is a folder"])
+def test_an_output_folder_that_cannot_be_used_is_named(tmp_path, capsys, kind):
     source = write_jsonl(tmp_path / "train.jsonl", made_rows(3))
     folder = tmp_path / "out"
-    if place == "the parquet is a folder":
+    if kind == "the parquet is a folder":
         (folder / "made.parquet").mkdir(parents=True)
     else:
         folder.write_text("I am a file")
-    target = folder / "deeper" if place == "below a file" else folder
+    target = folder / "deeper" if kind == "below a file" else folder
     arguments = ["--local_dataset_path", source, "--data_source", "made", "--no_decontaminate"]
     assert command("generic", *arguments, "--local_save_dir", target) == 2
     message = capsys.readouterr().err.splitlines()[-1]
     assert str(target) in message
     assert "move it away" in message
-    assert place == "the parquet is a folder" or folder.read_text() == "I am a file"
+    assert kind == "the parquet is a folder" or folder.read_text() == "I am a file"
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")

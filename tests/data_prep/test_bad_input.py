@@ -1,8 +1,8 @@
-"""Whatever is wrong with the input: one line that names the file and the remedy, exit code 2, and nothing written.
+"""Any fault in the input: one line that names the file and the remedy, exit code 2, and nothing written.
 
-Derivation. The list is that of the project's requirements: missing or renamed columns, empty files, truncated parquet,
-wrong encodings, million-character questions, duplicate ids, malformed lines; and of options that cannot be used. In
-every case an output that stood there before must stand there unchanged.
+Derivation. The faults are those that data files have in practice: missing or renamed columns, empty files, truncated
+parquet, wrong encodings, million-character questions, duplicate ids, malformed lines; and of options that cannot be
+used. In every case an earlier output must stay unchanged.
 
 Not exercised: a disk that returns wrong bytes.
 """
@@ -49,7 +49,7 @@ def latin1(path):
     path.write_bytes(rows.encode("latin-1"))
 
 
-def glued(path):
+def joined(path):
     rows = [{"id": 7, **made_rows(1)[0]}, {"id": 8, **made_rows(1, 1)[0]}, {"id": 7, **made_rows(1, 2)[0]}]
     write_jsonl(path, rows)
 
@@ -124,14 +124,14 @@ FAULTS = {
     "deep nesting": ("x.jsonl", lambda p: p.write_text("[" * 100_000 + "\n"), "malformed JSON"),
     "deep object": ("x.jsonl", lambda p: p.write_text('{"a":' * 100_000 + "\n"), "line 1: malformed JSON"),
     "uneven csv": ("x.csv", lambda p: p.write_text("question,answer\na,1\nb,2,3,4\n"), "malformed CSV"),
-    "duplicate ids": ("x.jsonl", glued, "the id '7' stands for two different questions, in rows 1 and 3"),
+    "duplicate ids": ("x.jsonl", joined, "the id '7' is shared by two different questions, in rows 1 and 3"),
     "unknown format": ("x.xlsx", lambda p: p.write_text("x"), "unknown format; known are .jsonl"),
     "nothing there": ("x.jsonl", lambda p: None, "no such file or folder; check --local_dataset_path"),
     "empty folder": ("x", lambda p: p.mkdir(), "holds no file of a known format"),
     "nothing left": (
         "x.jsonl",
         lambda p: write_jsonl(p, [{"question": "a", "answer": ""}]),
-        "no row is left of 1 ({'uncheckable answer: no answer': 1}); check that --question_column",
+        "no row is left of 1 ({'uncheckable answer: no answer': 1}); check --question_column",
     ),
 }
 
@@ -164,7 +164,7 @@ def test_a_fault_in_the_second_file_of_a_folder_names_that_file(tmp_path, capsys
 
 
 def test_duplicate_ids_can_be_let_through(tmp_path):
-    glued(tmp_path / "x.jsonl")
+    joined(tmp_path / "x.jsonl")
     arguments = ["--data_source", "made", "--no_decontaminate", "--local_save_dir", tmp_path / "out"]
     assert command("generic", "--local_dataset_path", tmp_path / "x.jsonl", *arguments, "--id_column", "none") == 0
 

@@ -1,4 +1,4 @@
-"""The benchmark script runs, on sizes of no meaning; what it measures is no test's business."""
+"""The benchmark script runs, on tiny sizes; what it measures is not tested."""
 
 from __future__ import annotations
 

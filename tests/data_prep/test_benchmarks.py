@@ -1,9 +1,9 @@
-r"""The five benchmarks: every problem once, the right count, answers that a grader can use.
+r"""The five benchmarks: every problem once, the published count, answers that a grader can use.
 
 Derivation. A benchmark's score means something only if it has the published number of problems; so the count is
 checked, copies are removed (verl's AIME 2024 repeats each problem 32 times), and anything else is an error. What is
-special about each publication is made here in small: leading zeros and one wrong key (AIME), floats (AMC), lists,
-several answers, units and tolerances (OlympiadBench). The real files are checked where they lie at hand.
+special about each publication is made here in small: leading zeros and one incorrect key (AIME), floats (AMC), lists,
+several answers, units and tolerances (OlympiadBench). The real files are checked where they are available.
 
 Not exercised: the hub's copies themselves.
 """
@@ -112,7 +112,7 @@ def test_leading_zeros_and_empty_decimals_go_with_a_note(tmp_path):
     assert command("aime25", "--local_dataset_path", source, "--local_save_dir", tmp_path) == 0
     result = result_of(tmp_path, "aime25")
     assert [row["reward_model"]["ground_truth"] for row in result.rows] == [str(number) for number in range(30)]
-    assert result.card["notes"] == ["Leading zeros of an answer were taken off. (30 rows)"]
+    assert result.card["notes"] == ["Leading zeros of an answer were removed. (30 rows)"]
     answers = [27.0, "27.0", "-1.0", "0.5", *map(str, range(36))]
     rows = [{"question": problem(number), "answer": answer} for number, answer in enumerate(answers)]
     source = write_jsonl(tmp_path / "amc.jsonl", rows)

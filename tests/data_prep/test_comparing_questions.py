@@ -2,8 +2,8 @@ r"""Decontamination and near duplicates against plain reference code.
 
 Derivation. Both use hashes and sorted arrays for speed. Here the same rules are written down with tuples and sets, and
 on small alphabets, where runs collide often, both must agree. For near duplicates MinHash may miss a pair with a small
-probability (4 in 10,000 at the threshold), so agreement is asked of the pairs that it proposes, and of planted pairs
-well above the threshold.
+probability (4 in 10,000 at the threshold), so agreement is required for the pairs that it proposes, and for planted
+pairs well above the threshold.
 
 Not exercised: the rate of misses.
 """
@@ -19,7 +19,7 @@ from made_problems import problem
 
 from data_prep.decontamination import MIN_CONTAINED_WORDS, BenchmarkIndex, BenchmarkQuestions
 from data_prep.near_duplicates import THRESHOLD, find_near_duplicates
-from data_prep.text_normalisation import normalised_texts
+from data_prep.text_normalization import normalized_texts
 from tests.examples import examples
 
 WORDS = st.lists(st.sampled_from(["a", "b", "c"]), min_size=1, max_size=14).map(" ".join)
@@ -53,7 +53,7 @@ def is_contaminated(training: list[str], benchmark: list[str], n: int, min_overl
 )
 def test_contamination_agrees_with_the_rule_as_written(training, benchmark, n, min_overlap):
     index = BenchmarkIndex([BenchmarkQuestions("made", benchmark, {})], n, min_overlap)
-    found = {match.text: match for match in index.matches(normalised_texts(training)) if match.contaminated}
+    found = {match.text: match for match in index.matches(normalized_texts(training)) if match.contaminated}
     expected = {
         number
         for number, text in enumerate(training)
@@ -74,7 +74,7 @@ def test_contamination_agrees_with_the_rule_as_written(training, benchmark, n, m
 def test_a_formula_is_no_contamination_and_any_run_is_if_wanted():
     tail = "can be written as m over n where m and n are relatively prime positive integers find m plus n"
     benchmark = BenchmarkQuestions("made", [f"{problem(1)} It {tail}"], {})
-    training = normalised_texts([f"{problem(2)} The ratio {tail}", problem(3)])
+    training = normalized_texts([f"{problem(2)} The ratio {tail}", problem(3)])
     (match,) = BenchmarkIndex([benchmark]).matches(training)
     assert (match.text, match.contaminated) == (0, False)
     (match,) = BenchmarkIndex([benchmark], min_overlap=0.0).matches(training)
@@ -89,7 +89,7 @@ def test_a_short_benchmark_question_counts_if_contained_and_a_tiny_one_if_equal(
         "Simplify $\\sqrt{242}$ twice",
         "Evaluate",
     ]
-    assert [match.text for match in index.matches(normalised_texts(training)) if match.contaminated] == [0, 1]
+    assert [match.text for match in index.matches(normalized_texts(training)) if match.contaminated] == [0, 1]
 
 
 def jaccard(one: str, other: str) -> float:
@@ -119,8 +119,8 @@ def test_reported_pairs_are_near_and_equal_texts_are_reported(texts):
 
 
 def test_planted_near_duplicates_are_all_found_among_many():
-    texts = normalised_texts([problem(number) for number in range(500)]).to_pylist()
-    planted = [(number, len(texts) + place) for place, number in enumerate(range(10, 500, 25))]
+    texts = normalized_texts([problem(number) for number in range(500)]).to_pylist()
+    planted = [(number, len(texts) + index) for index, number in enumerate(range(10, 500, 25))]
     texts += [texts[number] + " again" for number, _ in planted]
     expected = {pair for pair in planted if jaccard(texts[pair[0]], texts[pair[1]]) >= 0.9}
     assert len(expected) == 20

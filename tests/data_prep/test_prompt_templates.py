@@ -1,11 +1,11 @@
-r"""Prompts: DAPO's wrapping goes on and comes off, and templates render the question.
+r"""Prompts: DAPO's wrapping is added and removed, and templates render the question.
 
-Derivation. The published DAPO file wraps each question between a fixed instruction and a fixed reminder. Taking the
-wrapping off has to give back the very question, whatever it holds, even the wrapping's own sentences; so
+Derivation. The published DAPO file wraps each question between a fixed instruction and a fixed reminder. Removing
+the wrapping has to give back the exact question, even if it contains the wrapping's own sentences; so
 ``unwrap(wrap(q)) == q`` is checked for arbitrary text. A prompt that is not wrapped must not lose a character.
 
-Not exercised: the published file itself, which is not at hand. The wrapping's text was compared with public code that
-carries it.
+Not exercised: the published file itself, which is not available here. The wrapping's text was compared with public
+code that contains it.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def test_a_jinja_file_may_have_a_system_message(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("no variable", "does not hold the question"),
+        ("no variable", "does not contain the question"),
         ("{{ question", "line 1"),
         ("{{ problem }}{{ question }}", "'problem' is undefined"),
         ("{{ question.__class__.__mro__ }}", "unsafe"),

@@ -1,10 +1,10 @@
 """Every file format and every published shape of columns gives the same problems.
 
-Derivation. The same five problems are written in each format; the rows that come out may not differ. The shapes of
+Derivation. The same five problems are written in each format; the resulting rows may not differ. The shapes of
 columns are those of the published files: bare columns, DAPO's nested ones, a de-duplicated DAPO, a worked solution,
 capitals.
 
-Not exercised: the hub itself, which cannot be reached here. What is asked of `datasets` is checked with a stand-in, and
+Not exercised: the hub itself, which cannot be reached here. The calls of `datasets` are checked with a stand-in, and
 its failure with the real library in offline mode.
 """
 

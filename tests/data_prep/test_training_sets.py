@@ -1,9 +1,9 @@
 r"""Training sets: what is dropped, what stays, and that the numbers add up.
 
 Derivation. Rows are planted: copies, spellings of one question, a question with two answers, answers that cannot be
-checked, questions out of a benchmark. Each has to be found, and the untouched rows have to survive. Since a row leaves
-by exactly one door, ``read = written + everything dropped`` holds for any input. Which questions stay may not depend on
-the order of the rows (which copy of a question stays does: the first).
+checked, questions out of a benchmark. Each has to be found, and the untouched rows have to survive. Since each row is
+dropped for exactly one reason, ``read = written + everything dropped`` holds for any input. Which questions are kept
+may not depend on the order of the rows (which copy of a question is kept does: the first).
 
 Not exercised: whether the default thresholds are the best ones; they are stated, not tuned.
 """
@@ -227,7 +227,7 @@ def test_long_prompts_are_dropped_by_tokens(prepare, tokenizer_path):
     result = prepare(rows, *options, "--max_prompt_tokens", 600)
     assert len(result.rows) == 3
     assert result.card["rows"]["dropped: prompt too long"] == 1
-    # One token a byte, and the chat template around it.
+    # One token per byte, and the chat template around it.
     expected = [len(f"user: {question}\nassistant:".encode()) for question in result.questions]
     lengths = result.card["lengths"]["prompt_tokens"]
     assert (lengths["min"], lengths["max"]) == (min(expected), max(expected))

@@ -31,7 +31,7 @@ KEPT = ("method=", "base_model=", "backend=", "~", "actor_rollout_ref.model.path
 
 
 def composed_quickly(config_name: str, overrides: list[str]) -> DictConfig:
-    """Composed once per process of what chooses files and model: all that a start reads follows from these.
+    """Composed once per process for each choice of files and model: all that a start reads follows from these.
 
     That the whole command composes is checked in test_train_command.py.
     """
@@ -49,7 +49,7 @@ def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeTraining:
 
 @pytest.fixture(autouse=True)
 def its_own_folder_and_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Runs go below tmp_path, and what a command sets for verl does not outlive its test."""
+    """Runs are written below tmp_path, and a command's settings for verl end with its test."""
     monkeypatch.chdir(tmp_path)
     for name in ("RAY_ADDRESS", "RAY_AUTH_MODE", "RAY_worker_niceness", "VERL_FILE_LOGGER_PATH", "OMP_NUM_THREADS"):
         monkeypatch.delenv(name, raising=False)

@@ -1,4 +1,4 @@
-"""A small program in place of verl's main, and what it noted. The launcher around it is the real one.
+"""A small program in place of verl's main, and its notes. The launcher around it is the real one.
 
 ``python tests/launch/fake_training.py NOTES SAYS STATUS STAYS COMMAND...`` notes its command and environment, prints
 SAYS, and ends with STATUS; with STAYS it waits for SIGTERM first.
@@ -59,8 +59,8 @@ class FakeTraining:
         from verl_ispo.launch.training_process import run_process
 
         fails = all(any(part in word for word in command) for part in self.fails_if)
-        behaviour = [str(self.notes), self.says, str(self.status if fails else 0), "1" if self.stays else ""]
-        return run_process([sys.executable, "-IS", __file__, *behaviour, *command], environment, log, *more, **options)
+        behavior = [str(self.notes), self.says, str(self.status if fails else 0), "1" if self.stays else ""]
+        return run_process([sys.executable, "-IS", __file__, *behavior, *command], environment, log, *more, **options)
 
 
 def main() -> int:

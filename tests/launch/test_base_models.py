@@ -1,9 +1,9 @@
 """The presets of the paper's models, and the copy of a model with a longer context.
 
-That nothing is cut silently is arithmetic on the composed config: prompt and response fit into what the rollout engine
-is given, and that fits into the model's positions. That the copy is needed is shown on transformers and verl as they
-are installed: verl's override does not reach the base frequency of the rotary embedding. Not exercised: the models
-themselves, and whether a longer context does them good, which the sources in the presets must answer for.
+Nothing is cut silently: in the composed config, prompt and response fit into the rollout engine's context, and that
+fits into the model's positions. The installed transformers and verl show why the copy is needed: verl's override does
+not reach the base frequency of the rotary embedding. Not exercised: the models themselves, and whether a longer context
+is good for them, for which the presets name their sources.
 """
 
 from __future__ import annotations
@@ -107,8 +107,8 @@ def test_theta_grows_with_the_positions(model: str) -> None:
 
 def test_the_overrides_can_be_taken_out_where_a_copy_holds_them() -> None:
     """As verl-ispo train does."""
-    place = "actor_rollout_ref.model.override_config"
-    out = (f"~{place}.max_position_embeddings", f"~{place}.rope_theta")
+    section = "actor_rollout_ref.model.override_config"
+    out = (f"~{section}.max_position_embeddings", f"~{section}.rope_theta")
     config = composed("ispo_trainer", "base_model=qwen2_5_math_7b", "actor_rollout_ref.model.path='/copy'", *out)
     assert config.actor_rollout_ref.model.override_config == {}
     assert config.actor_rollout_ref.model.path == "/copy"
@@ -119,7 +119,7 @@ def inverse_frequencies(config: Qwen2Config) -> torch.Tensor:
 
 
 def by_hand(theta: float) -> torch.Tensor:
-    return torch.tensor([theta ** (-2 * place / 16) for place in range(8)])
+    return torch.tensor([theta ** (-2 * index / 16) for index in range(8)])
 
 
 def test_why_a_copy_verls_override_does_not_reach_theta() -> None:
@@ -175,10 +175,10 @@ def test_a_model_that_has_the_positions_is_used_as_it_is(model: Path, tmp_path: 
 
 def test_a_copy_of_other_settings_or_with_broken_links_is_refused(model: Path, tmp_path: Path) -> None:
     extend(model, tmp_path / "copy")
-    with pytest.raises(ContextError, match="of other settings; remove that folder"):
+    with pytest.raises(ContextError, match="it has other settings; remove that folder"):
         extend(model, tmp_path / "copy", theta=20000.0)
     (model / "model.safetensors").unlink()
-    with pytest.raises(ContextError, match=r"model\.safetensors lead nowhere"):
+    with pytest.raises(ContextError, match=r"model\.safetensors are broken"):
         extend(model, tmp_path / "copy")
 
 
@@ -196,5 +196,5 @@ def test_faults_are_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "empty/config.json").write_text("{")
     with pytest.raises(ContextError, match=r"config\.json is not JSON"):
         extend(tmp_path / "empty", tmp_path / "copy")
-    with pytest.raises(ContextError, match="no such folder, and the hub does not give it"):
+    with pytest.raises(ContextError, match="no such folder, and the hub does not have it"):
         extend_model("nobody/nothing", tmp_path / "copy", 6144, None, local_only=True)

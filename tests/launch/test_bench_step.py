@@ -1,4 +1,4 @@
-"""scripts/gpu/bench_step.py without a GPU: the commands of the step benchmark, and what a failure leaves.
+"""scripts/gpu/bench_step.py without a GPU: the commands of the step benchmark, and the effect of a failure.
 
 The commands are composed by Hydra and pass verl's validation and the preflight; what trains is a small program that
 notes its calls. Not exercised: the trainings themselves on a GPU (nowhere yet), on the CPU

@@ -1,8 +1,8 @@
 """The dry run of every cell: the paper's models x methods x engines x rollouts, on one node and on four.
 
 Each cell is ``verl-ispo train --dry-run`` from beginning to end, in this process, on made-up data files with the
-columns that data_prep writes, and with no weights at hand. A sample with every pair of choices is run here, all 96 by
-``scripts/test.sh all``; one cell goes through scripts/train.sh and an interpreter of its own, and says the same. A GPU
+columns that data_prep writes, and without weights. A sample with every pair of choices is run here, all 96 by
+``scripts/test.sh all``; one cell goes through scripts/train.sh and its own interpreter, with the same output. A GPU
 is taken to have 80 GiB.
 
 Not exercised: that a training starts and fits (there is no GPU here); the memory figures are the preflight's estimates.
@@ -123,7 +123,7 @@ def check_what_was_checked(cell: Cell, report: Report) -> None:
     of_this_machine = {"devices", "vllm", "sglang", "flash-attn", "megatron-core", "trainer.default_local_dir"}
     of_this_machine |= {f"{ROLLOUT}.name", "actor_rollout_ref.actor.strategy"}
     notes = report.subjects(NOTE) - of_this_machine
-    assert notes == {"actor_rollout_ref.model.path"}, "no weights at hand, and nothing else to note"
+    assert notes == {"actor_rollout_ref.model.path"}, "no weights here, and nothing else to note"
 
 
 # nodes, engine and arguments, and the key that is blamed

@@ -9,7 +9,7 @@ from verl_ispo.launch.hydra_overrides import quoted, quoted_list
 TEXTS = ["/plain/path", "/a b/c=d,[e]", "it's", "back\\slash", "ends\\", "both\\'", "{brace}: #"]
 
 
-def test_text_is_quoted_for_hydra_whatever_it_holds() -> None:
+def test_any_text_is_quoted_for_hydra() -> None:
     parser = OverridesParser.create()
     assert [parser.parse_override(f"key={quoted(text)}").value() for text in TEXTS] == TEXTS
     assert parser.parse_override(f"key={quoted_list(TEXTS)}").value() == TEXTS

@@ -54,7 +54,7 @@ def test_a_stranger_has_no_preset(tmp_path: Path) -> None:
     assert (choice.preset, choice.name, choice.identity) == (None, "Qwen2.5-Math-7B-6144", str(folder))
     assert choose_model("org/name").overrides() == ["actor_rollout_ref.model.path='org/name'"]
     assert (choose_model("org/name").paper_name, choose_model("org/name").identity) == ("name", "org/name")
-    with pytest.raises(UserError, match=r"MODEL_PATH=c \(--model-path\) goes with a preset .*; here set MODEL alone"):
+    with pytest.raises(UserError, match=r"MODEL_PATH=c \(--model-path\) needs a preset .*; here set only MODEL"):
         choose_model("org/name", "c")
     with pytest.raises(UserError, match=r"MODEL=qwen \(--model\) is not known\. Known: .*qwen2_5_math_7b"):
         choose_model("qwen")
@@ -66,7 +66,7 @@ def test_a_run_from_before_that_name_had_a_preset_is_refused_with_the_reason(tmp
         (tmp_path / "run.txt").write_text(f"MODEL={older}\nMETHOD=ispo\nSEED=1\nRESPONSE_LENGTH=4096\nSTEPS=5\n")
         with pytest.raises(UserError, match="without the settings of preset qwen2_5_math_7b, which that name gets now"):
             check_identity(tmp_path, now)
-        with pytest.raises(UserError, match=r"holds another run .* go on from; set another OUT"):
+        with pytest.raises(UserError, match=r"contains another run .* would resume; set another OUT"):
             check_identity(tmp_path, {**now, "SEED": "2"})
     (tmp_path / "run.txt").write_text(f"MODEL={PRESET}\nMETHOD=ispo\nSEED=1\nRESPONSE_LENGTH=4096\nSTEPS=5\n")
     check_identity(tmp_path, now)

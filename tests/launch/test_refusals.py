@@ -1,4 +1,4 @@
-"""What cannot be is refused in one sentence with value, place and remedy, by exit status 2, before anything is made.
+"""Invalid options are refused in one sentence with value, option and remedy, and exit status 2; nothing is written.
 
 Not exercised: refusals of the trainer and of verl (tests/trainer, tests/preflight).
 """
@@ -40,7 +40,7 @@ MODEL = ("--model", MODELS[0])
         ),
         (
             ("train", "--model", "a/b", "--model-path", "c", "--train-files", "t", "--val-files", "v", "--print-only"),
-            ("MODEL_PATH=c (--model-path) goes with a preset",),
+            ("MODEL_PATH=c (--model-path) needs a preset",),
         ),
         (("evaluate-run", "--model", "qwen", "--benchmarks", "b"), ("MODEL=qwen", *MODELS)),
         (("evaluate-run",), ("set RUN", *MODELS)),

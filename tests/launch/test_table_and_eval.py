@@ -1,6 +1,6 @@
-"""``verl-ispo reproduce-table`` and ``evaluate-run``: the plan, going on after failures, the evaluations that follow.
+"""``verl-ispo reproduce-table`` and ``evaluate-run``: the plan, continuing after failures, the evaluations.
 
-The training is a small program that notes its calls; processes of evaluations are noted and not started. Not exercised:
+The training is a small program that notes its calls; evaluations are recorded and not started. Not exercised:
 trainings and evaluations themselves (tests/training, tests/evaluation).
 """
 
@@ -19,7 +19,7 @@ BENCHMARKS = ("aime24", "aime25", "amc23", "math500", "olympiadbench")
 
 
 class Processes:
-    """Commands that the table would run in processes of their own; an evaluation leaves its summary."""
+    """Commands that the table would run in separate processes; an evaluation leaves its summary."""
 
     def __init__(self) -> None:
         self.calls: list[list[str]] = []
@@ -69,7 +69,7 @@ def test_the_plan_of_the_papers_table(command: Command, data: Path, fake: FakeTr
     assert status == 0, err
     assert "plan: 72 cells of 1000 steps" in out  # 3 models, 8 methods, 3 seeds
     assert out.count("to do") == 72
-    # by hand: 9 runs each of (2 x 18.2 + 26.4 + 5 x 19.0) seconds a step
+    # by hand: 9 runs each of (2 x 18.2 + 26.4 + 5 x 19.0) seconds per step
     hours = 9 * (2 * 18.2 + 26.4 + 5 * 19.0) * 1000 / 3600
     text = " ".join(out.split())
     assert f"estimate: {hours:.0f} hours for the 72 cells" in text
@@ -147,9 +147,9 @@ def test_a_dry_run_is_a_preflight_of_each_cell_and_starts_nothing(
 def test_another_launcher_trains_the_cells(table, processes: Processes, data: Path) -> None:
     status, _, _ = table("--launcher", "launcher --waiting", "--engine", "megatron", "--", "x=1", methods=("ispo",))
     assert status == 1
-    (place,) = [place for place, call in enumerate(processes.calls) if call[0] == "launcher"]
-    assert processes.calls[place] == ["launcher", "--waiting", "x=1"]
-    given = processes.environments[place]
+    (index,) = [index for index, call in enumerate(processes.calls) if call[0] == "launcher"]
+    assert processes.calls[index] == ["launcher", "--waiting", "x=1"]
+    given = processes.environments[index]
     out = data.parent / "table/runs/qwen2_5_7b/ispo-seed1"
     wanted = {"MODEL": "qwen2_5_7b", "METHOD": "ispo", "SEED": "1", "STEPS": "5", "OUT": str(out), "ENGINE": "megatron"}
     assert wanted.items() <= given.items()

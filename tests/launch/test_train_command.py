@@ -120,7 +120,7 @@ def test_a_cpu_trains_through_the_same_launcher(data: Path, tmp_path: Path, comm
     assert config.trainer.device == "cpu"
     assert config.actor_rollout_ref.rollout.name == "cpu"
     assert config.actor_rollout_ref.model.path == str(model)
-    # micro-batches divide a worker's share: 128 rollouts a step and 64 an update here
+    # micro-batches divide a worker's share: 128 rollouts per step and 64 per update here
     actor, rollout = config.actor_rollout_ref.actor, config.actor_rollout_ref.rollout
     assert (actor.ppo_micro_batch_size_per_gpu, rollout.log_prob_micro_batch_size_per_gpu) == (64, 128)
     # of a cluster that runs already Ray refuses sizes, and its processes need to be told the platform

@@ -176,12 +176,12 @@ with locked(Path({str(tmp_path / "run")!r})) as lock:
         pass
 
 
-def test_a_folder_of_another_run_is_not_gone_on_from(train: Train, fake: FakeTraining) -> None:
+def test_a_folder_of_another_run_is_not_resumed(train: Train, fake: FakeTraining) -> None:
     assert train()[0] == 0
     for other in ({"method": "ispo"}, {"seed": "2"}, {"model": "qwen2_5_math_7b"}):
         status, _, err = train(steps="9", **other)
         assert status == 2
-        assert "holds another run (MODEL=qwen2_5_7b METHOD=grpo SEED=1)" in err
+        assert "contains another run (MODEL=qwen2_5_7b METHOD=grpo SEED=1)" in err
     assert len(fake.commands()) == 1
 
 
@@ -204,7 +204,7 @@ def test_a_preset_with_a_longer_context_trains_from_the_copy(
         return Path("/the/copy"), ""
 
     def missing(*_: object) -> tuple[Path, str]:
-        raise ContextError("the hub does not give it")
+        raise ContextError("the hub does not have it")
 
     checked: list[dict] = []
 
@@ -233,7 +233,7 @@ def test_a_preset_with_a_longer_context_trains_from_the_copy(
     assert checked[1]["overrides"][-2:] == [f"~{override}.max_position_embeddings", f"~{override}.rope_theta"]
     status, _, err = train(model="qwen2_5_math_7b", steps="9")
     assert status == 2, "a start does not"
-    assert "the hub does not give it" in err
+    assert "the hub does not have it" in err
 
 
 def test_a_dry_run_gives_the_preflight_the_same_settings_and_writes_nothing(
@@ -271,12 +271,12 @@ RuntimeError: connection closed"""
 
 
 def test_the_reason_of_the_end_is_the_last_word(train: Train, fake: FakeTraining, tmp_path: Path) -> None:
-    """A dead worker, as Ray tells of it, comes before the errors that others had for it."""
+    """A dead worker, as reported by Ray, comes before the errors that it caused in others."""
     fake.says, fake.status = DEATH, 3
     _, _, err = train()
     first, second = err.splitlines()
     assert first.endswith("stopped with status 3: WorkerDict (pid 47 on 10.0.0.2) died")
-    assert second.endswith("train.1.log; there is no checkpoint yet, the same command starts anew")
+    assert second.endswith("train.1.log; there is no checkpoint yet, the same command starts from the beginning")
 
     (tmp_path / "run/checkpoints").mkdir()
     (tmp_path / "run/checkpoints/latest_checkpointed_iteration.txt").write_text("50")
@@ -284,10 +284,10 @@ def test_the_reason_of_the_end_is_the_last_word(train: Train, fake: FakeTraining
     _, _, err = train()
     first, second = err.splitlines()
     assert first.endswith("stopped with status 3: RuntimeError: connection closed")
-    assert second.endswith("the same command goes on from the checkpoint of step 50")
+    assert second.endswith("the same command resumes from the checkpoint of step 50")
 
 
-def test_the_trainers_own_word_counts_most_and_rays_colours_and_prefixes_do_not() -> None:
+def test_the_trainers_own_message_comes_first_without_rays_colors_and_prefixes() -> None:
     named = "\033[36m(TaskRunner pid=7)\033[0m verl_ispo.DeadWorkerError: agent-loop worker 0 died"
     assert find_reason([*DEATH.splitlines(), named]) == "agent-loop worker 0 died"
     assert find_reason(["(A pid=1) ray.exceptions.RayTaskError(ValueError): no"]) == (

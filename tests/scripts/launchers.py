@@ -17,7 +17,7 @@ LAUNCHERS = (
     *("../examples/quickstart.sh", "../examples/tiny_run.sh", "../examples/tiny_study.sh"),
 )
 
-# Notes its name and call in $NOTES. $FAIL is a pattern of calls that fail, $HANG one of calls that stay.
+# Writes its name and call to $NOTES. $FAIL is a pattern of calls that fail, $HANG one of calls that do not end.
 NOTING = r"""#!/usr/bin/env bash
 call="$*"
 printf '%s\n' "$call" >>"$NOTES"

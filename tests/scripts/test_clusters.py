@@ -1,6 +1,6 @@
-"""Starting on several nodes: the order of things in the Slurm job, its end, and the wait until all nodes have joined.
+"""Starting on several nodes: the order of steps in the Slurm job, its end, and the wait until all nodes have joined.
 
-Slurm's programs and python only note their calls, which tell what would run where; srun runs its command here. Not
+Slurm's programs and python only record their calls, which show what would run where; srun runs its command here. Not
 exercised: a real Slurm, a real Ray over several machines. What a node tells Ray is in tests/launch/test_ray_node.py.
 """
 

@@ -1,4 +1,4 @@
-"""scripts/gpu/run_all.sh without a GPU: the order of its parts, what a failure leaves, what its summary says.
+"""scripts/gpu/run_all.sh without a GPU: the order of its parts, the effect of a failure, and its summary.
 
 The programs that it starts only note their calls. Not exercised: its parts on a GPU (nowhere yet); the step benchmark's
 commands (tests/launch/test_bench_step.py) and its run on the CPU (tests/training/test_gpu_scripts.py).

@@ -1,7 +1,7 @@
-"""What every launcher owes its user: a help that lists each variable, and refusals that list what is known.
+"""Every launcher has a help that lists each variable, and refusals that list the known values.
 
-Variables are read off the scripts' text, so a new one without a line in the help fails here. Not exercised: shellcheck,
-which is not among the tools of this project.
+Variables are read from the scripts' text, so a new one without a line in the help fails here. Not exercised:
+shellcheck, which is not among the tools of this project.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def test_help_lists_every_variable_that_is_read_and_no_other(launcher: str, tmp_
     assert run.returncode == 0, run.stderr
     read = {name for name in variables_read(SCRIPTS / launcher) if not name.startswith("SLURM_")}
     if launcher == "offline_bundle.sh":
-        read -= {"WORK"}  # of the install.sh that it writes, which has a help of its own
+        read -= {"WORK"}  # of the install.sh that it writes, which has its own help
     assert read, "the pattern finds nothing"
     # a variable's line has a gap between its value and what it is; an example has none before its comment
     lines = [line for line in run.stdout.splitlines() if re.match(r"  [A-Z_]+=.* {3}[^ ]", line.partition("#")[0])]

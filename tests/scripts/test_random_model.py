@@ -1,7 +1,7 @@
-"""scripts/gpu/random_model.py, with a small shape: it loads as any model, and what it samples holds answers.
+"""scripts/gpu/random_model.py, with a small shape: it loads as any model, and its samples contain answers.
 
-That nearly every response holds an answer of the length asked for is checked on drawn tokens. Not exercised: the full
-shape's weights, whose number is counted from its config (tests/preflight/test_model_shape.py).
+That nearly every response contains an answer of the requested length is checked on drawn tokens. Not exercised: the
+full shape's weights, whose number is counted from its config (tests/preflight/test_model_shape.py).
 """
 
 from __future__ import annotations
@@ -71,8 +71,8 @@ def test_prompts_are_read_byte_by_byte(tokenizer: PreTrainedTokenizerBase) -> No
     assert tokenizer.decode(tokenizer(text)["input_ids"]) == text
 
 
-def test_what_is_sampled_holds_answers_of_the_length_that_was_asked_for(tokenizer: PreTrainedTokenizerBase) -> None:
-    """Of tokens drawn as random weights draw them: uniformly."""
+def test_samples_contain_answers_of_the_requested_length(tokenizer: PreTrainedTokenizerBase) -> None:
+    """On tokens drawn uniformly, as random weights draw them."""
     generator = torch.Generator().manual_seed(0)
     responses = torch.randint(256, VOCAB - 3, (400, 1024), generator=generator).tolist()
     texts = TokenTexts(lambda token: tokenizer.decode([token], clean_up_tokenization_spaces=False))
@@ -116,7 +116,7 @@ def test_a_local_tokenizer_can_be_given(out: Path, tmp_path: Path, capsys: pytes
         (["--prompt-bytes", "20"], "--prompt-bytes 128"),
     ],
 )
-def test_options_that_cannot_be(
+def test_invalid_options_are_named(
     options: list[str], named: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert RANDOM_MODEL["main"](["--out", str(tmp_path), *options]) == 2

@@ -1,6 +1,6 @@
 """scripts/gpu/same_as_cpu.py: that it passes on one device, sees a difference, and says so where there is no GPU.
 
-Not exercised: the comparison that it is for, which needs a GPU; that nothing is mixed from two devices is in
+Not exercised: the comparison that it is for, which needs a GPU; that no tensors of two devices are mixed is checked in
 tests/signals/test_one_device.py.
 """
 

@@ -1,4 +1,4 @@
-"""scripts/step_timing_table.py on made-up logs, by hand: medians, shares, what is inside what, what is left over.
+"""scripts/step_timing_table.py on made-up logs, by hand: medians, shares, which part is inside which, and the rest.
 
 The names are those of a training on the CPU; tests/training/test_gpu_scripts.py makes the table of a real one. Not
 exercised: a GPU's log.
@@ -29,7 +29,7 @@ def log(path: Path, steps: list[dict[str, float]]) -> Path:
 
 
 def steps_of(gen: list[float], old_log_prob: float = 2.0, **more: float) -> list[dict[str, float]]:
-    """Steps of which 1 s is under no timer."""
+    """Steps with 1 s that no timer covers."""
     return [{"gen": value, "old_log_prob": old_log_prob, "step": value + old_log_prob + 1, **more} for value in gen]
 
 
@@ -75,7 +75,7 @@ def test_peak_memory_is_the_most_and_lengths_are_medians(tmp_path: Path) -> None
     assert "| new tokens | 1016 |" in text
 
 
-def test_a_run_that_was_taken_up_again_is_one_run(tmp_path: Path) -> None:
+def test_a_run_that_was_resumed_is_one_run(tmp_path: Path) -> None:
     log(tmp_path / "metrics.1.jsonl", steps_of([5, 5]))
     second = log(tmp_path / "metrics.2.jsonl", steps_of([7, 7]))
     second.write_text(second.read_text().replace('"step": 2', '"step": 3').replace('"step": 1', '"step": 2'))
@@ -97,7 +97,7 @@ def test_the_csv_holds_every_figure(tmp_path: Path, capsys: pytest.CaptureFixtur
 
 @pytest.mark.parametrize(
     ("argument", "named"),
-    [("ISPO", "give NAME=PLACE"), ("ISPO=nowhere", "nowhere does not exist"), ("ISPO={}", "1 timed step(s)")],
+    [("ISPO", "give NAME=RUN"), ("ISPO=nowhere", "nowhere does not exist"), ("ISPO={}", "1 timed step(s)")],
 )
 def test_faults_are_one_sentence(argument: str, named: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     metrics = log(tmp_path / "metrics.jsonl", steps_of([5]))

@@ -1,7 +1,7 @@
-"""Each environment variable of a script becomes the option of its name, and what is not set becomes none.
+"""Each environment variable of a script becomes the option of its name, and a variable that is not set becomes none.
 
-The interpreter is ``echo``, which prints the command. That the options exist, and with which values, is asked of the
-commands' own parsers. Not exercised: what the commands do with them (tests/launch).
+The interpreter is ``echo``, which prints the command. The commands' own parsers say which options exist, and with
+which values. Not exercised: what the commands do with them (tests/launch).
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from tests.training.forked_workers import python_of_workers
 
 RUN_TIMEOUT_S = 600
 
-# One thread a process: several processes with a thread pool each on few cores wait for one another.
+# One thread per process: on few cores, several processes with a thread pool each wait for one another.
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
 
 
@@ -46,7 +46,7 @@ class TinyTask:
 
 @pytest.fixture(scope="session")
 def tiny_task(tmp_path_factory: pytest.TempPathFactory) -> TinyTask:
-    """A model that has seen enough worked arithmetic to write a trace and a box, if not yet the right number."""
+    """A model that has seen enough worked arithmetic to write a trace and a box, if not yet the correct number."""
     root = tmp_path_factory.mktemp("tiny")
     warm_start = ["verl_ispo.tiny_task.warm_start", "--out", root / "base"]
     for command in (
@@ -66,7 +66,7 @@ def worker_sockets() -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def train(tiny_task: TinyTask, worker_sockets: Path, tmp_path_factory: pytest.TempPathFactory) -> Train:
-    """Run verl's main with the given overrides on 4 prompts x 4 rollouts a step."""
+    """Run verl's main with the given overrides on 4 prompts x 4 rollouts per step."""
 
     def run(
         *overrides: str, checkpoints: Path | None = None, model: Path | None = None, folder: Path | None = None
@@ -118,7 +118,7 @@ def train(tiny_task: TinyTask, worker_sockets: Path, tmp_path_factory: pytest.Te
 
 @pytest.fixture(scope="session")
 def sums(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
-    """Settings for sums that ``data_prep`` has prepared, graded by ``verl_ispo.grading``; one mini-batch for each step.
+    """Settings for sums that ``data_prep`` has prepared, graded by ``verl_ispo.grading``; one mini-batch per step.
 
     One mini-batch, since two workers make up theirs of other rows than one does.
     """
@@ -169,6 +169,6 @@ def two_workers(train: Train, sums: tuple[str, ...]) -> TrainingRun:
 
 
 def finished(run: TrainingRun) -> TrainingRun:
-    """The run, if it has ended well."""
+    """The run, if it has succeeded."""
     assert run.exit_status == 0, run.output[-3000:]
     return run

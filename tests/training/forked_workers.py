@@ -63,7 +63,7 @@ def ask_for_a_fork(folder: Path, arguments: list[str]) -> int:
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as link:
         link.connect(str(address))
         socket.send_fds(link, [message], [0, 1, 2])
-        # nothing comes where the fork was killed
+        # no message arrives if the fork was killed
         return int(link.recv(8) or b"70")
 
 
@@ -71,7 +71,7 @@ def serve(address: Path) -> None:
     """Import what the workers import, then fork for each, until the raylet is gone."""
     import importlib
 
-    os.setpgrp()  # not that of the worker which asked first
+    os.setpgrp()  # not the group of the first worker that asked for a fork
     for module in PRELOADED:
         importlib.import_module(module)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)

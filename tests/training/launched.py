@@ -1,7 +1,7 @@
-"""A training behind ``scripts/train.sh`` in a session of its own, whose processes a test can find and kill.
+"""A training behind ``scripts/train.sh`` in its own session, whose processes a test can find and kill.
 
-All that a start brings with it, Ray's processes among them, stays in the session of the script, so that a test can kill
-everything, as a machine that dies, or one kind of process alone, and nothing else on this machine.
+All processes of a start, Ray's among them, stay in the session of the script, so that a test can kill all of them, as
+when a machine dies, or one kind of process only, and nothing else on this machine.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def kill(pids: Sequence[int]) -> int:
 
 
 def kill_session(session: int) -> None:
-    """SIGKILL until nothing is left, as a machine that dies."""
+    """SIGKILL until no process is left, as when a machine dies."""
     while kill(pids_of(session)):
         time.sleep(0.05)
 
@@ -59,7 +59,7 @@ def kill_session(session: int) -> None:
 class LaunchedTraining:
     """``scripts/train.sh`` on the tiny task and one run folder; `start` may be called again after an end.
 
-    Four prompts x four rollouts a step, one mini-batch, so that a second worker changes the order of sums alone.
+    Four prompts x four rollouts per step, one mini-batch, so that a second worker changes only the order of sums.
     """
 
     def __init__(self, task: TinyTask, out: Path, steps: int, **variables: str) -> None:
@@ -72,7 +72,7 @@ class LaunchedTraining:
             **{"ROLLOUT": "cpu", "OUT": str(out), "STEPS": str(steps), "SAVE_FREQ": "1", "TEST_FREQ": "-1"},
             **variables,
         )
-        self.environment.pop("VERL_PLATFORM", None)  # the launcher's own business
+        self.environment.pop("VERL_PLATFORM", None)  # the launcher sets it
         self.arguments = [
             "data.train_batch_size=4",
             "data.max_prompt_length=64",
@@ -95,7 +95,7 @@ class LaunchedTraining:
             )
 
     def run_until(self, condition: Callable[[], object], what: str, poll_s: float = 0.05) -> None:
-        """Wait for something to be seen; `what` says in an error what it was."""
+        """Wait for a condition; `what` names it in an error."""
         end = time.monotonic() + START_TIMEOUT_S
         while not condition():
             assert self.process is not None
@@ -143,7 +143,7 @@ class LaunchedTraining:
         return self.log.read_text(errors="replace")
 
     def latest_checkpoint(self) -> int:
-        """The step that a next start goes on from, 0 for none."""
+        """The step from which the next start resumes, 0 for none."""
         tracker = self.out / "checkpoints/latest_checkpointed_iteration.txt"
         return int(tracker.read_text() or 0) if tracker.exists() else 0
 
@@ -155,7 +155,7 @@ class LaunchedTraining:
         return max((step for step, metrics in steps.items() if "timing_s/step" in metrics), default=0)
 
     def metrics(self) -> dict[int, dict[str, float]]:
-        """What the report reads from the run folder, without what no two runs share."""
+        """What the report reads from the run folder, without the metrics that differ between any two runs."""
         return {
             step: {name: value for name, value in metrics.items() if not any(part in name for part in UNREPEATABLE)}
             for step, metrics in read_metric_log(self.out).steps.items()

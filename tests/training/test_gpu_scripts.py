@@ -17,7 +17,7 @@ from verl_ispo.runs.metric_log import read_metric_log
 SAME_METRICS = runpy.run_path(str(SCRIPTS / "gpu/same_metrics.py"))
 SMALL = "hidden_size=32 intermediate_size=64 num_hidden_layers=2 num_attention_heads=4 num_key_value_heads=2"
 STEP = {"LENGTHS": "64", "VARIANTS": "ispo:separate", "STEPS": "2", "WARMUP": "0", "PROMPTS": "4", "ROLLOUT": "cpu"}
-# 16 rows a mini-batch, 32 a step
+# 16 rows per mini-batch, 32 per step
 MICRO_BATCHES = (
     "actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu=16",
     "actor_rollout_ref.rollout.log_prob_micro_batch_size_per_gpu=32",
@@ -36,7 +36,7 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "out"
 
 
-def test_the_metrics_are_those_that_a_gpu_run_is_held_against(
+def test_the_metrics_are_those_that_a_gpu_run_is_compared_with(
     out: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     names = SAME_METRICS["NAMES"].read_text().split()

@@ -5,8 +5,9 @@ What is checked, and where it comes from:
 - one run that is killed while a checkpoint is written and between a checkpoint and its line in the log, and is started
   again each time by the same command, ends with the metrics of an undisturbed run, up to the order of floating-point
   sums;
-- so does one that also loses a training worker in the midst of a step, an agent-loop worker while rollouts are awaited,
-  and its driver while it starts (``scripts/test.sh all`` alone, as what follows: each start takes some 40 s);
+- so does one that also loses a training worker during a step, an agent-loop worker while the trainer waits for
+  rollouts, and its driver while it starts (only in ``scripts/test.sh all``, like the next items: each start takes about
+  40 s);
 - a dead worker ends the script with an error that names it, and the last checkpoint holds;
 - two Ray nodes, two processes on this machine, get one of two workers each, and their run has the metrics of two
   workers on one node.
@@ -36,16 +37,16 @@ from tests.training.launched import START_TIMEOUT_S, LaunchedTraining, assert_sa
 pytestmark = pytest.mark.trainer
 
 STEPS = 3
-# Rollouts, and all that is measured on them, are the same but for the order of sums; so is the update behind them.
+# Rollouts, their metrics and the update are the same except for the order of sums.
 TOLERANCE = 1e-4
-# As their processes are called.
+# The titles of the processes.
 DRIVER, TASK_RUNNER = "-m verl.trainer.main_ppo", "ray::TaskRunner"
 TRAINING_WORKER, AGENT_LOOP_WORKER, ROLLOUT_SERVER = "ray::WorkerDict", "ray::AgentLoopWorker", "ray::CPURolloutServer"
 
 
 TOKEN = Path.home() / ".ray/auth_token"
-# The nodes of the living actors of each class, as Ray's own state has them.
-PLACES = """
+# Prints the nodes of the living actors of each class, from Ray's own state.
+NODES_OF_ACTORS = """
 import json, sys
 import ray
 ray.init(address=sys.argv[1], log_to_driver=False)
@@ -75,7 +76,7 @@ def undisturbed(tiny_task: TinyTask, folder: Path) -> Iterator[LaunchedTraining]
 
 @dataclass(frozen=True)
 class Death:
-    """How a start ended of which a process was killed: status, screen, and the step that the next one goes on from."""
+    """How a start with a killed process ended: status, screen, and the step from which the next start resumes."""
 
     status: int
     screen: str
@@ -104,7 +105,7 @@ class Disturbed:
 
 
 def death(run: LaunchedTraining) -> Death:
-    """The end of a start that a kill has doomed."""
+    """The end of a start after one of its processes was killed."""
     return Death(run.end(), run.screen(), run.latest_checkpoint())
 
 
@@ -238,7 +239,7 @@ def test_a_dead_process_is_named_and_the_checkpoint_holds(
     assert end.checkpoint == checkpoint
     said, remedy = end.screen.splitlines()[-2:]
     assert re.search(reason, said)
-    assert f"the same command goes on from the checkpoint of step {checkpoint}" in remedy
+    assert f"the same command resumes from the checkpoint of step {checkpoint}" in remedy
 
 
 @pytest.fixture
@@ -303,9 +304,9 @@ def test_two_nodes_train_as_one_does(
     try:
         run.start()
         run.run_until(lambda: "Training Progress" in run.screen(), "the training loop")
-        places = json.loads(
+        nodes_of_actors = json.loads(
             subprocess.run(
-                [sys.executable, "-c", PLACES, two_nodes, "WorkerDict", "CPURolloutServer"],
+                [sys.executable, "-c", NODES_OF_ACTORS, two_nodes, "WorkerDict", "CPURolloutServer"],
                 env=clean_environment(RAY_AUTH_MODE="token") if TOKEN.exists() else clean_environment(),
                 check=True,
                 capture_output=True,
@@ -316,7 +317,7 @@ def test_two_nodes_train_as_one_does(
         assert run.end() == 0, run.screen()[-3000:]
     finally:
         run.kill()
-    for kind, nodes in places.items():
+    for kind, nodes in nodes_of_actors.items():
         assert len(nodes) == len(set(nodes)) == 2, f"{kind}: one on each node"
     expected = {step: metrics for step, metrics in undisturbed.metrics().items() if step <= 2}
     assert_same_metrics(run.metrics(), expected, TOLERANCE)

@@ -51,7 +51,7 @@ def test_a_checkpoint_of_two_workers_is_merged_once(
     assert (checkpoint.folder / MERGE_RECORD).stat().st_mtime_ns == record
     assert "Merging" not in capsys.readouterr().out
 
-    # another file in the place of a shard is noticed, although there is a merged model
+    # a changed shard is noticed, although there is a merged model
     (actor / "model_world_size_2_rank_1.pt").write_bytes(b"cut off")
     with pytest.raises(UserError, match=r"(?s)verl's merger failed on .*actor \(exit status 1\):.*Error"):
         resolve_checkpoint(str(checkpoints))

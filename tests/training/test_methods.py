@@ -1,7 +1,7 @@
 """Methods that need more of the trainer than an estimator's name, on verl's trainer, two steps each.
 
 - PREPO draws candidates, scores them and keeps a window: easy ones at first, hard ones at the end.
-- DAPO's groups all have right and wrong rollouts, and its length penalty needs its buffer to fit.
+- DAPO's groups all have correct and incorrect rollouts, and its length penalty needs its buffer to fit.
 - ProGRPO and GRPO-S get entropies, verdicts and prompt log-probs (GTPO takes what GRPO-S takes); without ISPO's signals
   being watched there is neither a reference pass nor an ``ispo/`` metric.
 - A contradiction ends the run before a model is loaded.

@@ -1,9 +1,9 @@
-"""A training through verl's main with the rollout dump on, and the report made from what it left.
+"""A training through verl's main with the rollout dump on, and the report made from its folder.
 
-Derivation: the dump must tell the same story as verl's own log of the same step: right rollouts, mean outcome, the
+Derivation: the dump must agree with verl's own log of the same step: correct rollouts, mean outcome, the
 number of groups without a spread. The report must find the run folder complete.
 
-Not exercised: other modes than the synchronous one, several local updates a step, clusters, a folder that cannot be
+Not exercised: other modes than the synchronous one, several local updates per step, clusters, a folder that cannot be
 written (see `tests/report/test_rollout_dump.py`).
 """
 

@@ -1,13 +1,13 @@
-"""verl's own trainer on a CPU, started as a user starts it but for the workers, which are forks (`forked_workers`).
+"""verl's own trainer on a CPU, started as a user starts it except for the workers, which are forks (`forked_workers`).
 
 What is checked, and where it comes from:
-- a training of three steps logs METHOD's metrics, keeps verl's (score = outcome, reward = composite), and has no
+- a training of three steps logs ISPO's metrics, keeps verl's (score = outcome, reward = composite), and has no
   critical token at step 1, where policy and reference are the same model;
 - resumed from the checkpoint of step 2 it repeats step 3 of the undisturbed run;
 - with both weights 0 it is verl's stock GRPO (up to the order of sums: the stock trainer's rows come in random order;
-  to the bit it is shown on the estimator and the loss);
-- two workers (gloo, FSDP2, a rollout server each) see what one sees, since rollouts are drawn from seeds of their own,
-  and the ablated rows give the same in the old-log-prob pass (two workers) as in a pass of their own (one);
+  the tests of the estimator and the loss show it bitwise);
+- two workers (gloo, FSDP2, a rollout server each) log the same as one, since each rollout has its own seed,
+  and the ablated rows give the same in the old-log-prob pass (two workers) as in a separate pass (one);
 - the two asynchronous modes train, the colocated one with packed sequences, dynamic batch sizes and the merged pass,
   the separate one with the old weights swapped in around the ablated forward;
 - what must not be trained on stops the run with the reason, before anything is written.

@@ -24,7 +24,7 @@ class DataFiles:
 def choose_data(
     folder: Path | None, train_files: Sequence[Path] = (), validation_files: Sequence[Path] = ()
 ) -> DataFiles:
-    """Files as given, else those of a folder.
+    """The given files, else those of a folder.
 
     Args:
         folder (`Path`, *optional*): of data_prep (dapo_math.parquet and the five benchmarks), or with train.parquet and
@@ -32,7 +32,7 @@ def choose_data(
         train_files, validation_files (`Sequence[Path]`, *optional*): win over the folder's.
 
     Raises:
-        UserError: if that leaves nothing to train or to validate on.
+        UserError: if there is nothing to train or to validate on.
     """
     train, validation = list(train_files), list(validation_files)
     if folder is not None:

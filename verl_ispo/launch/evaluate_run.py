@@ -34,7 +34,7 @@ class EvaluationRunOptions:
         benchmarks (`Path`, *optional*): folder of data_prep.
         files (`tuple[Path, ...]`, *optional*): parquet files instead.
         out (`Path`, *optional*): folder of the evaluation.
-        n (`int`, *optional*, defaults to `16`): samples of each problem beside the greedy one.
+        n (`int`, *optional*, defaults to `16`): samples per problem beside the greedy response.
         temperature, top_p (`float`, *optional*, default to `0.6` and `1.0`): of the samples.
         max_new_tokens (`int`, *optional*): longest response; the run's or the preset's, else 4096.
         sampling_seed (`int`, *optional*, defaults to `0`): of the sampling.
@@ -46,7 +46,7 @@ class EvaluationRunOptions:
         arguments (`tuple[str, ...]`, *optional*): more options of ``verl-ispo eval``, which win.
 
     Raises:
-        UserError: if an option, or two together, cannot be.
+        UserError: if an option or a combination of options is invalid.
     """
 
     run: Path | None = None
@@ -81,7 +81,7 @@ class EvaluationRunOptions:
         if self.run is not None and not set(IDENTITY) <= set(read_run(self.run)):
             raise UserError(
                 f"{given('RUN', self.run)}: no run.txt with {', '.join(IDENTITY)}, so not a folder of verl-ispo train; "
-                "for a checkpoint of verl set MODEL (--model) to it"
+                "for a checkpoint of verl set MODEL (--model) to its path"
             )
         if self.model:
             choose_model(self.model, self.model_path)
@@ -94,7 +94,7 @@ class EvaluationRunOptions:
 
 @dataclass(frozen=True)
 class Subject:
-    """What is evaluated, and what the table calls it.
+    """What is evaluated, and its names in the table.
 
     Attributes:
         model (`str`): for ``verl-ispo eval``.
@@ -113,11 +113,11 @@ class Subject:
 
 
 def subject_of_run(run: Path) -> Subject:
-    """The last checkpoint of a run, with the names and the length that its run.txt notes."""
+    """The last checkpoint of a run, with the names and the length from its run.txt."""
     noted = read_run(run)
     try:
         base_model = choose_model(noted["MODEL"]).paper_name
-    except UserError:  # a folder that has moved since
+    except UserError:  # the folder has moved since
         base_model = Path(noted["MODEL"]).name
     return Subject(
         str(run / "checkpoints"),
@@ -130,12 +130,12 @@ def subject_of_run(run: Path) -> Subject:
 
 
 def subject_of_model(choice: ModelChoice, copies: Path, named_only: bool) -> Subject:
-    """A model before training. A preset has the context of its training, since that is the policy at step 0.
+    """A model before training. A preset gets the context of its training, since that model is the policy at step 0.
 
     Args:
         choice (`ModelChoice`): the model.
         copies (`Path`): folder for a copy with a longer context.
-        named_only (`bool`): make no copy; the model's own folder or name stands for it.
+        named_only (`bool`): make no copy; use the model's own folder or name instead.
     """
     model, length = choice.path or choice.identity, LONGEST_RESPONSE
     if choice.preset is not None:
@@ -154,7 +154,7 @@ def eval_arguments(options: EvaluationRunOptions) -> list[str]:
     """Arguments of ``verl-ispo eval``.
 
     Raises:
-        UserError: if a preset's model cannot get its context.
+        UserError: if the context of a preset's model cannot be extended.
     """
     if options.run is not None:
         subject = subject_of_run(options.run)
@@ -177,7 +177,7 @@ def eval_arguments(options: EvaluationRunOptions) -> list[str]:
 
 
 def eval_command(options: EvaluationRunOptions) -> list[str]:
-    """The whole command, for a process of its own."""
+    """The whole command, to run in a separate process."""
     return [sys.executable, "-m", "verl_ispo.cli", "eval", *eval_arguments(options)]
 
 

@@ -1,4 +1,4 @@
-"""Text as Hydra's override grammar wants it, whatever it holds."""
+"""Any text quoted for Hydra's override grammar."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The command lines of ``verl-ispo train``, ``evaluate-run``, ``reproduce-table``. Help imports nothing slow.
 
-An option that is not given is left out of its dataclass, whose own default then holds: there is one place for defaults.
+An option that is not given is not passed to its dataclass, whose default then applies: defaults are defined once.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from verl_ispo.user_error import UserError
 
 TRAIN_EPILOG = """\
 examples:
-  # a preset of the paper on 8 GPUs; first what the preflight has against it, then the training
+  # a preset of the paper on 8 GPUs; first the preflight, then the training
   verl-ispo train --model qwen2_5_math_1_5b --method ispo_guarded --data ~/data/math --dry-run
   verl-ispo train --model qwen2_5_math_1_5b --method ispo_guarded --data ~/data/math
 
-  # the same preset for weights on a disk, another batch size
+  # another preset with its weights on a disk, and another batch size
   verl-ispo train --model /disk/Qwen2.5-Math-7B --method dapo --seed 2 --data ~/data/math data.train_batch_size=256
 
   # on a CPU, after examples/quickstart.sh
@@ -30,12 +30,12 @@ examples:
       --reward pkg://verl_ispo.tiny_task.reward data.train_batch_size=16 data.max_prompt_length=32 \\
       data.max_response_length=96 actor_rollout_ref.actor.ppo_mini_batch_size=8
 
-The same command goes on from the last checkpoint; when its steps are done it says so and returns. scripts/train.sh
+The same command resumes from the last checkpoint; when its steps are done it says so and returns. scripts/train.sh
 takes these options as environment variables: --gpus-per-node is GPUS_PER_NODE.
 
-Exit status: 0 the steps are done, or nothing stands in the way of a dry run; 1 the training stopped (the last lines say
-why and from which step it goes on), a dry run found a problem, or another process holds the folder; 2 a fault in
-options or files (one sentence says which); 130 and 143 ended by Ctrl-C and SIGTERM.
+Exit status: 0 the steps are done, or a dry run found no problem; 1 the training stopped (the last lines say why and
+from which step it resumes), a dry run found a problem, or another process uses the folder; 2 a fault in options or
+files (one sentence says which); 130 and 143 ended by Ctrl-C and SIGTERM.
 """
 
 EVALUATE_EPILOG = """\
@@ -43,13 +43,13 @@ examples:
   # the last checkpoint of a run, under its own names and with the length that it was trained with
   verl-ispo evaluate-run --run runs/train/qwen2_5_math_1_5b/ispo-seed1 --benchmarks ~/data/math
 
-  # the start that those runs share
+  # the model that those runs start from
   verl-ispo evaluate-run --model qwen2_5_math_1_5b --benchmarks ~/data/math
 
-  # more options of verl-ispo eval behind --
+  # more options of verl-ispo eval after --
   verl-ispo evaluate-run --run runs/mine --benchmarks ~/data/math --n 4 -- --context-tokens 8192
 
-The same command goes on where a killed one stopped. Exit status: that of verl-ispo eval; 2 a fault in options or files.
+The same command resumes a killed run. Exit status: that of verl-ispo eval; 2 a fault in options or files.
 """
 
 TABLE_EPILOG = """\
@@ -64,7 +64,7 @@ Ctrl-C and SIGTERM.
 """
 
 OVERRIDES_HELP = (
-    "Hydra overrides, as for python -m verl.trainer.main_ppo; they win over all options. Behind an option that takes "
+    "Hydra overrides, as for python -m verl.trainer.main_ppo; they win over all options. After an option that takes "
     "several values put -- first"
 )
 
@@ -95,7 +95,7 @@ def add_train_parser(commands: Any) -> None:
         help="one training on verl: a model, a method, a seed; on GPUs, or on a CPU to try it",
         description=(
             "One training on verl's own trainer. Composes its settings from a model's preset, a method and the\n"
-            "options, starts it in a folder of its own, one process at a time, and sees it to its end."
+            "options, starts it in its own folder, which one process uses at a time, and watches it to its end."
         ),
         epilog=TRAIN_EPILOG,
     )
@@ -109,7 +109,7 @@ def add_train_parser(commands: Any) -> None:
     ))  # fmt: skip
     _add_training_options(parser)
     _add_ends(
-        parser, "the settings' preflight, as verl-ispo doctor --no-ray --dry-run; nothing is started or downloaded"
+        parser, "check these settings, as verl-ispo doctor --no-ray --dry-run does; nothing is started or downloaded"
     )
     parser.add_argument("arguments", nargs="*", metavar="KEY=VALUE", help=OVERRIDES_HELP)
 
@@ -122,7 +122,7 @@ def add_evaluate_run_parser(commands: Any) -> None:
         "(--run FOLDER | --model MODEL) --benchmarks FOLDER [OPTION ...] [-- OPTION OF eval ...]",
         help="a run's last checkpoint on the five benchmarks, under its own names: wraps eval",
         description=(
-            "One checkpoint on the five benchmarks: greedy, and n samples of each problem at a temperature. Takes\n"
+            "One checkpoint on the five benchmarks: greedy, and n samples per problem at a temperature. Takes\n"
             "model, names and length from the run, and calls verl-ispo eval."
         ),
         epilog=EVALUATE_EPILOG,
@@ -144,7 +144,9 @@ def add_evaluate_run_parser(commands: Any) -> None:
     )
     names.add_argument("--seed", type=whole_number("SEED"), metavar="N", help="of the training")
     _add_ends(parser, None)
-    parser.add_argument("arguments", nargs="*", metavar="OPTION", help="of verl-ispo eval, behind --; they win")
+    parser.add_argument(
+        "arguments", nargs="*", metavar="OPTION", help="of verl-ispo eval, after --; they win over the options above"
+    )
 
 
 def add_reproduce_table_parser(commands: Any) -> None:
@@ -153,11 +155,11 @@ def add_reproduce_table_parser(commands: Any) -> None:
         commands,
         "reproduce-table",
         "--data FOLDER [OPTION ...] [KEY=VALUE ...]",
-        help="the paper's table: models x methods x seeds trained, evaluated and put together",
+        help="the paper's table: models x methods x seeds trained, evaluated and collected",
         description=(
             "The paper's table: each model with each method and seed is trained and evaluated on the five benchmarks,\n"
-            "then one table. Prints the plan and an estimate first. What is done is used again, so the same command\n"
-            "goes on where it stopped; a cell that fails does not stop the others."
+            "then one table. Prints the plan and an estimate first. Finished cells are not repeated, so the same\n"
+            "command resumes; a cell that fails does not stop the others."
         ),
         epilog=TABLE_EPILOG,
     )
@@ -167,13 +169,15 @@ def add_reproduce_table_parser(commands: Any) -> None:
         "--methods", nargs="+", metavar="METHOD", help="of `verl-ispo methods` (default: the paper's eight)"
     )
     what.add_argument("--seeds", type=whole_number("SEEDS"), nargs="+", metavar="N", help="(default: 1 2 3)")
-    what.add_argument("--model-path", metavar="FOLDER", help="weights, if there is one model (default: the hub's)")
+    what.add_argument(
+        "--model-path", metavar="FOLDER", help="folder of the weights, with one model only (default: the hub's)"
+    )
     what.add_argument("--model-copies", type=Path, metavar="FOLDER", help="as for train (default: runs/models)")
     what.add_argument(
         "--out", type=Path, metavar="FOLDER", help="of all runs, results and the table (default: runs/table)"
     )
     what.add_argument("--launcher", metavar="COMMAND", help=(
-        "trains a cell instead of this process, from the variables of scripts/train.sh; for instance "
+        "trains a cell instead of this process, with the variables of scripts/train.sh; for instance "
         '"sbatch --wait scripts/slurm/train.sbatch" (the evaluations run here)'
     ))  # fmt: skip
     what.add_argument("--seconds-per-step", type=float, metavar="S", help="for the estimate (default: the paper's)")
@@ -189,10 +193,10 @@ def _add_model(group: Any, start: str = "") -> None:
         "the hub, or a folder of that name, gets the preset too; any other folder or organisation/name has none"
     ))  # fmt: skip
     group.add_argument(
-        "--model-path", metavar="FOLDER", help="where a preset's weights are (default: its name on the hub)"
+        "--model-path", metavar="FOLDER", help="folder of a preset's weights (default: its name on the hub)"
     )
     group.add_argument("--model-copies", type=Path, metavar="FOLDER", help=(
-        "for copies with a longer context (own config.json, links to the weights), where a preset asks for one; on a "
+        "for copies with a longer context (own config.json, links to the weights), where a preset needs one; on a "
         "disk that all nodes see (default: runs/models)"
     ))  # fmt: skip
 
@@ -210,15 +214,13 @@ def _add_training_options(parser: argparse.ArgumentParser) -> None:
     ))  # fmt: skip
     where = parser.add_argument_group("where it runs")
     where.add_argument("--engine", metavar="ENGINE", help="fsdp, megatron (default: fsdp)")
-    where.add_argument(
-        "--rollout", metavar="ROLLOUT", help="vllm, sglang, or cpu, the back end to try it (default: vllm)"
-    )
+    where.add_argument("--rollout", metavar="ROLLOUT", help="vllm, sglang, or cpu for trials (default: vllm)")
     where.add_argument("--nnodes", type=whole_number("NNODES"), metavar="N", help="nodes (default: 1)")
     where.add_argument(
         "--gpus-per-node",
         type=whole_number("GPUS_PER_NODE"),
         metavar="N",
-        help="GPUs of each, or CPU workers (default: 8; with --rollout cpu 1)",
+        help="GPUs per node, or CPU workers (default: 8; with --rollout cpu 1)",
     )
     where.add_argument(
         "--rollout-tp",
@@ -233,11 +235,11 @@ def _add_training_options(parser: argparse.ArgumentParser) -> None:
         help="tensor parallel size of --engine megatron, for actor and reference (ours; default: 2)",
     )
     where.add_argument(
-        "--ray-address", metavar="HOST:PORT", help="Ray cluster to join (default: a Ray of its own, on this node)"
+        "--ray-address", metavar="HOST:PORT", help="Ray cluster to join (default: start a Ray on this node)"
     )
     where.add_argument("--ray-env", nargs="+", metavar="NAME", help=(
-        "more environment variables that its processes need; those that begin with NCCL_, VLLM_, SGLANG_, VERL_, TQ_, "
-        "and HF_HUB_OFFLINE, HF_HOME, OMP_NUM_THREADS, PYTHONPATH are passed on by themselves"
+        "more environment variables to pass to its processes; passed always: those that begin with NCCL_, VLLM_, "
+        "SGLANG_, VERL_, TQ_, and HF_HUB_OFFLINE, HF_HOME, OMP_NUM_THREADS, PYTHONPATH"
     ))  # fmt: skip
     how = parser.add_argument_group("how long, and what is kept")
     how.add_argument("--steps", type=whole_number("STEPS"), metavar="N", help=(
@@ -247,8 +249,8 @@ def _add_training_options(parser: argparse.ArgumentParser) -> None:
         "--save-freq", type=whole_number("SAVE_FREQ"), metavar="N", help="steps between checkpoints (default: 50)"
     )
     how.add_argument("--keep", type=whole_number("KEEP"), metavar="N", help=(
-        "checkpoints that are kept, over all starts (of 7B some 90 GB each, 12 bytes per parameter). With 1, a kill "
-        "while one is saved can leave none: verl removes the old one before it notes the new (default: 2)"
+        "checkpoints to keep, over all starts (about 90 GB each for 7B, 12 bytes per parameter). With 1, a kill "
+        "while one is saved can leave none: verl removes the old one before it records the new (default: 2)"
     ))  # fmt: skip
     how.add_argument(
         "--test-freq",
@@ -259,14 +261,14 @@ def _add_training_options(parser: argparse.ArgumentParser) -> None:
     how.add_argument("--loggers", metavar="NAMES", help="verl's, such as console,file,wandb (default: console,file)")
     how.add_argument("--screen", metavar="WHAT", help=(
         "what is shown: log, all that verl prints; progress, a bar with score and time left. The log file has "
-        "everything either way (default: log)"
+        "everything in both cases (default: log)"
     ))  # fmt: skip
 
 
 def _add_sampling_options(parser: argparse.ArgumentParser) -> None:
     sampling = parser.add_argument_group("sampling of the evaluation")
     sampling.add_argument("--n", type=whole_number("N"), metavar="N", help=(
-        "samples of each problem beside the greedy one; 0: only that (default: 16)"
+        "samples per problem beside the greedy response; 0: only the greedy one (default: 16)"
     ))  # fmt: skip
     sampling.add_argument("--temperature", type=float, metavar="T", help="of the samples (default: 0.6)")
     sampling.add_argument("--top-p", type=float, metavar="P", help="of the samples (default: 1.0)")
@@ -274,7 +276,7 @@ def _add_sampling_options(parser: argparse.ArgumentParser) -> None:
         "--max-new-tokens",
         type=whole_number("MAX_NEW_TOKENS"),
         metavar="N",
-        help="longest response in tokens (default: what the run or the preset trains with, else 4096)",
+        help="longest response in tokens (default: that of the run or the preset, else 4096)",
     )
     sampling.add_argument(
         "--sampling-seed", type=whole_number("SAMPLING_SEED"), metavar="N", help="of the sampling (default: 0)"
@@ -286,7 +288,7 @@ def _add_sampling_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_ends(parser: argparse.ArgumentParser, dry_run: str | None) -> None:
-    ends = parser.add_argument_group("to look first")
+    ends = parser.add_argument_group("checks before a start")
     if dry_run is not None:
         ends.add_argument("--dry-run", action="store_true", help=dry_run)
     ends.add_argument("--print-only", action="store_true", help="print what would be done; nothing is started")
@@ -336,7 +338,7 @@ def _reproduce_table(options: argparse.Namespace) -> int:
 
 
 def _fields_of(cls: type, options: argparse.Namespace) -> dict[str, Any]:
-    """What was given of a dataclass's fields; lists become tuples."""
+    """The given options that are fields of a dataclass; lists become tuples."""
     given: Mapping[str, Any] = vars(options)
     names = [field.name for field in fields(cls) if field.name in given]
     return {name: tuple(given[name]) if isinstance(given[name], list) else given[name] for name in names}
@@ -345,7 +347,7 @@ def _fields_of(cls: type, options: argparse.Namespace) -> dict[str, Any]:
 def reported(command: str, work: Callable[[], int]) -> int:
     """Run a command of the launcher; returns the exit status.
 
-    A folder in which another process trains is status 1, as the same command may work a moment later.
+    A folder that another process uses gives status 1, since the same command may work later.
     """
     from verl_ispo.launch.run_folder import FolderBusyError
 
@@ -356,7 +358,7 @@ def reported(command: str, work: Callable[[], int]) -> int:
             print(f"verl-ispo {command}: {error}", file=sys.stderr)
             return 1
         except OSError as error:
-            raise UserError(f"{error}; see its rights and the space there, or set another OUT (--out)") from error
+            raise UserError(f"{error}; check its permissions and the free space, or set another OUT (--out)") from error
 
     return run_command(f"verl-ispo {command}", in_words)
 

@@ -1,7 +1,7 @@
 """A copy of a model with a longer context: its own config.json, links to all other files.
 
 Trainer, reference, rollout engine (vLLM, SGLang), Megatron's bridge and the evaluation all read a model's config.json;
-an override in verl's config reaches only some of them. A model that has the positions already is used as it is.
+an override in verl's config reaches only some of them. A model that already has enough positions is used as it is.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from verl_ispo.user_error import UserError
 
 
 class ContextError(UserError):
-    """A model whose context cannot be extended as asked; the message names the file and the remedy."""
+    """A model whose context cannot be extended; the message names the file and the remedy."""
 
 
 def extended_config(config: dict[str, Any], max_position_embeddings: int, rope_theta: float | None) -> dict[str, Any]:
@@ -29,7 +29,7 @@ def extended_config(config: dict[str, Any], max_position_embeddings: int, rope_t
         rope_theta (`float`, *optional*): base frequency of the copy; the model's own where none is given.
 
     Raises:
-        ContextError: if the model scales its rotary embeddings already, so that theta alone would not say what it does.
+        ContextError: if the model already scales its rotary embeddings, so that theta alone does not define them.
     """
     extended = {**config, "max_position_embeddings": max_position_embeddings}
     if rope_theta is None:
@@ -39,7 +39,7 @@ def extended_config(config: dict[str, Any], max_position_embeddings: int, rope_t
     kind = scaling.get("rope_type", scaling.get("type", "default"))
     if kind != "default":
         raise ContextError(
-            f"the model has rope scaling of type {kind!r}, with which another rope_theta does not go; take it out "
+            f"the model has rope scaling of type {kind!r}, which excludes another rope_theta; remove it "
             "(~actor_rollout_ref.model.override_config.rope_theta), or use the base model"
         )
     if "rope_theta" in config or parameters is None:
@@ -50,11 +50,11 @@ def extended_config(config: dict[str, Any], max_position_embeddings: int, rope_t
 
 
 def model_folder(model: str, local_only: bool = False) -> Path:
-    """The local folder of a model: as given, or from the hub.
+    """The local folder of a model: the given folder, or one from the hub.
 
     Args:
         model (`str`): folder, or organisation/name of the hub.
-        local_only (`bool`, *optional*, defaults to `False`): look only into the hub's cache on this machine.
+        local_only (`bool`, *optional*, defaults to `False`): look only in the hub's cache on this machine.
 
     Raises:
         ContextError: if there is no such model.
@@ -71,7 +71,7 @@ def model_folder(model: str, local_only: bool = False) -> Path:
         return Path(snapshot_download(model, ignore_patterns=ignored, local_files_only=local_only))
     except (OSError, ValueError) as error:  # the hub's own errors are of these two
         raise ContextError(
-            f"{model}: no such folder, and the hub does not give it ({str(error).splitlines()[0]}); "
+            f"{model}: no such folder, and the hub does not have it ({str(error).splitlines()[0]}); "
             "give the folder of a local copy"
         ) from error
 
@@ -79,7 +79,7 @@ def model_folder(model: str, local_only: bool = False) -> Path:
 def extend(
     model: str, out: Path, max_position_embeddings: int, rope_theta: float | None, local_only: bool = False
 ) -> tuple[Path, str]:
-    """Make the copy, or find it made.
+    """Make the copy, or find the existing one.
 
     Args:
         model (`str`): folder, or organisation/name of the hub.
@@ -89,11 +89,11 @@ def extend(
         local_only (`bool`, *optional*, defaults to `False`): download nothing.
 
     Returns:
-        `tuple[Path, str]`: the copy, or the model itself if it has the positions already; and a sentence for the
-        screen, empty where the copy was there.
+        `tuple[Path, str]`: the copy, or the model itself if it already has enough positions; and a sentence for
+        the screen, empty where the copy existed.
 
     Raises:
-        ContextError: if there is no such model, or another copy stands there.
+        ContextError: if there is no such model, or `out` is a different copy.
     """
     source = model_folder(model, local_only)
     try:
@@ -126,11 +126,11 @@ def extend(
 
 
 def _checked(out: Path, source: Path, wanted: str) -> Path:
-    """The copy that stands there, if it is the one that is asked for."""
+    """The existing copy, if it is the requested one."""
     config = out / "config.json"
     broken = [path.name for path in out.iterdir() if path.is_symlink() and not path.exists()]
     elsewhere = {Path(os.readlink(path)).parent for path in out.iterdir() if path.is_symlink()} - {source}
     if broken or elsewhere or not config.is_file() or config.read_text(encoding="utf-8") != wanted:
-        reason = f"its links to {', '.join(sorted(broken))} lead nowhere" if broken else "it is of other settings"
-        raise ContextError(f"{out}: stands there, and {reason}; remove that folder (it holds links, no weights)")
+        reason = f"its links to {', '.join(sorted(broken))} are broken" if broken else "it has other settings"
+        raise ContextError(f"{out}: exists, and {reason}; remove that folder (it contains links, no weights)")
     return out

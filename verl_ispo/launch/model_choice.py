@@ -22,12 +22,11 @@ MODEL_PATH_KEY = "actor_rollout_ref.model.path"
 
 @dataclass(frozen=True)
 class ModelChoice:
-    """What is trained or evaluated, and under which name.
+    """The model to train or evaluate, and its name.
 
     Attributes:
-        name (`str`): of folders and experiments: the preset's, or the last part of the model's.
-        identity (`str`): tells a run's model from another's in its run.txt: the preset's name, a folder's full path, or
-            the name on the hub.
+        name (`str`): name of folders and experiments: the preset's, or the last part of the model's.
+        identity (`str`): the model in a run's run.txt: the preset's name, a folder's full path, or the name on the hub.
         preset (`str`, *optional*): file of ``config/base_model``; `None` for a model without such settings.
         path (`str`, *optional*): folder or hub name of the weights; `None` for the preset's own.
         note (`str`): a sentence on how a preset was found, empty where its own name was given.
@@ -60,12 +59,12 @@ def hub_names() -> dict[str, str]:
 
 
 def known_models() -> str:
-    """For messages: what may be given."""
+    """The possible values, for error messages."""
     return f"{' '.join(hub_names())}, a folder, or organisation/name of the model hub"
 
 
 def choose_model(model: str, model_path: str = "") -> ModelChoice:
-    """Find the preset and the weights that are meant.
+    """Find the preset and the weights of a model.
 
     Args:
         model (`str`): a preset's name; its name on the hub, in any case; a folder, which gets the preset of its name
@@ -73,7 +72,7 @@ def choose_model(model: str, model_path: str = "") -> ModelChoice:
         model_path (`str`, *optional*): where the weights of a preset are; the hub where it is empty.
 
     Raises:
-        UserError: if it is none of these, or `model_path` does not go with it.
+        UserError: if it is none of these, or `model_path` does not fit it.
     """
     weights = str(Path(model_path).resolve()) if model_path and Path(model_path).is_dir() else model_path
     if model in hub_names():
@@ -87,14 +86,14 @@ def choose_model(model: str, model_path: str = "") -> ModelChoice:
     if preset is None:
         if model_path:
             raise UserError(
-                f"{given('MODEL_PATH', model_path)} goes with a preset (MODEL one of: {' '.join(hub_names())}); here "
-                "set MODEL alone"
+                f"{given('MODEL_PATH', model_path)} needs a preset (MODEL one of: {' '.join(hub_names())}); here "
+                "set only MODEL"
             )
         return ModelChoice(name, str(folder or model), None, str(folder or model))
     if folder and model_path and weights != str(folder):
         raise UserError(
-            f"{given('MODEL', model)} is a folder of weights, and {given('MODEL_PATH', model_path)} another; set one "
-            f"of them, or MODEL={preset}"
+            f"{given('MODEL', model)} is a folder of weights, and {given('MODEL_PATH', model_path)} is another; set "
+            f"one of them, or MODEL={preset}"
         )
     note = f"{model} has the name of preset {preset} and gets its settings (verl_ispo/config/base_model/{preset}.yaml)"
     return ModelChoice(preset, preset, preset, str(folder) if folder else weights or None, note)

@@ -1,7 +1,7 @@
-"""The checks that most options need.
+"""Checks that most options need.
 
 An option's variable in the scripts is its name in capitals: ``--gpus-per-node`` is ``GPUS_PER_NODE``. Messages name
-both, as ``GPUS_PER_NODE=x (--gpus-per-node)``, since a user knows one of them.
+both, as ``GPUS_PER_NODE=x (--gpus-per-node)``, since a user may know only one of them.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from verl_ispo.user_error import UserError
 
 
 def option_of(variable: str) -> str:
-    """The option that a variable stands for: ``TRAIN_TP`` is ``--train-tp``."""
+    """The option of a variable: ``TRAIN_TP`` is ``--train-tp``."""
     return "--" + variable.lower().replace("_", "-")
 
 
 def given(variable: str, value: object) -> str:
-    """A value with both names of its option, for the beginning of a message."""
+    """A value with both names of its option, for the start of a message."""
     return f"{variable}={value} ({option_of(variable)})"
 
 
@@ -27,7 +27,7 @@ def check_choice(variable: str, value: str, known: Sequence[str]) -> None:
     """Refuse a value that is not known.
 
     Raises:
-        UserError: with the nearest and all known ones.
+        UserError: names the nearest known value and all known values.
     """
     if value not in known:
         near = difflib.get_close_matches(value, known, n=1)

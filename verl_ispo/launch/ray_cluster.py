@@ -1,4 +1,4 @@
-"""What it takes to join a Ray cluster: its address, its token, and the environment that its processes need."""
+"""What is needed to join a Ray cluster: its address, its token, and the environment of its processes."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from verl_ispo.user_error import UserError
 PASSED_PREFIXES = ("VERL_", "NCCL_", "TQ_", "VLLM_", "SGLANG_")
 PASSED_NAMES = ("HF_HOME", "HF_HUB_OFFLINE", "OMP_NUM_THREADS", "PYTHONPATH")
 ORDINARY_PRIORITY = {"RAY_worker_niceness": "0"}
-"""Ray's own 15 is meant for machines where a person works beside it; on a CPU workers starve beside any other work."""
+"""Ray's default of 15 suits machines that people use; on a CPU it leaves workers almost no time beside other work."""
 
 
 def check_ray_address(address: str) -> None:
-    """Refuse what is no ``host:port``; empty is none, and ``auto`` is Ray's word for the cluster of this node.
+    """Refuse an address that is not ``host:port``, empty (no cluster) or ``auto`` (Ray's word for this node's cluster).
 
     Raises:
-        UserError: it is a dashboard's or a client's address, or no address.
+        UserError: it is the address of a dashboard or a client, or not an address.
     """
     if "://" in address:
         raise UserError(
@@ -35,7 +35,7 @@ def check_ray_address(address: str) -> None:
 
 
 def use_token(environment: MutableMapping[str, str]) -> None:
-    """Bring Ray's token along where there is one: a head asks for it; other commands of Ray bring it only if told."""
+    """Use Ray's token if there is one: a head requires it, and Ray's other commands send it only in token mode."""
     path = environment.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token"
     if environment.get("RAY_AUTH_TOKEN") or Path(path).exists():
         environment.setdefault("RAY_AUTH_MODE", "token")
@@ -44,17 +44,17 @@ def use_token(environment: MutableMapping[str, str]) -> None:
 def ray_overrides(
     address: str, on_cpu: bool, environment: Mapping[str, str], more_names: Sequence[str] = ()
 ) -> list[str]:
-    """How verl's ``ray.init`` is called.
+    """Overrides for verl's call of ``ray.init``.
 
     Args:
-        address (`str`): of a running cluster; empty for a Ray of its own.
-        on_cpu (`bool`): whether the CPU back end names logical sizes, which a running cluster does not take.
-        environment (`Mapping[str, str]`): what the training would have here. Processes of a running cluster have the
-            environment of their ``ray start`` instead, so what counts there is passed on.
+        address (`str`): of a running cluster; empty to start a Ray on this node.
+        on_cpu (`bool`): whether the CPU back end is used; it sets logical sizes, which a running cluster refuses.
+        environment (`Mapping[str, str]`): the training's environment on this node. Processes of a running cluster have
+            the environment of their ``ray start`` instead, so the relevant variables are passed on.
         more_names (`Sequence[str]`, *optional*): variables to pass on beside the usual ones.
     """
     if not address:
-        # or Ray would join one that somebody has started on this node, or that a killed training has left there
+        # otherwise Ray would join a cluster that another user or a killed training left running on this node
         return ["+ray_kwargs.ray_init.address=local"]
     sizes = ["ray_kwargs.ray_init.num_cpus=null", *(["ray_kwargs.ray_init.num_gpus=null"] if on_cpu else [])]
     passed = [

@@ -1,7 +1,7 @@
 """One node of a Ray cluster, as scripts/ray/ and scripts/slurm/ start it: ``python -m verl_ispo.launch.ray_node head``.
 
-Turns options into those of ``ray start`` and becomes that command. With ``VERL_PLATFORM=cpu`` sizes are logical, and
-workers get ordinary priority.
+Turns its options into those of ``ray start`` and replaces itself by that command. With ``VERL_PLATFORM=cpu`` sizes are
+logical, and workers get ordinary priority.
 """
 
 from __future__ import annotations
@@ -39,17 +39,17 @@ def build_parser() -> argparse.ArgumentParser:
         "--tries",
         type=whole_number("TRIES"),
         default=30,
-        help="how often to try, ten seconds apart, while the head does not answer (default: %(default)s)",
+        help="number of attempts, ten seconds apart, while the head does not answer (default: %(default)s)",
     )
     for kind in (head, worker):
         kind.add_argument(
-            "--node-ip", metavar="ADDRESS", help="by which the others reach this one (default: Ray's choice)"
+            "--node-ip", metavar="ADDRESS", help="by which the other nodes reach this one (default: Ray's choice)"
         )
         kind.add_argument("--num-gpus", type=whole_number("NUM_GPUS"), metavar="N", help=(
-            "GPUs to offer (default: all that Ray sees; with VERL_PLATFORM=cpu logical ones, 1)"
+            "GPUs to offer (default: all that Ray sees; with VERL_PLATFORM=cpu 1 logical GPU)"
         ))  # fmt: skip
         kind.add_argument("--num-cpus", type=whole_number("NUM_CPUS"), metavar="N", help=(
-            "cores to offer (default: all; with VERL_PLATFORM=cpu logical ones, 32)"
+            "cores to offer (default: all; with VERL_PLATFORM=cpu 32 logical ones)"
         ))  # fmt: skip
         kind.add_argument("--block", action="store_true", help="stay in the foreground until Ray ends")
     return parser
@@ -63,7 +63,7 @@ def ray_start_arguments(options: argparse.Namespace, on_cpu: bool) -> list[str]:
         on_cpu (`bool`): whether the CPU back end is used.
 
     Raises:
-        UserError: an address or a number that cannot be.
+        UserError: an invalid address or number.
     """
     if options.kind == "head":
         check_from_one("PORT", options.port)
@@ -88,7 +88,7 @@ def ray_start_arguments(options: argparse.Namespace, on_cpu: bool) -> list[str]:
 
 
 def node_environment(environment: Mapping[str, str]) -> dict[str, str]:
-    """The environment of the node's processes: Ray's token if there is one, and no other cluster to join."""
+    """The environment of the node's processes, with Ray's token if there is one, without another cluster's address."""
     own = {name: value for name, value in environment.items() if name != "RAY_ADDRESS"}
     use_token(own)
     return {**ORDINARY_PRIORITY, **own} if own.get("VERL_PLATFORM") == "cpu" else own
@@ -98,7 +98,7 @@ def wait_for_head(address: str, tries: int, sleep: Callable[[float], None] = tim
     """Return as soon as the head's port answers.
 
     Raises:
-        NoHeadError: it does not, after so many tries.
+        NoHeadError: it does not answer after `tries` attempts.
     """
     host, port = address.rsplit(":", 1)
     for tried in range(tries):
@@ -115,7 +115,7 @@ def wait_for_head(address: str, tries: int, sleep: Callable[[float], None] = tim
 
 
 def start_node(options: argparse.Namespace) -> int:
-    """Become ``ray start``."""
+    """Replace this process by ``ray start``."""
     environment = node_environment(os.environ)
     arguments = ray_start_arguments(options, environment.get("VERL_PLATFORM") == "cpu")
     if options.kind == "worker":

@@ -1,7 +1,7 @@
 """``verl-ispo reproduce-table``: models x methods x seeds, each trained and evaluated, then one table.
 
-Cells run one after the other. What is done is used again, a cell that fails does not stop the others, and each run has
-a lock, so that several of these commands may share one folder.
+Cells run one after the other. Finished cells are not repeated, a cell that fails does not stop the others, and each run
+has a lock, so that several of these commands may share one folder.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ RATES = (
     "for every model); nothing of it was measured with this code, and other GPUs, models and lengths differ"
 )
 SIGNAL_STATUSES = (129, 130, 143)
-"""Of a process that was asked to end: SIGHUP, SIGINT, SIGTERM."""
+"""Exit statuses of a process that was ended by SIGHUP, SIGINT or SIGTERM."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class TableRunOptions:
         seconds_per_step (`float`, *optional*): for the estimate; the paper's.
 
     Raises:
-        UserError: if an option, or two together, cannot be.
+        UserError: if an option or a combination of options is invalid.
     """
 
     training: TrainingOptions
@@ -77,10 +77,10 @@ class Cell:
 
 
 def table_cells(models: Sequence[str], methods: Sequence[str], seeds: Sequence[int]) -> list[Cell]:
-    """All runs, a seed of all methods before the next seed.
+    """All runs; all methods of one seed come before the next seed.
 
     Raises:
-        UserError: a model, a method or a seed that there is not.
+        UserError: an unknown model or method, or an invalid seed.
     """
     for model in models:
         choose_model(model)
@@ -95,12 +95,12 @@ def check_weights(models: Sequence[str], model_path: str) -> None:
     """Refuse one model's weights for several models.
 
     Raises:
-        UserError: with both.
+        UserError: names both.
     """
     if model_path and len(models) != 1:
         raise UserError(
-            f"{given('MODEL_PATH', model_path)} is the weights of one model, and {given('MODELS', ' '.join(models))} "
-            "are several; start each by itself"
+            f"{given('MODEL_PATH', model_path)} are the weights of one model, and {given('MODELS', ' '.join(models))} "
+            "are several; start each model separately"
         )
 
 
@@ -140,7 +140,7 @@ class InterruptedBySignal(Exception):
 
 
 def plan(options: TableRunOptions, cells: Sequence[Cell]) -> str:
-    """Each cell's state, and an estimate for those to train."""
+    """The state of each cell, and an estimate for the cells to train."""
     steps, out = options.training.steps, options.out.resolve()
     lines = [f"plan: {len(cells)} cells of {steps} steps, and the start of each model evaluated; {out}"]
     left = []
@@ -155,13 +155,13 @@ def plan(options: TableRunOptions, cells: Sequence[Cell]) -> str:
     estimate = f"estimate: {hours:.0f} hours for the {len(left)} cells to train, one after the other; from {source}."
     lines += textwrap.wrap(estimate, 120)
     lines.append(
-        "Start-up, validations, checkpoints and the evaluations (1275 problems, greedy and the samples) come on top."
+        "Not included: start-up, validations, checkpoints and the evaluations (1275 problems, greedy and the samples)."
     )
     return "\n".join(lines)
 
 
 def check_all(options: TableRunOptions, cells: Sequence[Cell]) -> list[str]:
-    """The preflight of each cell, in this process; returns the cells in which something stands in the way."""
+    """The preflight of each cell, in this process; returns the cells with a problem."""
     failed = []
     for cell in cells:
         print(f"== preflight of {cell.model} {cell.method} seed {cell.seed}", flush=True)
@@ -206,12 +206,12 @@ def _train(options: TableRunOptions, cell: Cell) -> int:
 
 
 def _evaluate(options: EvaluationRunOptions) -> int:
-    """In a process of its own, which gives the GPU's memory back."""
+    """In a separate process, which frees the GPU's memory at its end."""
     return _survived(lambda: call(eval_command(options)))
 
 
 def _survived(work: Callable[[], int]) -> int:
-    """The status of one cell's work; a fault of that cell alone is told and is a status too.
+    """The status of one cell's work; a user's fault in the cell is printed and gives a status too.
 
     Raises:
         InterruptedBySignal: the work was ended by a signal.

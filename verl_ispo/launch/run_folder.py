@@ -1,12 +1,12 @@
-"""The folder of a run: who may write to it, whose it is, how far it is, and the names of its files.
+"""The folder of a run: its lock, its identity, the steps done, and the names of its files.
 
 ::
 
     OUT/lock              held by the one process that trains
-    OUT/run.txt           MODEL, METHOD, SEED, which say whose folder it is; RESPONSE_LENGTH, STEPS of the last start
+    OUT/run.txt           MODEL, METHOD, SEED, which identify the run; RESPONSE_LENGTH, STEPS of the last start
     OUT/command.N.txt     command of start N
-    OUT/train.N.log       all that it printed
-    OUT/metrics.N.jsonl   its metrics: verl starts its log file anew, so each start gets one of its own
+    OUT/train.N.log       all output of start N
+    OUT/metrics.N.jsonl   its metrics: verl overwrites its log file, so each start gets its own
     OUT/checkpoints/      verl's
     OUT/dump/             dumped rollouts
     OUT/done              steps that are done
@@ -29,7 +29,7 @@ IDENTITY = ("MODEL", "METHOD", "SEED")
 
 
 class FolderBusyError(UserError):
-    """Another process trains in this folder. Exit status 1, as the same command may work a moment later."""
+    """Another process uses this folder. Exit status 1, since the same command may work later."""
 
 
 @dataclass(frozen=True)
@@ -44,11 +44,11 @@ class StartFiles:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[int]:
-    """Be the one writer of a folder, for the length of a ``with``.
+    """Hold a folder's lock, as its only writer, during a ``with`` block.
 
     Yields:
-        `int`: the lock's file descriptor. A training inherits it, so that one which outlives its launcher still holds
-        the lock.
+        `int`: the lock's file descriptor. A training inherits it, so that a training that outlives its launcher still
+        holds the lock.
 
     Raises:
         FolderBusyError: another process holds it.
@@ -68,7 +68,7 @@ def locked(folder: Path) -> Iterator[int]:
 
 
 def read_run(folder: Path) -> dict[str, str]:
-    """What run.txt notes, by name; empty where there is none."""
+    """The entries of run.txt, by name; empty if there is no such file."""
     file = folder / "run.txt"
     if not file.exists():
         return {}
@@ -77,20 +77,20 @@ def read_run(folder: Path) -> dict[str, str]:
 
 
 def write_run(folder: Path, identity: Mapping[str, str], response_length: int, steps: int) -> None:
-    """Note whose folder it is, and what this start trains."""
+    """Write the run's identity, and what this start trains."""
     noted = {**identity, "RESPONSE_LENGTH": response_length, "STEPS": steps}
     write_text(folder / "run.txt", "".join(f"{name}={value}\n" for name, value in noted.items()))
 
 
 def check_identity(folder: Path, identity: Mapping[str, str]) -> None:
-    """Refuse to go on from another run.
+    """Refuse to resume from another run.
 
     Args:
         folder (`Path`): of the run.
         identity (`Mapping[str, str]`): MODEL, METHOD and SEED of this one.
 
     Raises:
-        UserError: the folder's are others.
+        UserError: the folder has others.
     """
     noted = {name: value for name, value in read_run(folder).items() if name in IDENTITY}
     if not noted or noted == dict(identity):
@@ -100,12 +100,12 @@ def check_identity(folder: Path, identity: Mapping[str, str]) -> None:
         because = f". It was started without the settings of preset {identity['MODEL']}, which that name gets now"
     said = " ".join(f"{name}={value}" for name, value in noted.items())
     raise UserError(
-        f"{folder} holds another run ({said}), which this one would go on from{because}; set another OUT (--out)"
+        f"{folder} contains another run ({said}), from which this one would resume{because}; set another OUT (--out)"
     )
 
 
 def _preset_since(model: str) -> str | None:
-    """The preset that an older run's model gets today."""
+    """The preset that an older run's model would get now."""
     try:
         return choose_model(model).preset
     except UserError:
@@ -113,18 +113,18 @@ def _preset_since(model: str) -> str | None:
 
 
 def steps_done(folder: Path) -> int:
-    """Steps of the run that are done; 0 before its first good end."""
+    """Steps of the run that are done; 0 before its first successful end."""
     file = folder / "done"
     return int(file.read_text(encoding="utf-8")) if file.exists() else 0
 
 
 def note_done(folder: Path, steps: int) -> None:
-    """Note that so many steps are done."""
+    """Record that `steps` steps are done."""
     write_text(folder / "done", f"{steps}\n")
 
 
 def latest_checkpoint(folder: Path) -> int | None:
-    """The step that a next start goes on from, as verl notes it."""
+    """The step from which the next start resumes, as recorded by verl."""
     file = folder / "checkpoints" / "latest_checkpointed_iteration.txt"
     text = file.read_text(encoding="utf-8").strip() if file.exists() else ""
     return int(text) if text else None

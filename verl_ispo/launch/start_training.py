@@ -1,4 +1,4 @@
-"""``verl-ispo train``: print the command, check it, or start it and see it to its end."""
+"""``verl-ispo train``: print the command, check it, or run it to its end."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ def train(options: TrainingOptions) -> int:
     """Run the command.
 
     Returns:
-        `int`: exit status. 0: the steps are done (or nothing stands in the way of a dry run); 1: it stopped before, or
-        a dry run found a problem; 128 and a signal's number: it was ended by that.
+        `int`: exit status. 0: the steps are done (or a dry run found no problem); 1: it stopped early, or a dry run
+        found a problem; 128 plus a signal's number: that signal ended it.
 
     Raises:
         UserError: a fault in options, files or folders.
@@ -74,13 +74,13 @@ def training_command(settings: TrainingSettings, started_overrides: tuple[str, .
 
 
 def named_copy(options: TrainingOptions, settings: TrainingSettings) -> TrainingSettings:
-    """With the path that a start's copy of the model will have; nothing is written."""
+    """The settings with the path that a start's copy of the model will have; nothing is written."""
     wanted = longer_context(settings.config)
     return settings if wanted is None else with_copied_model(settings, wanted.copy_in(options.model_copies))
 
 
 def made_copy(options: TrainingOptions, settings: TrainingSettings, local_only: bool = False) -> TrainingSettings:
-    """With a copy of the model that has the longer context, made where it is not there.
+    """The settings with a copy of the model that has the longer context; the copy is made if needed.
 
     Raises:
         ContextError: the model is not there, or cannot be extended.
@@ -97,14 +97,14 @@ def made_copy(options: TrainingOptions, settings: TrainingSettings, local_only: 
 
 def preflight(options: TrainingOptions, settings: TrainingSettings, environment: Mapping[str, str]) -> int:
     """`verl-ispo doctor --no-ray --dry-run` on these settings; nothing is started or downloaded."""
-    os.environ.update(environment)  # verl asks for its platform when it is imported
+    os.environ.update(environment)  # verl reads its platform when it is imported
     from verl_ispo import doctor
 
     positions = None
     try:
         settings = made_copy(options, settings, local_only=True)
     except ContextError:
-        # a model that is not on this machine is copied at the start, where it runs
+        # a model that is not on this machine is copied at the start, on the machine that trains
         positions = longer_context(settings.config).positions
         settings = with_copied_model(settings, None)
     return doctor.run(
@@ -124,7 +124,7 @@ def _start(options: TrainingOptions, settings: TrainingSettings, environment: di
     check_identity(folder, identity)
     done = steps_done(folder)
     if done >= options.steps:
-        print(f"{folder}: its {done} steps are done; for more set STEPS (--steps), for another run OUT (--out)")
+        print(f"{folder}: its {done} steps are done; for more steps set STEPS (--steps), for another run OUT (--out)")
         return 0
     settings = made_copy(options, settings)
     files = next_start(folder)
@@ -154,14 +154,14 @@ def _bar(options: TrainingOptions, files: StartFiles) -> Iterator[None]:
 
 
 def _say_why(options: TrainingOptions, log: Path, status: int) -> None:
-    """The last words of a training that failed: why, where to look, and what the same command does."""
+    """Print why a training failed, where to look, and what the same command does."""
     if options.screen == "progress":
         print(last_lines(log), file=sys.stderr)
     sys.stdout.flush()
     reason = stop_reason(log)
     print(f"{options.label} stopped with status {status}{f': {reason}' if reason else ''}", file=sys.stderr)
     step = latest_checkpoint(options.folder)
-    goes_on = "there is no checkpoint yet, the same command starts anew"
+    next_start = "there is no checkpoint yet, the same command starts from the beginning"
     if step is not None:
-        goes_on = f"the same command goes on from the checkpoint of step {step}"
-    print(f"see {log}; {goes_on}", file=sys.stderr)
+        next_start = f"the same command resumes from the checkpoint of step {step}"
+    print(f"see {log}; {next_start}", file=sys.stderr)

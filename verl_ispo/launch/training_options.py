@@ -41,17 +41,17 @@ class TrainingOptions:
         steps (`int`, *optional*, defaults to `1000`): training steps.
         save_freq, test_freq (`int`, *optional*, defaults to `50`): steps between checkpoints, between validations; -1
             for none.
-        keep (`int`, *optional*, defaults to `2`): checkpoints that are kept.
+        keep (`int`, *optional*, defaults to `2`): checkpoints to keep.
         loggers (`str`, *optional*, defaults to `"console,file"`): verl's, separated by commas.
         screen (`str`, *optional*, defaults to `"log"`): one of `SCREENS`.
         out (`Path`, *optional*): folder of the run.
         ray_address (`str`, *optional*): ``host:port`` of a running Ray cluster.
         ray_env (`tuple[str, ...]`, *optional*): more environment variables for its processes.
         dry_run, print_only (`bool`, *optional*, defaults to `False`): start nothing.
-        arguments (`tuple[str, ...]`, *optional*): Hydra overrides, which win over all else.
+        arguments (`tuple[str, ...]`, *optional*): Hydra overrides, which win over all other options.
 
     Raises:
-        UserError: if an option, or two together, cannot be.
+        UserError: if an option or a combination of options is invalid.
     """
 
     model: str
@@ -106,7 +106,7 @@ class TrainingOptions:
         _ = self.files
 
     def check_start(self) -> None:
-        """What a start needs and a command that is only checked or printed does not.
+        """Checks for a start, which a dry run or a printed command does not need.
 
         Raises:
             UserError: several nodes without a Ray cluster, or a data file that is not there.
@@ -130,12 +130,12 @@ class TrainingOptions:
 
     @cached_property
     def files(self) -> DataFiles:
-        """What is trained and validated on."""
+        """The files to train and to validate on."""
         return choose_data(self.data, self.train_files, self.val_files)
 
     @property
     def on_cpu(self) -> bool:
-        """Whether the back end for trying is used."""
+        """Whether the CPU back end is used."""
         return self.rollout == "cpu"
 
     @property
@@ -145,7 +145,7 @@ class TrainingOptions:
 
     @property
     def label(self) -> str:
-        """What messages call the run."""
+        """The run's name in messages."""
         return f"{self.choice.name} {self.method} seed {self.seed}"
 
     @property
@@ -156,7 +156,7 @@ class TrainingOptions:
 
 
 def as_variables(options: TrainingOptions) -> dict[str, str]:
-    """The options as the environment variables of scripts/train.sh, for a launcher that reads those."""
+    """The options as the environment variables of scripts/train.sh, for a launcher that reads them."""
     variables = {}
     for field in fields(options):
         value = getattr(options, field.name)

@@ -1,4 +1,4 @@
-"""Running a process to its end, or to a signal: it never outlives its launcher, except where that is killed outright.
+"""Running a process until it ends or a signal comes: it outlives its launcher only if that is killed by SIGKILL.
 
 Its output goes to its log file and not through the launcher, so that a process whose launcher was killed keeps writing.
 """
@@ -23,8 +23,8 @@ class Ending:
     """How a process ended.
 
     Attributes:
-        status (`int`): as a shell says it; 128 and the signal's number after a signal.
-        asked_by (`int`, *optional*): the signal that the launcher was sent, for which it ended the process.
+        status (`int`): as in a shell; 128 plus the signal's number after a signal.
+        asked_by (`int`, *optional*): the signal to the launcher because of which it ended the process.
     """
 
     status: int
@@ -33,7 +33,7 @@ class Ending:
 
 @contextmanager
 def noted_signals() -> Iterator[list[int]]:
-    """Note the signals that ask this process to end, instead of ending. One that is ignored (nohup) stays ignored."""
+    """Record the signals that ask this process to end, instead of ending. An ignored signal (nohup) stays ignored."""
     received: list[int] = []
     before = {number: signal.getsignal(number) for number in _SIGNALS}
     heeded = [number for number, handler in before.items() if handler is not signal.SIG_IGN]
@@ -58,9 +58,9 @@ def run_process(
     Args:
         command (`Sequence[str]`): program and arguments.
         environment (`Mapping[str, str]`): all of its environment.
-        log (`Path`): file for all that it prints; written anew.
-        screen (`Iterator[None]`): stepped now and then, and once more after the end.
-        inherited (`Sequence[int]`, *optional*): file descriptors that it gets.
+        log (`Path`): file for all its output; overwritten.
+        screen (`Iterator[None]`): advanced regularly, and once more after the end.
+        inherited (`Sequence[int]`, *optional*): file descriptors that it inherits.
     """
     with noted_signals() as received, log.open("wb") as output, closing(screen):
         process = subprocess.Popen(
@@ -77,7 +77,7 @@ def run_process(
                 time.sleep(POLL_S)
             if process.poll() is None:
                 process.terminate()
-            while process.poll() is None and len(received) < 2:  # a second signal is impatience
+            while process.poll() is None and len(received) < 2:  # a second signal ends the wait
                 time.sleep(POLL_S)
         finally:
             if process.poll() is None:
@@ -90,16 +90,16 @@ def run_process(
 def call(
     command: Sequence[str], environment: Mapping[str, str] | None = None, output: BinaryIO | int | None = None
 ) -> int:
-    """Run a command to its end; a signal that asks this process to end is for the command too.
+    """Run a command to its end; a signal that asks this process to end is passed to the command.
 
     Args:
         command (`Sequence[str]`): program and arguments.
         environment (`Mapping[str, str]`, *optional*): all of its environment; this process's where it is not given.
-        output (`BinaryIO` or `int`, *optional*): for standard output, and in a file for errors too; this process's
-            streams where it is not given.
+        output (`BinaryIO` or `int`, *optional*): for standard output, and for errors too if it is a file; this
+            process's streams if it is not given.
 
     Returns:
-        `int`: exit status as a shell says it; 128 and the signal's number if there was one.
+        `int`: exit status as in a shell; 128 plus the signal's number if there was one.
     """
     errors = subprocess.STDOUT if hasattr(output, "fileno") else None
     with noted_signals() as received:
@@ -114,7 +114,7 @@ def call(
 
 
 def shell_status(returncode: int) -> int:
-    """The exit status as a shell says it, of `subprocess`'s, where a signal is negative."""
+    """The exit status as in a shell, from `subprocess`'s, which is negative after a signal."""
     return returncode if returncode >= 0 else 128 - returncode
 
 

@@ -1,6 +1,6 @@
 """What is shown while a training runs: its log as it grows, or a bar with the score and the time left.
 
-Both are iterators over nothing: each step shows what has come since the last one, and closing them ends the display.
+Both are iterators that yield `None`: each step shows what is new since the last one, and closing them ends the display.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 
 def show_log(log: Path) -> Iterator[None]:
-    """Print a log file as it grows. A screen that is gone, such as a closed pipe, does not end the training."""
+    """Print a log file as it grows. A closed screen, such as a closed pipe, does not end the training."""
     decode = codecs.getincrementaldecoder("utf-8")(errors="replace").decode
     with log.open("rb") as file:
         while True:
@@ -27,11 +27,11 @@ def show_log(log: Path) -> Iterator[None]:
 
 
 def show_bar(metrics: Path, steps: int, label: str) -> Iterator[None]:
-    """Follow verl's metrics file, which need not be there yet; verl prints some two thousand characters per step.
+    """Follow verl's metrics file, which need not be there yet; verl prints about two thousand characters per step.
 
     Args:
         metrics (`Path`): JSON lines.
-        steps (`int`): steps in all.
+        steps (`int`): total number of steps.
         label (`str`): shown in front.
     """
     position = 0

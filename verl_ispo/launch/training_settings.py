@@ -1,7 +1,7 @@
-"""From options to everything that verl's main is told: Hydra overrides, and the config that they compose.
+"""From options to the input of verl's main: Hydra overrides, and the config that they compose.
 
 The config is composed once. What follows from its values (micro-batches on a CPU, the length penalty, the model with a
-longer context) is added to the overrides and to that config alike, so that a dry run need not compose it again.
+longer context) is added to both the overrides and that config, so that a dry run need not compose it again.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ LENGTH_PENALTY = "reward.reward_kwargs.overlong_buffer_cfg"
 
 @dataclass(frozen=True)
 class LongerContext:
-    """A context that is longer than the model's own, as a preset asks for it.
+    """A context longer than the model's own, as set by a preset.
 
     Attributes:
         model (`str`): folder or hub name.
@@ -46,17 +46,17 @@ class LongerContext:
     rope_theta: float | None
 
     def copy_in(self, folder: Path) -> Path:
-        """Where the copy belongs."""
+        """The folder of the copy."""
         return folder.resolve() / f"{Path(self.model).name}-{self.positions}"
 
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """What a training is told.
+    """The complete settings of a training.
 
     Attributes:
         config_name (`str`): for verl's ``--config-name``.
-        launcher (`tuple[str, ...]`): overrides that the options make; the arguments win over them.
+        launcher (`tuple[str, ...]`): overrides from the options; the arguments win over them.
         arguments (`tuple[str, ...]`): the user's own overrides.
         context (`tuple[str, ...]`): overrides for the copy of the model, which win over both.
         config (`DictConfig`): composed of all of them.
@@ -70,7 +70,7 @@ class TrainingSettings:
 
     @property
     def overrides(self) -> list[str]:
-        """All, in the order in which they win."""
+        """All overrides; later ones win."""
         return [*self.launcher, *self.arguments, *self.context]
 
     @property
@@ -80,7 +80,7 @@ class TrainingSettings:
 
 
 def training_environment(options: TrainingOptions, environment: Mapping[str, str]) -> dict[str, str]:
-    """The environment of the training: on a CPU its platform, a thread a process, and ordinary priority for workers."""
+    """The training's environment: on a CPU its platform, one thread per process, and ordinary priority for workers."""
     if not options.on_cpu:
         return dict(environment)
     defaults = {"OMP_NUM_THREADS": "1", "TQ_NUM_THREADS": "1", **ORDINARY_PRIORITY}
@@ -96,7 +96,7 @@ def training_settings(options: TrainingOptions, environment: Mapping[str, str]) 
         environment (`Mapping[str, str]`): of `training_environment`.
 
     Raises:
-        UserError: if the config does not compose, as with a key that there is not.
+        UserError: if the config does not compose, for instance because of an unknown key.
     """
     config_name = "ispo_megatron_trainer" if options.engine == "megatron" else "ispo_trainer"
     launcher = [
@@ -115,10 +115,10 @@ def training_settings(options: TrainingOptions, environment: Mapping[str, str]) 
 
 
 def composed(config_name: str, overrides: list[str]) -> DictConfig:
-    """`compose_config`, whose errors are a sentence.
+    """`compose_config`, with errors as one sentence.
 
     Raises:
-        UserError: with Hydra's own words.
+        UserError: with Hydra's message.
     """
     try:
         return compose_config(config_name, overrides)
@@ -146,7 +146,7 @@ def run_overrides(options: TrainingOptions) -> list[str]:
         f"trainer.nnodes={options.nnodes}",
         f"trainer.n_gpus_per_node={options.workers_per_node}",
         f"trainer.total_training_steps={options.steps}",
-        # verl ends at whichever comes first; an epoch has a step at least
+        # verl ends at whichever comes first; an epoch has at least one step
         f"trainer.total_epochs={options.steps}",
         f"trainer.save_freq={options.save_freq}",
         f"trainer.test_freq={options.test_freq}",
@@ -169,15 +169,15 @@ def engine_overrides(options: TrainingOptions) -> list[str]:
     overrides = [f"{ROLLOUT}.name={options.rollout}"]
     if options.rollout_tp is not None:
         overrides.append(f"{ROLLOUT}.tensor_model_parallel_size={options.rollout_tp}")
-    # the reference is used for one forward per step, and its weights can wait in host memory (ours, as verl's examples)
+    # the reference does one forward pass per step, so its weights can stay in host memory (ours, as in verl's examples)
     if options.engine == "fsdp":
         return [*overrides, "actor_rollout_ref.ref.fsdp_config.param_offload=true"]
     recompute = f"{ACTOR}.megatron.override_transformer_config.recompute"
     return [
         *overrides,
         f"{ACTOR}.megatron.tensor_model_parallel_size={options.train_tp}",
-        # as FSDP's gradient checkpointing, which is verl's default there: without it the activations of a 7B model do
-        # not fit on 8 GPUs of 80 GB
+        # like FSDP's gradient checkpointing, verl's default there: without it the activations of a 7B model do not fit
+        # on 8 GPUs of 80 GB
         f"{recompute}_granularity=full",
         f"{recompute}_method=uniform",
         f"{recompute}_num_layers=1",
@@ -186,22 +186,22 @@ def engine_overrides(options: TrainingOptions) -> list[str]:
 
 
 def values_that_follow(options: TrainingOptions, config: DictConfig) -> dict[str, Any]:
-    """Keys whose values follow from the whole config, the arguments included."""
+    """Keys whose values depend on the whole config, including the arguments."""
     values: dict[str, Any] = {}
     if options.on_cpu:
-        # micro-batches by rows (packed ones are for flash attention), of a size that divides a worker's share
+        # micro-batches of a number of rows that divides a worker's share (packed ones need flash attention)
         workers, rollouts = options.nnodes * options.workers_per_node, setting(config, f"{ROLLOUT}.n")
         update, step = setting(config, f"{ACTOR}.ppo_mini_batch_size"), setting(config, "data.train_batch_size")
         values[f"{ACTOR}.ppo_micro_batch_size_per_gpu"] = math.gcd(update * rollouts // workers, 64)
         values[f"{ROLLOUT}.log_prob_micro_batch_size_per_gpu"] = math.gcd(step * rollouts // workers, 128)
     if setting(config, f"{LENGTH_PENALTY}.enable"):
-        # DAPO's length penalty begins a fifth before the end, as in its paper
+        # DAPO's length penalty covers the last fifth of the response, as in its paper
         values[f"{LENGTH_PENALTY}.len"] = setting(config, "data.max_response_length") // 5
     return values
 
 
 def longer_context(config: DictConfig) -> LongerContext | None:
-    """The longer context that the config asks for, `None` where it leaves the model's own."""
+    """The longer context that the config sets; `None` if it keeps the model's own."""
     positions = setting(config, POSITIONS_KEY)
     if positions is None:
         return None
@@ -211,11 +211,11 @@ def longer_context(config: DictConfig) -> LongerContext | None:
 def with_copied_model(settings: TrainingSettings, copy: Path | str | None) -> TrainingSettings:
     """The same training from a copy of the model whose config.json holds the longer context.
 
-    verl's overrides of the context, which reach only some of the readers of that file, are taken out.
+    verl's overrides of the context, which reach only some readers of that file, are removed.
 
     Args:
         settings (`TrainingSettings`): with a `longer_context`.
-        copy (`Path`): the model to use; `None` leaves the model that stands there.
+        copy (`Path`): the model to use; `None` keeps the present one.
     """
     config = settings.config.copy()
     overrides = []

@@ -1,12 +1,12 @@
 r"""Two normal forms of a question, computed for whole columns at once.
 
-*Normalised text* decides whether two questions are the same. It forgets what never changes a problem: letter case,
-white space that carries no meaning, math delimiters, ``\left`` and ``\right``, ``\dfrac`` against ``\frac``,
+*Normalized text* decides whether two questions are the same. It removes what never changes a problem: letter case,
+white space without meaning, math delimiters, ``\left`` and ``\right``, ``\dfrac`` against ``\frac``,
 typographic quotes and dashes, invisible characters, punctuation at the end. It keeps every sign and digit: "x - 5" and
 "x + 5" differ, and so do "1 1/2" and "11/2".
 
-*Words* are for n-gram comparison: the runs of letters or digits of the normalised text, LaTeX commands included as
-words, each Chinese or Japanese character a word of its own. Operators are lost there.
+*Words* are for n-gram comparison: the runs of letters or digits of the normalized text, LaTeX commands count as
+words, and each Chinese or Japanese character is a word of its own. Operators are dropped.
 """
 
 from __future__ import annotations
@@ -51,8 +51,8 @@ _WORD_REPLACEMENTS = (
 _BASE = np.uint64(0x9E3779B97F4A7C15)
 
 
-def normalised_texts(questions: list[str] | pa.Array) -> pa.Array:
-    """Normalised text of each question."""
+def normalized_texts(questions: list[str] | pa.Array) -> pa.Array:
+    """Normalized text of each question."""
     texts = pa.array(_encodable(questions), pa.string()) if isinstance(questions, list) else questions
     texts = pc.utf8_lower(pc.utf8_normalize(texts, form="NFC"))
     for pattern, replacement in _REPLACEMENTS:
@@ -60,15 +60,15 @@ def normalised_texts(questions: list[str] | pa.Array) -> pa.Array:
     return texts
 
 
-def word_lists(normalised: pa.Array) -> pa.ListArray:
-    """Words of each normalised text; a text without words gives one empty word."""
+def word_lists(normalized: pa.Array) -> pa.ListArray:
+    """Words of each normalized text; a text without words gives one empty word."""
     for pattern, replacement in _WORD_REPLACEMENTS:
-        normalised = pc.replace_substring_regex(normalised, pattern=pattern, replacement=replacement)
-    return pc.split_pattern(normalised, " ")
+        normalized = pc.replace_substring_regex(normalized, pattern=pattern, replacement=replacement)
+    return pc.split_pattern(normalized, " ")
 
 
 def word_hashes(words: pa.ListArray) -> tuple[np.ndarray, np.ndarray]:
-    """Hashes (uint64) of all words one after the other, and the offsets (int64) at which each text begins, and the end.
+    """Hashes (uint64) of all words in order, and the offsets (int64) at which each text begins and the last one ends.
 
     The hash of a word depends on nothing but the word.
     """
@@ -88,17 +88,17 @@ def ngram_hashes(hashes: np.ndarray, offsets: np.ndarray, n: int) -> tuple[np.nd
         n (`int`): run length.
 
     Returns:
-        Hashes (uint64), the text (int64) each belongs to, and the first word's place within that text (int64).
+        Hashes (uint64), the text (int64) each belongs to, and the index of its first word in that text (int64).
     """
     runs = np.maximum(np.diff(offsets) - n + 1, 0)
     text_of_run = np.repeat(np.arange(len(runs)), runs)
-    place = np.arange(len(text_of_run)) - np.repeat(np.cumsum(runs) - runs, runs)
-    first_word = offsets[:-1][text_of_run] + place
+    start = np.arange(len(text_of_run)) - np.repeat(np.cumsum(runs) - runs, runs)
+    first_word = offsets[:-1][text_of_run] + start
     combined = np.zeros(len(first_word), np.uint64)
     with np.errstate(over="ignore"):
-        for step in range(n):
-            combined = combined * _BASE + hashes[first_word + step]
-    return combined, text_of_run, place
+        for offset in range(n):
+            combined = combined * _BASE + hashes[first_word + offset]
+    return combined, text_of_run, start
 
 
 def digest(text: str) -> bytes:

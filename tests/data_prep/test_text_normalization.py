@@ -1,7 +1,7 @@
-r"""Normal forms of questions: what they forget, and what they must not forget.
+r"""Normal forms of questions: what they remove, and what they must keep.
 
 Derivation. Two spellings of one problem differ in delimiters, spacing, typographic quotes and invisible characters;
-they have to meet in the normalised text. Two problems differ in a sign, a digit or an operator; they must not meet.
+they must have the same normalized text. Two problems that differ in a sign, a digit or an operator must not.
 N-gram hashes are checked against a plain loop over the words.
 
 Not exercised: synonyms and rewordings, which no normal form can unite.
@@ -15,11 +15,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_prep.text_normalisation import ngram_hashes, normalised_texts, word_hashes, word_lists
+from data_prep.text_normalization import ngram_hashes, normalized_texts, word_hashes, word_lists
 
 
 def normal(text: str) -> str:
-    return normalised_texts([text])[0].as_py()
+    return normalized_texts([text])[0].as_py()
 
 
 @pytest.mark.parametrize(
@@ -60,14 +60,14 @@ def test_different_problems_stay_apart(one, other):
 
 
 @given(st.text())
-def test_normalising_twice_changes_nothing_more_for_plain_text(text):
+def test_normalizing_twice_changes_nothing_more_for_plain_text(text):
     plain = "".join(character for character in text if character.isalnum() or character in " +-=<>()")
     assert normal(normal(plain)) == normal(plain)
 
 
 @given(st.lists(st.text(), max_size=5))
-def test_a_text_is_normalised_alike_alone_and_among_others(texts):
-    assert normalised_texts(texts).to_pylist() == [normal(text) for text in texts]
+def test_a_text_is_normalized_alike_alone_and_among_others(texts):
+    assert normalized_texts(texts).to_pylist() == [normal(text) for text in texts]
 
 
 def test_lone_surrogates_do_not_stop_it():
@@ -75,7 +75,7 @@ def test_lone_surrogates_do_not_stop_it():
 
 
 def test_words():
-    words = word_lists(normalised_texts([r"Find $\frac{2x}{3}$, 求最大值 of AB_1.", ""])).to_pylist()
+    words = word_lists(normalized_texts([r"Find $\frac{2x}{3}$, 求最大值 of AB_1.", ""])).to_pylist()
     assert words == [["find", "frac", "2", "x", "3", "求", "最", "大", "值", "of", "ab", "1"], [""]]
 
 
@@ -84,9 +84,9 @@ def test_words():
 )
 def test_ngram_hashes_agree_with_a_plain_loop(texts, n):
     lists = pa.array(texts, pa.list_(pa.string()))
-    runs, text_of_run, places = ngram_hashes(*word_hashes(lists), n)
+    runs, text_of_run, starts = ngram_hashes(*word_hashes(lists), n)
     expected = [(t, p, tuple(words[p : p + n])) for t, words in enumerate(texts) for p in range(len(words) - n + 1)]
-    assert [(t, p) for t, p, _ in expected] == list(zip(text_of_run.tolist(), places.tolist(), strict=True))
+    assert [(t, p) for t, p, _ in expected] == list(zip(text_of_run.tolist(), starts.tolist(), strict=True))
     by_hash = dict(zip(runs.tolist(), (run for _, _, run in expected), strict=True))
     assert [by_hash[run] for run in runs.tolist()] == [run for _, _, run in expected]
     assert len(by_hash) == len({run for _, _, run in expected})
