@@ -21,7 +21,7 @@ box is an empty answer: neither an earlier box nor an answer line takes its plac
 
 **Several boxes as one list.** ``\boxed{1} and \boxed{3}`` is one answer, "1, 3", where the problem asks for several
 answers, and otherwise it is the answer "3". The text alone does not tell which, so the caller does (``several``). In a
-list, only white space, ``$``, commas, semicolons, full stops, display delimiters, "and" or "or" stand between two boxes,
+list, only white space, ``$``, commas, semicolons, full stops, display delimiters, "and" or "or" are between two boxes,
 40 characters at most; empty boxes are left out. :func:`answer_text` joins the contents with commas, and that is graded;
 `AnswerPlace.start` and `AnswerPlace.end` reach from the first content to the last, and that one run is scored.
 
