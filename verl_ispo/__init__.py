@@ -1,8 +1,8 @@
 """ISPO (Intrinsic Signal Policy Optimization, arXiv 2606.08815) for verl.
 
 The names exported here are the pure maths and need torch alone; verl is touched only by the modules that verl itself
-loads through the entry point ``verl_ispo.plugin``. They are imported when they are first asked for, so that commands
-which compute nothing, such as the launcher, answer at once.
+loads through the entry point ``verl_ispo.plugin``. They are imported on first use, so that commands which compute
+nothing, such as the launcher, answer at once.
 """
 
 from __future__ import annotations
