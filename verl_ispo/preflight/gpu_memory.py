@@ -232,7 +232,7 @@ def shards_output_head(config: DictConfig, shape: ModelShape) -> bool:
 def activation_bytes(config: DictConfig, shape: ModelShape, parallelism: Parallelism) -> float:
     """Activations of a micro-batch in 2 bytes: layer inputs, and about 8 hidden and 3 inner vectors inside a layer."""
     tokens = update_tokens(config, parallelism)
-    # Not divided among the pipeline's ranks: the first one holds activations of as many micro-batches as there are ranks.
+    # Not divided by the pipeline's ranks: the first one holds activations of as many micro-batches as there are ranks.
     layers = shape.num_hidden_layers
     inputs = tokens * shape.hidden_size * 2.0 / parallelism.tensor
     inside = tokens * (8 * shape.hidden_size + 3 * shape.intermediate_size) * 2.0 / parallelism.tensor

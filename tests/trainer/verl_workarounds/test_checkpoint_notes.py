@@ -44,7 +44,7 @@ def test_a_note_that_verl_can_read_is_left_alone(tmp_path: Path) -> None:
     assert (tmp_path / TRACKER_FILE).read_text() == "9"
 
 
-def test_without_a_whole_checkpoint_the_run_starts_anew(tmp_path: Path) -> None:
+def test_without_a_whole_checkpoint_the_run_starts_from_the_beginning(tmp_path: Path) -> None:
     checkpoint(tmp_path, 1, whole=False)
     (tmp_path / TRACKER_FILE).write_text("")
     assert repair_tracker(tmp_path) == 0
