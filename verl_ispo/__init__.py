@@ -18,7 +18,7 @@ __version__ = "0.1.0"
 
 __all__ = ["ISPOConfig", "ISPOReward", "compute_ispo_reward"]
 
-_HOMES = {
+_MODULE_OF = {
     "ISPOConfig": "verl_ispo.config.ispo_config",
     "ISPOReward": "verl_ispo.signals.composite",
     "compute_ispo_reward": "verl_ispo.signals.composite",
@@ -26,6 +26,6 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in _MODULE_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOMES[name]), name)
+    return getattr(importlib.import_module(_MODULE_OF[name]), name)

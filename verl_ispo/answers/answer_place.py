@@ -42,7 +42,7 @@ MAX_ANSWER_LINES = 12
 """An answer line's answer is in this many lines, the label's own among them."""
 
 MAX_LIST_GAP_CHARS = 40
-"""At most this many characters stand between two boxes of one list."""
+"""Two boxes of one list are at most this many characters apart."""
 
 _EMPHASIS = "*_"
 _DISPLAY_OPENINGS = (r"\[", "$$")

@@ -47,7 +47,7 @@ class ISPOConfig:
             negative of what a correct one would get.
         answer_format (`str`, *optional*, defaults to `"auto"`):
             Where the answer A is: in the last `\\boxed{}` (`"boxed"`), on the last `Answer:` line
-            (`"answer_line"`), or in the first of the two that the response has (`"auto"`), as the grader has it.
+            (`"answer_line"`), or in the first of the two that the response has (`"auto"`), as in the grader.
             Ours, in detail in `verl_ispo.answers.answer_place`: the paper does not say.
         min_group_std (`float`, *optional*, defaults to `0.0`):
             Ours. A floor under the group's standard deviation, in units of reward; `0` is the paper.

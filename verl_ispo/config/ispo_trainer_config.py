@@ -27,7 +27,7 @@ class ISPOTrainerConfig:
         repeatable_order (`bool`, *optional*, defaults to `False`):
             Put a batch's rows into an order that a second run repeats; verl's depends on random ids and on arrival.
         keep_over_starts (`bool`, *optional*, defaults to `False`):
-            Count ``trainer.max_actor_ckpt_to_keep`` over all starts of a run, where verl starts counting at each start.
+            Count ``trainer.max_actor_ckpt_to_keep`` over all starts of a run, where verl starts over at each one.
         dump_dir (`str`, *optional*):
             Folder of the rollout dump that ``verl-ispo report`` reads; created if missing. `None`: no dump.
         dump_every (`int`, *optional*, defaults to `10`):

@@ -1,6 +1,6 @@
 """Context: the longest prompt and the longest response fit into the model together, in the trainer and in the rollout.
 
-Qwen2.5-Math has a context of 4096, so the paper's 4096 new tokens do not fit behind any prompt. Published recipes raise
+Qwen2.5-Math has a context of 4096, so the paper's 4096 new tokens do not fit after any prompt. Published recipes raise
 ``max_position_embeddings`` (DAPO's 7B run on verl: 32768; LUFFY: 16384 with ``rope_theta`` 40000) or shorten the
 response (SimpleRL: 3072).
 """

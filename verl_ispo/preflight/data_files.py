@@ -30,7 +30,7 @@ class Sample:
     Attributes:
         columns: names of all columns.
         rows: the first rows, as Python values.
-        total: rows of the file, `None` where only reading all of it would tell.
+        total: rows of the file, `None` where only reading the whole file would show it.
     """
 
     columns: tuple[str, ...]

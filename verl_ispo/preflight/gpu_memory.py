@@ -50,7 +50,7 @@ class MemoryEstimate:
         gathered: parameters that FSDP holds whole for a moment.
         activations: of a micro-batch in the update.
         update_logits, log_prob_logits: of a micro-batch in the update, in the pass for the old log-probs.
-        kept_weights, kept_moments: the part of the actor's that stays while the rollout runs.
+        kept_weights, kept_moments: of the actor, what stays on the GPU while the rollout runs.
         reference: of the reference policy.
         engine: what the rollout engine reserves.
         engine_weights: the part of it for the weights.

@@ -127,5 +127,5 @@ def _check_extra_rows(config: DictConfig) -> Iterator[Finding]:
         yield Finding(
             NOTE,
             key,
-            "is true without a resource pool of its own: ISPO sees only the score as its verdict, 0/1 or -1/+1",
+            "is true without a resource pool of its own: ISPO sees only its score, which has to be 0/1 or -1/+1",
         )

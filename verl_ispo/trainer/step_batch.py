@@ -75,7 +75,7 @@ class StepBatch:
         return [values[row] for row in self.rows.tolist()]
 
     def on_verls_rows(self, values: torch.Tensor) -> torch.Tensor:
-        """Values of the rollouts laid out over verl's rows; padding rows get 0."""
+        """Values of the rollouts, placed on verl's rows; padding rows get 0."""
         out = torch.zeros(self.verl_rows, *values.shape[1:], dtype=values.dtype)
         return out.index_copy(0, self.rows, values)
 

@@ -15,7 +15,7 @@ from verl_ispo.trainer.verl_workarounds.checkpoint_notes import TRACKER_FILE, re
 
 
 def checkpoint(folder: Path, step: int, *, whole: bool = True) -> Path:
-    """A checkpoint, or what a kill in the midst of its writing leaves."""
+    """A checkpoint, or what is left when a run is killed while writing it."""
     path = folder / f"global_step_{step}"
     (path / "actor").mkdir(parents=True)
     (path / "data.pt").write_bytes(b"state" if whole else b"")

@@ -2,7 +2,7 @@
 
 - `repair_tracker`: verl empties ``latest_checkpointed_iteration.txt`` and then writes the step into it. A machine that
   dies in between, or before the text is on the disk, leaves an empty file, in which no later start finds a number.
-- `remove_older`: verl starts counting the checkpoints that it keeps at each start, so every restart would leave some
+- `remove_older`: verl counts the checkpoints to keep from zero at each start, so every restart would leave some
   (https://github.com/verl-project/verl/issues/7395, of its SFT trainer).
 """
 
