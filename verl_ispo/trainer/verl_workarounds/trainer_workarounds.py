@@ -61,5 +61,5 @@ class TrainerWorkarounds(PPOTrainer):
     def _load_checkpoint(self) -> None:
         step = repair_tracker(Path(self.config.trainer.default_local_dir))
         if step is not None:
-            logger.warning(f"{TRACKER_FILE} held no step number, as after a crash; it now names step {step}")
+            logger.warning(f"{TRACKER_FILE} held no step number, as after a crash; the latest complete step is {step}")
         super()._load_checkpoint()
