@@ -62,7 +62,7 @@ def paper_methods() -> list[str]:
 
 
 def table_name(method: str) -> str:
-    """The paper's name of a method, by which its rows and ours are matched; the method's own where the paper has none."""
+    """The paper's name of a method, which matches its rows with ours; the method's own where the paper has none."""
     return (_header(PRESET_FOLDER / f"{method}.yaml")[PAPER_ROW] or method) if method in method_names() else method
 
 
