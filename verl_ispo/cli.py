@@ -1,4 +1,4 @@
-"""The command ``verl-ispo``: one subcommand a job, each in its own module, imported when it is asked for."""
+"""The command ``verl-ispo``: one subcommand per job, each in its own module, imported when it is used."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def build_parser() -> argparse.ArgumentParser:
         "doctor",
         help="check a job before it is submitted: installation, data, scorer, sizes, memory, disk",
         description=(
-            "Checks versions, that verl has loaded ISPO on this process and inside a Ray worker, devices, and the "
+            "Checks versions, that verl has loaded ISPO in this process and inside a Ray worker, devices, and the "
             "composed config: data, scorer, context, batch and parallel sizes, token budgets, an estimate of "
             "memory and "
             "disk, and what differs from the paper. Nothing is trained and no weights are loaded. Prints what is wrong "

@@ -24,12 +24,12 @@ def run_command(
     A scheduler's SIGTERM ends the work like Ctrl-C, so that temporary files are removed.
 
     Args:
-        program (`str`): what was called, such as ``verl-ispo eval``; stands in front of every message.
+        program (`str`): what was called, such as ``verl-ispo eval``; put before every message.
         work (`Callable`): returns an exit status, `None` for 0. A `UserError` in it is printed and gives 2, in the form
             of argparse: ``PROGRAM: error: MESSAGE``.
-        interrupted (`str`, *optional*, defaults to `"interrupted"`): said on Ctrl-C: what is kept.
-        to_terminal (`Callable`, *optional*, defaults to `str`): applied to the message of a `UserError` that may quote
-            text which a terminal would obey.
+        interrupted (`str`, *optional*, defaults to `"interrupted"`): printed on Ctrl-C, such as what is kept.
+        to_terminal (`Callable`, *optional*, defaults to `str`): applied to the message of a `UserError`, which may
+            quote text that a terminal would interpret.
     """
     in_main_thread = threading.current_thread() is threading.main_thread()
     previous = signal.signal(signal.SIGTERM, signal.default_int_handler) if in_main_thread else None

@@ -1,4 +1,4 @@
-"""``verl-ispo doctor``: says in plain words whether a training can start here and will train what is meant.
+"""``verl-ispo doctor``: says whether a training can start here and will train what is meant.
 
 The checks of the config are in `verl_ispo.preflight`; those of this machine's processes and devices are here.
 """
@@ -58,13 +58,13 @@ def run(
     Args:
         config_name (`str`): as in ``--config-name``.
         overrides (`Sequence[str]`): Hydra overrides, as for ``python -m verl.trainer.main_ppo``.
-        check_ray (`bool`, *optional*, defaults to `True`): whether to look into a Ray worker, which starts Ray.
+        check_ray (`bool`, *optional*, defaults to `True`): whether to check inside a Ray worker, which starts Ray.
         dry_run (`bool`, *optional*, defaults to `False`): the job will run elsewhere: Ray is left alone, what is wrong
             with this machine is a note, and the command to start the job is printed at the end.
         gpu_memory_gib (`float`, *optional*, defaults to `80.0`): memory of one GPU.
         context_positions (`int`, *optional*): positions of the copy of the model that the launcher will make, instead
             of the model's own.
-        config (`DictConfig`, *optional*): composed of these overrides already.
+        config (`DictConfig`, *optional*): already composed from these overrides.
     """
     findings: list[Finding] = []
 
@@ -99,7 +99,7 @@ def training_command(config_name: str, overrides: Sequence[str]) -> str:
 
 
 def machine_checks(check_ray: bool) -> list[Check]:
-    """Checks that no config is needed for."""
+    """Checks that need no config."""
     checks: list[Check] = [
         ("versions", check_versions),
         ("devices", check_devices),
@@ -163,7 +163,7 @@ def config_checks_of_this_machine(config: DictConfig) -> list[Check]:
 
 
 def check_model_path(config: DictConfig) -> Iterator[Finding]:
-    """That the model is there, or is a name for the hub."""
+    """That the model exists, or is a name of the model hub."""
     path = str(setting(config, MODEL_PATH))
     folder = Path(path).expanduser()
     if (folder / "config.json").is_file():
@@ -197,7 +197,7 @@ def check_devices() -> Iterator[Finding]:
 
 
 def missing_registrations() -> list[str]:
-    """What verl should know of ISPO in this process, and does not."""
+    """What ISPO should have registered with verl in this process, and has not."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from verl.experimental.agent_loop.agent_loop import _agent_loop_registry

@@ -34,12 +34,12 @@ class MethodPreset:
 
     Attributes:
         name: as in ``method=name``.
-        about: what it is and its source.
+        about: what it is, with the paper's arXiv number.
         source: where its rule was read.
         extra_cost: beside GRPO's.
         table_name: its row in the paper's table, or the preset's own name.
         needs: what the method reads of a batch beyond rewards, in words; empty for verl's own methods.
-        changes: key to value, those of the presets that it builds on included.
+        changes: key to value, including those of the presets that it builds on.
     """
 
     name: str
@@ -62,7 +62,7 @@ def paper_methods() -> list[str]:
 
 
 def table_name(method: str) -> str:
-    """The paper's name of a method, so that its rows stand beside ours; the method's own where the paper has none."""
+    """The paper's name of a method, which matches its rows with ours; the method's own where the paper has none."""
     return (_header(PRESET_FOLDER / f"{method}.yaml")[PAPER_ROW] or method) if method in method_names() else method
 
 
@@ -76,7 +76,7 @@ def read_preset(name: str) -> MethodPreset:
     if name not in known:
         nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
         raise UnknownMethodError(f"unknown method {name!r}; did you mean {nearest!r}? Known: {' '.join(known)}")
-    from verl_ispo.methods.registry import method_of  # torch, which the launcher does without
+    from verl_ispo.methods.registry import method_of  # imports torch, which the launcher does not need
 
     header, changes = _header(PRESET_FOLDER / f"{name}.yaml"), _changes(name)
     method = method_of(changes.get("algorithm.adv_estimator"))
@@ -107,7 +107,7 @@ def _header(path: Path) -> dict[str, str]:
 
 
 def _changes(name: str) -> dict[str, Any]:
-    """Flat keys of a preset, as Hydra's defaults list lays them over one another."""
+    """Flat keys of a preset, merged in the order of Hydra's defaults list."""
     content = OmegaConf.to_container(OmegaConf.load(PRESET_FOLDER / f"{name}.yaml"), resolve=False) or {}
     bases = content.pop("defaults", ["_self_"])
     changes: dict[str, Any] = {}

@@ -14,7 +14,7 @@ def take_lock(lock_file: Path, place: Path, doing: str, remedy: str) -> Abstract
     """Take a lock at once; leaving the returned context releases it.
 
     Args:
-        lock_file (`Path`): its folder is there.
+        lock_file (`Path`): in an existing folder.
         place (`Path`): what only one process may use at a time, for the message.
         doing (`str`): what the process that holds the lock does, such as ``writing an evaluation there``.
         remedy (`str`): what to do instead of waiting, such as ``give another --out``.
@@ -30,7 +30,7 @@ def take_lock(lock_file: Path, place: Path, doing: str, remedy: str) -> Abstract
 
 
 def wait_for_lock(lock_file: Path, place: Path, doing: str) -> AbstractContextManager[object]:
-    """Take a lock as soon as it is free, and say so if that takes time; arguments as for `take_lock`.
+    """Take a lock as soon as it is free, with a message if that takes time; arguments as for `take_lock`.
 
     Raises:
         OSError: the lock file cannot be made.

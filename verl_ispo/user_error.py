@@ -1,4 +1,4 @@
-"""The error of everything that the user of a command can correct: options, input files, output folders."""
+"""The error for everything that the user of a command can correct: options, input files, output folders."""
 
 
 class UserError(ValueError):

@@ -44,10 +44,14 @@ texts = st.one_of(
 cuts = st.lists(st.integers(0, 10_000), max_size=40)
 
 
-def tokens_of(text: str, places: list[int], byte_level: bool) -> list[bytes]:
+def tokens_of(text: str, positions: list[int], byte_level: bool) -> list[bytes]:
     """The text's bytes, cut at some positions, or after every byte."""
     raw = text.encode()
-    edges = range(len(raw) + 1) if byte_level else [0, *sorted(place % (len(raw) + 1) for place in places), len(raw)]
+    edges = (
+        range(len(raw) + 1)
+        if byte_level
+        else [0, *sorted(position % (len(raw) + 1) for position in positions), len(raw)]
+    )
     return [raw[start:end] for start, end in pairwise(edges)]
 
 
@@ -81,9 +85,9 @@ def graded_text(text: str, several: bool) -> str:
 @example("\\boxed{1} and \\boxed{3}", [], True, True)
 @example("answer ：5", [8, 8], False, False)  # an empty token inside a character
 def test_the_scored_characters_are_the_graded_ones(
-    text: str, places: list[int], byte_level: bool, several: bool
+    text: str, positions: list[int], byte_level: bool, several: bool
 ) -> None:
-    pieces = tokens_of(text, places, byte_level)
+    pieces = tokens_of(text, positions, byte_level)
     run, graded = scored_run(pieces, several), graded_text(text, several)
     assert (run is not None) == (graded != "")
     if run is None:
@@ -107,8 +111,8 @@ def test_the_scored_characters_are_the_graded_ones(
 
 @settings(deadline=None, max_examples=200)
 @given(texts, cuts, st.booleans())
-def test_trace_and_lead_in_end_where_the_answer_begins(text: str, places: list[int], byte_level: bool) -> None:
-    pieces = tokens_of(text, places, byte_level)
+def test_trace_and_lead_in_end_where_the_answer_begins(text: str, positions: list[int], byte_level: bool) -> None:
+    pieces = tokens_of(text, positions, byte_level)
     run = scored_run(pieces, several=False)
     if run is None:
         return

@@ -1,7 +1,7 @@
 """`ISPOConfig`: its defaults are the method's table, it checks ranges, and it names the key that was meant.
 
-The table is repeated here by hand. The yaml files are what a user edits, so they are held against the dataclass key
-by key, and every key of theirs has to be explained right above it.
+The table is repeated here by hand. The yaml files are what a user edits, so they are compared with the dataclass key
+by key, and a comment right above each key has to explain it.
 
 Not exercised: how the settings act (tests/signals), and the composed trainer configs
 (tests/trainer/test_hydra_configs).

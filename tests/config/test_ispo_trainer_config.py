@@ -1,4 +1,4 @@
-"""``ISPOTrainerConfig``: the Hydra file is the dataclass, wrong values and keys are errors, and what has moved says so.
+"""``ISPOTrainerConfig``: the Hydra file is the dataclass, wrong values and keys fail, a moved key names the new one.
 
 Not exercised: what the settings do (tests/trainer, tests/training).
 """

@@ -1,11 +1,11 @@
 """Each method preset changes what it says that it changes, and nothing else.
 
-The composed configs of all presets are held against GRPO's, key by key, on both trainers: what differs is exactly the
+The composed configs of all presets are compared with GRPO's, key by key, on both trainers: what differs is exactly the
 preset's own keys (or, for a preset on top of others, theirs too). So two methods of the table differ in those alone.
-That every key has its source in a comment right above it, and that a preset says where its rule is from, is read off
-the files.
+That every key has its source in a comment right above it, and that a preset says where its rule is from, is checked
+in the files.
 
-Not exercised: that a training with each preset runs (tests/training), and whether a value is the right one, which only
+Not exercised: that a training with each preset runs (tests/training), and whether a value is the paper's, which only
 its source can tell; the values that are not verl's own are repeated here by hand.
 """
 
@@ -82,7 +82,7 @@ def test_a_preset_changes_its_own_keys_and_nothing_else(method: str, trainer: st
     assert differing <= set(changes)
     for key, value in changes.items():
         assert config[key] == value, key
-    # A key that equals GRPO's may stand there only to undo what another preset of the composition set.
+    # A key that equals GRPO's is allowed only to undo what another preset of the composition set.
     undone = {"algorithm.filter_groups.enable", "algorithm.filter_groups.metric"} if method == "ispo_dapo" else set()
     assert set(changes) - differing == undone
 

@@ -139,8 +139,8 @@ def test_a_sample_resumes_where_it_was_aborted(model: Qwen2ForCausalLM, request_
 def test_log_probs_are_those_of_an_independent_forward(model: Qwen2ForCausalLM, request_: SampleRequest) -> None:
     """Under the policy that was drawn from: tempered and filtered; greedy samples under temperature 1."""
     sample = sample_batch(model, [request_], [END])[0]
-    for place, (token, log_prob) in enumerate(zip(sample.token_ids, sample.log_probs, strict=True)):
-        context = (*request_.prompt_ids, *sample.token_ids[:place])
+    for position, (token, log_prob) in enumerate(zip(sample.token_ids, sample.log_probs, strict=True)):
+        context = (*request_.prompt_ids, *sample.token_ids[:position])
         policy = shaped(
             next_token_log_probs(model, context), request_.temperature or 1.0, request_.top_k, request_.top_p
         )
@@ -170,7 +170,7 @@ def draws(model: Qwen2ForCausalLM, length: int, **settings: float) -> list[tuple
 def assert_distributed_as(found: list[tuple[int, ...]], expected: dict[tuple[int, ...], float]) -> None:
     counts = Counter(found)
     assert not [outcome for outcome in counts if not expected[outcome]], "an outcome that the policy rules out"
-    # Outcomes with fewer than 5 expected draws go into one cell, as the test asks for.
+    # Outcomes with fewer than 5 expected draws go into one cell, as the test requires.
     common = [outcome for outcome, probability in expected.items() if probability * len(found) >= 5]
     assert len(common) > 2
     observed, wanted = [counts[outcome] for outcome in common], [expected[outcome] * len(found) for outcome in common]
@@ -200,7 +200,7 @@ def test_positions_are_jointly_distributed(model: Qwen2ForCausalLM) -> None:
 
 
 def test_the_chi_square_test_can_fail(model: Qwen2ForCausalLM) -> None:
-    """Draws at temperature 1 held against temperature 0.9."""
+    """Draws at temperature 1 compared with temperature 0.9."""
     probabilities = shaped(next_token_log_probs(model, (1, 2, 3)), temperature=0.9)
     with pytest.raises(AssertionError):
         assert_distributed_as(draws(model, 1), {(token,): value for token, value in enumerate(probabilities)})

@@ -158,7 +158,7 @@ def test_the_preflight_has_nothing_against_it_on_one_gpu(tmp_path: Path, bench: 
     status, out, _ = bench("--dry-run", "--gpus-per-node", "1", *own)
     assert status == 0, out
     assert "PROBLEM" not in out
-    assert "32 prompts x 8 rollouts a step, 2 update(s) of 128 rows on 1 ranks" in out
+    assert "32 prompts x 8 rollouts per step, 2 update(s) of 128 rows on 1 ranks" in out
     assert not (tmp_path / "runs").exists()
 
 

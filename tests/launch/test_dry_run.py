@@ -108,7 +108,7 @@ def check_what_was_checked(cell: Cell, report: Report) -> None:
     (context,) = report.texts("context")
     assert f"is {longest} tokens, of {positions}" in context
     ranks = gpus // 2 if engine == "megatron" else gpus
-    assert report.texts("batch") == [f"512 prompts x 8 rollouts a step, 2 update(s) of 2048 rows on {ranks} ranks"]
+    assert report.texts("batch") == [f"512 prompts x 8 rollouts per step, 2 update(s) of 2048 rows on {ranks} ranks"]
     assert "frozen" in report.texts("actor_rollout_ref.ref")[0]
     assert [text.rsplit(", ")[-1] for text in report.texts("data.train_files")] == ["600 rows"]
     assert len(report.texts("data.val_files")) == 5

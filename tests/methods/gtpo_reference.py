@@ -24,29 +24,29 @@ class EntropyRollout:
     written: tuple[bool, ...]
 
     def tokens(self) -> list[int]:
-        return [place for place, written in enumerate(self.written) if written]
+        return [position for position, written in enumerate(self.written) if written]
 
 
 def shaped_rewards(
     values: list[dict[int, float]], right: bool, outcome: float, weight: float
 ) -> list[dict[int, float]]:
-    """Rewards of one group's right, or wrong, rollouts; each a dict from its active places to entropies."""
+    """Rewards of one group's correct, or incorrect, rollouts; each a dict from its active positions to entropies."""
     rewards = []
     for own in values:
         rewards.append({})
-        for place in own:
-            active = [other[place] for other in values if place in other]
+        for position in own:
+            active = [other[position] for other in values if position in other]
             if right:
                 total = sum(active)
-                share = own[place] / total if total > 0 else 1 / len(active)
-                rewards[-1][place] = outcome * 1 + weight * share * len(active)
+                share = own[position] / total if total > 0 else 1 / len(active)
+                rewards[-1][position] = outcome * 1 + weight * share * len(active)
             else:
-                share = (1 / (own[place] + 1e-8)) / sum(1 / (h + 1e-8) for h in active)
-                rewards[-1][place] = -outcome - weight * share * len(active)
+                share = (1 / (own[position] + 1e-8)) / sum(1 / (h + 1e-8) for h in active)
+                rewards[-1][position] = -outcome - weight * share * len(active)
     return rewards
 
 
-def normalised(rewards: list[dict[int, float]], together: bool, by_std: bool) -> list[dict[int, float]]:
+def normalized(rewards: list[dict[int, float]], together: bool, by_std: bool) -> list[dict[int, float]]:
     pool = [reward for own in rewards for reward in own.values()]
     if not pool:
         return rewards
@@ -68,13 +68,13 @@ def reference_advantage(
     all_wrong_groups: str = "off",
     by_std: bool = True,
 ) -> list[dict[int, float]]:
-    """From each row's places to their advantages; with ``by_sequence`` the only place is 0."""
+    """From each row's positions to their advantages; with ``by_sequence`` the only position is 0."""
     advantages: list[dict[int, float]] = [{} for _ in batch]
     for group in {rollout.group for rollout in batch}:
         rows = [row for row, rollout in enumerate(batch) if rollout.group == group]
         values = {}
         for row in rows:
-            entropies = {place: batch[row].entropy[place] for place in batch[row].tokens()}
+            entropies = {position: batch[row].entropy[position] for position in batch[row].tokens()}
             if by_sequence:
                 entropies = {0: statistics.fmean(entropies.values())} if entropies else {}
             values[row] = entropies
@@ -85,10 +85,10 @@ def reference_advantage(
             rewards = shaped_rewards([values[row] for row in some], is_right, outcome_weight, entropy_weight)
             shaped.update(zip(some, rewards, strict=True))
         for some in [right, wrong] if normalization == "apart" else [rows]:
-            result = normalised([shaped[row] for row in some], normalization == "together", by_std)
+            result = normalized([shaped[row] for row in some], normalization == "together", by_std)
             for row, own in zip(some, result, strict=True):
                 gated = not right and all_wrong_groups == "off"
-                advantages[row] = {place: 0.0 if gated else value for place, value in own.items()}
+                advantages[row] = {position: 0.0 if gated else value for position, value in own.items()}
     return advantages
 
 
@@ -124,9 +124,9 @@ def tensors(batch: list[EntropyRollout], padding: int = 0, junk: float = 0.0) ->
     entropy = torch.full((len(batch), width), junk)
     response_mask = torch.zeros(len(batch), width, dtype=torch.int64)
     for row, rollout in enumerate(batch):
-        for place in rollout.tokens():
-            entropy[row, place] = rollout.entropy[place]
-            response_mask[row, place] = 1
+        for position in rollout.tokens():
+            entropy[row, position] = rollout.entropy[position]
+            response_mask[row, position] = 1
     return {
         "entropy": entropy,
         "response_mask": response_mask,

@@ -1,6 +1,6 @@
 """GRPO-S (arXiv 2508.04349): sequence rewards, the registered estimator, the registered loss and the preset.
 
-The advantage: a group by hand; random batches against loops in float64; GRPO's own numbers where it is normalised
+The advantage: a group by hand; random batches against loops in float64; GRPO's own numbers where it is normalized
 together (ours) and entropies are equal; on one-token responses it is GTPO.
 
 The loss: by hand; against loops; verl's ``vanilla`` on one-token responses (its dual clip, which GRPO-S does not
@@ -51,7 +51,7 @@ def advantage(batch: list[EntropyRollout], by_std: bool = True, **config: Any) -
 
 
 def test_advantage_by_hand() -> None:
-    """Right: mean entropies 1.5 and 3, so 1 + 0.2/3 and 1 + 0.4/3. Wrong: 1 and 0.5, the same with a minus sign.
+    """Correct: mean entropies 1.5 and 3, so 1 + 0.2/3 and 1 + 0.4/3. Incorrect: 1 and 0.5, the same with a minus sign.
 
     Two values are one std over sqrt(2) from their mean; the hole in the last rollout counts for nothing.
     """
@@ -88,7 +88,7 @@ def test_padding_and_what_it_holds(
 def test_one_token_responses_are_gtpo_but_for_the_count_of_samples(
     batch: list[EntropyRollout], config: dict[str, Any]
 ) -> None:
-    """With one token a rollout, tokens and rollouts are the same samples."""
+    """With one token per rollout, tokens and rollouts are the same samples."""
     batch = [dataclasses.replace(one, entropy=one.entropy[:1], written=one.written[:1]) for one in batch]
     expected = gtpo_advantage(**tensors(batch, padding=1), config=GTPOConfig(**config)).sum(dim=-1)
     torch.testing.assert_close(advantage(batch, **config), expected, rtol=0, atol=1e-9)
@@ -149,7 +149,7 @@ def actor(**fields: Any) -> ActorConfig:
 
 @st.composite
 def minibatches(draw: st.DrawFn, width: int = 5, with_weights: bool = True) -> dict[str, torch.Tensor | None]:
-    """Eight rows in float64, the first with tokens; one advantage a row; log-ratios mostly small, some beyond 20."""
+    """Eight rows in float64, the first with tokens; one advantage per row; log-ratios mostly small, some beyond 20."""
     rows = 8
 
     def tensor(elements: st.SearchStrategy[float], columns: int = width) -> torch.Tensor:
@@ -210,18 +210,18 @@ def test_loss_against_loops(batch: dict[str, torch.Tensor | None]) -> None:
     total, clipped, divergence = 0.0, 0, 0.0
     tokens = batch["response_mask"].sum().item()
     for row in range(8):
-        places = batch["response_mask"][row].nonzero().flatten().tolist()
-        log_ratios = [(batch["log_prob"][row, t] - batch["old_log_prob"][row, t]).item() for t in places]
+        positions = batch["response_mask"][row].nonzero().flatten().tolist()
+        log_ratios = [(batch["log_prob"][row, t] - batch["old_log_prob"][row, t]).item() for t in positions]
         log_ratios = [min(20.0, max(-20.0, value)) for value in log_ratios]
-        if not places:
+        if not positions:
             continue
-        ratio = sum(math.exp(value) for value in log_ratios) / len(places)
-        row_advantage = batch["advantages"][row, places[0]].item()
+        ratio = sum(math.exp(value) for value in log_ratios) / len(positions)
+        row_advantage = batch["advantages"][row, positions[0]].item()
         bounded = min(1.28, max(0.8, ratio))
         row_loss = -min(row_advantage * ratio, row_advantage * bounded)
         weights = batch["rollout_is_weights"]
-        total += sum(row_loss * (1.0 if weights is None else weights[row, t].item()) for t in places)
-        clipped += len(places) * (row_advantage * bounded < row_advantage * ratio)
+        total += sum(row_loss * (1.0 if weights is None else weights[row, t].item()) for t in positions)
+        clipped += len(positions) * (row_advantage * bounded < row_advantage * ratio)
         divergence -= sum(log_ratios)
     assert loss.item() == pytest.approx(total, rel=1e-9, abs=1e-9)
     assert torch.isfinite(gradient).all()

@@ -1,9 +1,10 @@
-"""GTPO (arXiv 2508.04349): token rewards, their normalisation, the registered estimator and the preset.
+"""GTPO (arXiv 2508.04349): token rewards, their normalization, the registered estimator and the preset.
 
 - A group worked by hand; random batches against loops in float64, under every setting.
-- What normalising apart implies: the advantages of a group's right tokens add up to 0, so do those of its wrong ones;
-  neither weight has an influence; equal entropies leave nothing. So a right rollout is not preferred to a wrong one.
-- Normalised together (ours): with equal entropies, or without the entropy term, and equal lengths, verl's GRPO.
+- What normalizing apart implies: the advantages of a group's correct tokens add up to 0, so do those of its incorrect
+  ones; neither weight has an influence; equal entropies leave nothing. So a correct rollout is not preferred to an
+  incorrect one.
+- Normalized together (ours): with equal entropies, or without the entropy term, and equal lengths, verl's GRPO.
 - All-right groups get full-size advantages by entropy; all-wrong ones none, or the same with ``paper``; a group of one
   rollout gets none.
 - Padding and what it holds, the order of rows and the rest of the batch change nothing; everything is finite.
@@ -40,7 +41,7 @@ compute_gtpo_advantage = get_adv_estimator_fn("gtpo")
 
 
 def rollout(correct: bool, *entropy: float | None, group: str = "a") -> EntropyRollout:
-    """A rollout; `None` stands for a place that is not written."""
+    """A rollout; `None` stands for a position that is not written."""
     return EntropyRollout(group, correct, tuple(h or 0.0 for h in entropy), tuple(h is not None for h in entropy))
 
 
@@ -52,7 +53,7 @@ MIXED = [rollout(True, 1.0, 2.0), rollout(True, 3.0), rollout(False, 1.0, 1.0), 
 
 
 def test_rewards_by_hand() -> None:
-    """At place 0 the right entropies are 1 and 3 (shares 1/4, 3/4 of 2), the wrong 1/H 1 and 2 (1/3, 2/3 of 2)."""
+    """At position 0: correct entropies 1 and 3 (shares 1/4, 3/4 of 2), incorrect 1/H 1 and 2 (1/3, 2/3 of 2)."""
     batch = tensors(MIXED)
     rewards = entropy_rewards(
         batch["entropy"], batch["response_mask"].bool(), batch["correct"], batch["groups"], GTPOConfig()
@@ -62,7 +63,7 @@ def test_rewards_by_hand() -> None:
 
 
 def test_advantage_by_hand() -> None:
-    """Right: mean 1.1, std sqrt((0.05^2 + 0.05^2) / 2) = 0.05. Wrong: mean -1.1, std 0.1 / 3."""
+    """Correct: mean 1.1, std sqrt((0.05^2 + 0.05^2) / 2) = 0.05. Incorrect: mean -1.1, std 0.1 / 3."""
     expected = [[-1.0, 0.0], [1.0, 0.0], [1.0, 0.0], [-1.0, 0.0]]
     assert advantage(MIXED).tolist() == [pytest.approx(row, abs=1e-4) for row in expected]
     centred = [[-0.05, 0.0], [0.05, 0.0], [0.1 / 3, 0.0], [-0.1 / 3, 0.0]]
@@ -75,8 +76,8 @@ def test_against_loops(batch: list[EntropyRollout], config: dict[str, Any], by_s
     found = advantage(batch, by_std, **config)
     expected = torch.zeros_like(found)
     for row, own in enumerate(reference_advantage(batch, by_std=by_std, **config)):
-        for place, value in own.items():
-            expected[row, place] = value
+        for position, value in own.items():
+            expected[row, position] = value
     assert torch.isfinite(found).all()
     # The reference's own rounding, 1e-16, is divided by 1e-6 where rewards are all but equal.
     torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)
@@ -129,8 +130,8 @@ def test_equal_entropies_apart_leave_nothing(entropy: float, right: int, wrong: 
 
 
 def test_the_only_right_rollout_gets_exactly_nothing() -> None:
-    """No rounding is blown up by the division, so that what counts zero advantages counts these."""
-    only = rollout(True, *(0.1 * place for place in range(1000)))
+    """The division blows up no rounding error, so that a count of zero advantages includes these."""
+    only = rollout(True, *(0.1 * position for position in range(1000)))
     batch = [only, rollout(False, 0.3), rollout(False, 0.3)]
     for weight in (0.1, 0.3, 0.7):
         assert not advantage(batch, entropy_weight=weight)[0].any()
@@ -179,14 +180,14 @@ def test_groups_of_one_verdict(normalization: str, mode: str) -> None:
 
 
 def test_direction() -> None:
-    """High entropy is worth more where the rollout is right, low entropy costs more where it is wrong."""
+    """High entropy is worth more where the rollout is correct, low entropy costs more where it is incorrect."""
     found = advantage([rollout(True, 0.1), rollout(True, 2.0), rollout(False, 0.1), rollout(False, 2.0)])
     assert found[0] < found[1]
     assert found[2] < found[3]
 
 
 def test_zero_entropies() -> None:
-    """A certain wrong token takes all of its place's penalty; certain right ones share equally."""
+    """A certain token of an incorrect rollout takes all of its position's penalty; correct ones share equally."""
     batch = tensors([rollout(False, 0.0), rollout(False, 1.0), rollout(True, 0.0), rollout(True, 0.0)])
     rewards = entropy_rewards(
         batch["entropy"], batch["response_mask"].bool(), batch["correct"], batch["groups"], GTPOConfig()

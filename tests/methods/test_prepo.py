@@ -2,7 +2,7 @@
 
 Checked: perplexity, window and weights against plain loops (float64, exact fractions) and by hand; the window at both
 ends of training; selection by rank, stable and repeatable; what padding, masks, padding rows and the order of rows must
-not change; the limits in which the estimator is GRPO, to the bit; all-wrong and all-right groups, groups of one.
+not change; the limits in which the estimator is bitwise GRPO; all-wrong and all-right groups, groups of one.
 
 That a weight on the advantage is a weight on the clipped loss is shown on verl's `vanilla`, which multiplies each
 token's clipped loss by `rollout_is_weights`: same loss, same gradient, dual clip included, off the kinks. The gradient
@@ -71,9 +71,9 @@ def padded(
     width = max(len(row) for row in batch) + padding
     values, mask = torch.full((len(batch), width), junk), torch.zeros(len(batch), width, dtype=torch.bool)
     for number, row in enumerate(batch):
-        for place, (value, kept) in enumerate(row):
+        for position, (value, kept) in enumerate(row):
             if kept:
-                values[number, place], mask[number, place] = value, True
+                values[number, position], mask[number, position] = value, True
     return values, mask
 
 
@@ -150,7 +150,7 @@ def test_the_easiest_at_the_start_and_the_hardest_at_the_end() -> None:
 @settings(max_examples=examples(100))
 def test_selection_is_by_rank_with_ties_by_position(perplexity: list[int], data: st.DataObject, rho: float) -> None:
     keep = data.draw(st.integers(1, len(perplexity)))
-    ranked = [place for _, place in sorted((value, place) for place, value in enumerate(perplexity))]
+    ranked = [position for _, position in sorted((value, position) for position, value in enumerate(perplexity))]
     start = scheduled_window(len(perplexity), keep, rho).start
     values = torch.tensor(perplexity, dtype=torch.float64)
     for _ in range(2):
@@ -456,9 +456,9 @@ def test_every_branch_of_the_loss_was_met() -> None:
     for seed in range(5):
         update = Update.draw(seed)
         ratio = (update.log_prob - update.old_log_prob).exp()
-        for place in update.response_mask.nonzero().tolist():
-            bounds = sum(ratio[tuple(place)].item() > bound for bound in (0.8, 1.28, 3.0))
-            met.add((update.prepo[tuple(place)].item() > 0, bounds))
+        for position in update.response_mask.nonzero().tolist():
+            bounds = sum(ratio[tuple(position)].item() > bound for bound in (0.8, 1.28, 3.0))
+            met.add((update.prepo[tuple(position)].item() > 0, bounds))
     assert met == {(positive, bounds) for positive in (True, False) for bounds in range(4)}
 
 

@@ -4,8 +4,8 @@
 
 writes the golden file. The batch comes from numpy's PCG64 and holds mixed, all-wrong and all-right groups, a group of
 one, missing answers, rollouts under the hinge, several lengths and a row without tokens. The numbers are bitwise
-repeatable on one machine; the test allows for other instruction sets. A preset whose rule is changed on purpose needs
-the file anew; a new one is in it once it is made again.
+repeatable on one machine; the test allows for other instruction sets. Write the file again when a preset
+is added or its rule is changed on purpose.
 
 Not exercised: the trainer around the estimator and the loss, and whether the numbers are the papers' (the tests of each
 method say that).

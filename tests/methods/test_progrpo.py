@@ -2,7 +2,7 @@
 
 Checked: agreement with plain loops in float64, written from the rule alone; hand-computed cases; that only prompts with
 something to say about a rollout move it (order of rows, padding, what masks hide, the rest of the batch); the limits in
-which it is GRPO, to the bit; what all-wrong groups, all-right groups, groups of one, padding rows and prompts of one
+which it is bitwise GRPO; what all-wrong groups, all-right groups, groups of one, padding rows and prompts of one
 token get; that the default weight turns no sign in a mixed group; refusals; the preset.
 
 Not exercised: that it trains like the paper's (its constant a is not known to us), and the trainer that provides the
@@ -106,11 +106,11 @@ def arguments(batch: Sequence[Row], padding: int = 0, junk: float = 0.0) -> tupl
     rewards = torch.zeros(len(batch), width)
     for number, one in enumerate(batch):
         rewards[number, max(len(one.log_prob) - 1, 0)] = one.score
-        for place, (value, written) in enumerate(zip(one.log_prob, one.written, strict=True)):
+        for position, (value, written) in enumerate(zip(one.log_prob, one.written, strict=True)):
             if written:
-                log_prob[number, place], response_mask[number, place] = value, 1
-        for place, value in enumerate(one.prompt):
-            prompt_log_prob[number, place], prompt_mask[number, place] = value, True
+                log_prob[number, position], response_mask[number, position] = value, 1
+        for position, value in enumerate(one.prompt):
+            prompt_log_prob[number, position], prompt_mask[number, position] = value, True
     index = np.array([one.group for one in batch], dtype=object)
     signals = KnownOfBatch(
         correct=torch.tensor([one.correct for one in batch]),
@@ -145,7 +145,7 @@ def grpo_of(batch: Sequence[Row], normalize_by_std: bool = True) -> torch.Tensor
 
 
 def rollout_advantages(advantages: torch.Tensor) -> list[float]:
-    """One number a rollout, from its first token."""
+    """One number per rollout, from its first token."""
     return advantages[:, 0].tolist()
 
 
@@ -188,9 +188,11 @@ def test_the_loop_reference(batch: list[Row], config: ProGRPOConfig, normalize_b
     advantages = advantages_of(batch, config, normalize_by_std)
     for number, one in enumerate(batch):
         expected = reference_advantage(batch, number, config, normalize_by_std)
-        for place in range(advantages.shape[1]):
-            written = place < len(one.written) and one.written[place]
-            assert advantages[number, place].item() == pytest.approx(expected if written else 0.0, rel=1e-5, abs=1e-5)
+        for position in range(advantages.shape[1]):
+            written = position < len(one.written) and one.written[position]
+            assert advantages[number, position].item() == pytest.approx(
+                expected if written else 0.0, rel=1e-5, abs=1e-5
+            )
 
 
 def test_a_worked_example() -> None:
@@ -309,7 +311,7 @@ def test_skip_leaves_mixed_groups_alone() -> None:
 
 
 def test_groups_of_one() -> None:
-    """verl's GRPO keeps the score of a group of one; wrong: 0, right: 1 and the term."""
+    """verl's GRPO keeps the score of a group of one; incorrect: 0, correct: 1 and the term."""
     batch = [row("wrong", False, [0.9], [0.4]), row("right", True, [0.9], [0.4])]
     found = advantages_of(batch, ProGRPOConfig(confidence_weight=0.1))
     assert rollout_advantages(found) == pytest.approx([0.0, 1.0 - 0.05], abs=2e-6)

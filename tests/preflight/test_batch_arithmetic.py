@@ -17,7 +17,7 @@ ACTOR, ROLLOUT = "actor_rollout_ref.actor", "actor_rollout_ref.rollout"
 
 
 def blamed_by_loops(train: int, mini: int, samples: int, ranks: int, micro: int, log_prob_micro: int) -> set[str]:
-    """Keys at which a step would stop: rows are dealt out one by one, and taken away a micro-batch at a time."""
+    """Keys at which a step would stop: ranks get rows one by one, and use them one micro-batch at a time."""
     if dealt(mini * samples, ranks) is None:
         return {f"{ACTOR}.ppo_mini_batch_size"}
     blamed = set()
@@ -27,7 +27,7 @@ def blamed_by_loops(train: int, mini: int, samples: int, ranks: int, micro: int,
     while rows % ranks or rows % (mini * samples):
         rows += 1  # verl's empty rows
     if leftover(dealt(rows, ranks), log_prob_micro):
-        blamed |= {f"{place}.log_prob_micro_batch_size_per_gpu" for place in (ROLLOUT, "actor_rollout_ref.ref")}
+        blamed |= {f"{section}.log_prob_micro_batch_size_per_gpu" for section in (ROLLOUT, "actor_rollout_ref.ref")}
     return blamed
 
 

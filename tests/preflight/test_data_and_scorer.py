@@ -1,4 +1,4 @@
-"""Data files and scorers: what verl would trip over is a PROBLEM that names file, row or data source, and the remedy.
+"""Data files and scorers: what would stop verl is a PROBLEM that names file, row or data source, and the remedy.
 
 verl's own scorer is the reference for what it knows. Not exercised: files on HDFS or S3, custom data set classes.
 """
@@ -201,8 +201,8 @@ def test_what_is_known_of_verls_scorers_is_what_they_do():
     for source in ("openai/gsm8k", "lighteval/MATH", "math_dapo", "aime2024"):
         for marker, response in responses.items():
             result = default_compute_score(source, response, "42")
-            right = result["acc"] if isinstance(result, dict) else result == 1.0
-            assert right == (marker in default_scorer_formats(source)), (source, marker.name)
+            correct = result["acc"] if isinstance(result, dict) else result == 1.0
+            assert correct == (marker in default_scorer_formats(source)), (source, marker.name)
     assert default_scorer_knows("openai/gsm8k")
     assert not default_scorer_knows("deepmath")
 

@@ -1,4 +1,4 @@
-"""Each known trap is a PROBLEM that names key, value and remedy; the remedy makes it go; the paper's set-ups have none.
+"""Each known trap is a PROBLEM that names key, value and remedy; the remedy removes it; the paper's set-ups have none.
 
 All on real composed configs. verl's own functions are the reference where they can be called: its validation, its
 micro-batching, its override of the model's config.
@@ -74,7 +74,7 @@ def test_the_quickstarts_settings_on_a_cpu_have_no_problem(tmp_path):
     assert problems(all_findings(with_settings((*data_settings(tmp_path), *settings), preset), preset)) == {}
 
 
-# trap: settings, the key that is blamed, what the text has to name, settings that mend it
+# trap: settings, the key that is blamed, what the text has to name, settings that remove it
 TRAPS = {
     "context of Qwen2.5-Math": (
         (f"{MODEL}.path=Qwen/Qwen2.5-Math-7B", f"{MODEL}.override_config={{}}"),

@@ -55,15 +55,15 @@ def test_megatron_by_hand():
     assert memory.reference == 2 * PARAMETERS / 2
     assert memory.gathered == 0
     assert memory.update_logits == 16384 * 152064 / 2 * 4 * 2
-    # Megatron keeps what is inside of the layers, unless it is told to compute it anew
+    # Megatron keeps what is inside of the layers, unless it is told to recompute it
     assert memory.activations == 28 * 16384 * (8 * 3584 + 3 * 18944) * 2 / 2
     megatron = f"{ACTOR}.megatron"
-    anew = estimate(
+    recomputed = estimate(
         f"{megatron}.tensor_model_parallel_size=2",
         f"{megatron}.override_transformer_config.recompute_granularity=full",
         name="ispo_megatron_trainer",
     )
-    assert anew.activations == 16384 * 3584 * 2 * 28 / 2 + 16384 * (8 * 3584 + 3 * 18944) * 2 / 2
+    assert recomputed.activations == 16384 * 3584 * 2 * 28 / 2 + 16384 * (8 * 3584 + 3 * 18944) * 2 / 2
 
 
 def test_what_moves_the_estimate():
@@ -136,7 +136,7 @@ def test_how_many_checkpoints_there_are_at_a_time(steps, every, kept, most):
 
 @pytest.mark.parametrize(("free_gib", "level"), [(300, PROBLEM), (500, OK)])
 def test_disk(free_gib, level, tmp_path, monkeypatch):
-    """600 rows in steps of 512 are one step an epoch; five of 85.1 GiB each are 425 GiB."""
+    """600 rows in steps of 512 are one step per epoch; five of 85.1 GiB each are 425 GiB."""
     monkeypatch.setattr(checkpoint_plan.shutil, "disk_usage", lambda _: namedtuple("Usage", "free")(free_gib * GIB))
     settings = ("trainer.save_freq=20", "trainer.total_epochs=100", f"trainer.default_local_dir={tmp_path}/new/run")
     config = with_settings((*COMMON, *BASE_7B, *data_settings(tmp_path), *settings))

@@ -1,7 +1,7 @@
 """ISPO in float64 and plain Python loops, written from the method's definition and from nothing else.
 
 One rollout is one `Rollout`, without padding; one function is one sentence of the method. Slow on purpose: nothing
-here is vectorised, masked or clever. What the paper leaves open follows the project's decisions: a missing answer has
+here is vectorized, masked or clever. What the paper leaves open follows the project's decisions: a missing answer has
 IFD 0, the entropy filter keeps ceil(k * tokens) with ties by position, correctness is not the score.
 """
 
@@ -17,7 +17,7 @@ from verl_ispo import ISPOConfig
 
 @dataclass(frozen=True)
 class Rollout:
-    """One rollout, of which all but `group` and `token_ids` is maths.
+    """One rollout; all fields but `group` and `token_ids` enter the maths.
 
     Attributes:
         group: label of its prompt.
@@ -25,8 +25,8 @@ class Rollout:
         correct: the verifier's verdict.
         token_ids: the response.
         written: whether the policy wrote each token (a tool's output is in the response too, but not the policy's).
-        log_prob, ref_log_prob, entropy: one value a token.
-        lead_in_start, answer_start, answer_end: token places; all 0 without an answer.
+        log_prob, ref_log_prob, entropy: one value per token.
+        lead_in_start, answer_start, answer_end: token indices; all 0 without an answer.
         ablated: log-probs of the answer's tokens without the trace.
         candidate: whether the entropy filter may choose the token, where the answer is excluded.
     """
@@ -61,9 +61,9 @@ class ReferenceReward:
 
     measured_ifd: float
     ifd: float
-    entropy_places: frozenset[int]
-    drift_places: frozenset[int]
-    critical_places: frozenset[int]
+    entropy_positions: frozenset[int]
+    drift_positions: frozenset[int]
+    critical_positions: frozenset[int]
     token_reward: float
     total: float
 
@@ -89,63 +89,63 @@ def ifd(rollout: Rollout, config: ISPOConfig) -> float:
     return value
 
 
-def entropy_places(rollout: Rollout, config: ISPOConfig) -> frozenset[int]:
+def entropy_positions(rollout: Rollout, config: ISPOConfig) -> frozenset[int]:
     """The top k% of the response's tokens by entropy, ceil(k * tokens) of them, the earlier of equals first.
 
-    With `exclude_answer_from_critical` the answer and the end of sequence are no tokens for this filter, neither to
-    choose nor to count. (That the count shrinks too is one of two readings of the key's description.)
+    With `exclude_answer_from_critical` the answer and the end of sequence are no tokens for this filter, neither
+    chosen nor counted. (That the count shrinks too is one of two readings of the key's description.)
     """
     tokens = [
-        place
-        for place, written in enumerate(rollout.written)
-        if written and (rollout.candidate[place] or not config.exclude_answer_from_critical)
+        position
+        for position, written in enumerate(rollout.written)
+        if written and (rollout.candidate[position] or not config.exclude_answer_from_critical)
     ]
     count = math.ceil(Fraction(repr(config.top_entropy_fraction)) * len(tokens))  # of the decimal that the user wrote
-    by_entropy = sorted(tokens, key=lambda place: (-rollout.entropy[place], place))
+    by_entropy = sorted(tokens, key=lambda position: (-rollout.entropy[position], position))
     return frozenset(by_entropy[:count])
 
 
-def drift_places(rollout: Rollout, config: ISPOConfig) -> frozenset[int]:
+def drift_positions(rollout: Rollout, config: ISPOConfig) -> frozenset[int]:
     """Where log p(y_t) - log p_0(y_t) >= tau_drift; one-sided."""
     return frozenset(
-        place
-        for place, written in enumerate(rollout.written)
-        if written and rollout.log_prob[place] - rollout.ref_log_prob[place] >= config.drift_threshold
+        position
+        for position, written in enumerate(rollout.written)
+        if written and rollout.log_prob[position] - rollout.ref_log_prob[position] >= config.drift_threshold
     )
 
 
-def critical_places(entropy: frozenset[int], drift: frozenset[int], selection: str) -> frozenset[int]:
+def critical_positions(entropy: frozenset[int], drift: frozenset[int], selection: str) -> frozenset[int]:
     return {"intersection": entropy & drift, "union": entropy | drift, "entropy": entropy, "drift": drift}[selection]
 
 
 def token_reward(rollout: Rollout, critical: frozenset[int], config: ISPOConfig) -> float:
-    """Right: mean log p. Wrong: mean of alpha * H - beta * max(0, tau_H - H). No critical token: 0.
+    """Correct: mean log p. Incorrect: mean of alpha * H - beta * max(0, tau_H - H). No critical token: 0.
 
-    The symmetric ablation has no formula in the paper; the project's is minus what a right rollout would get.
+    The symmetric ablation has no formula in the paper; the project's is minus what a correct rollout would get.
     """
     if not critical:
         return 0.0
-    confidence = mean([rollout.log_prob[place] for place in critical])
+    confidence = mean([rollout.log_prob[position] for position in critical])
     if rollout.correct:
         return confidence
     if config.symmetric_token_reward:
         return -confidence
     return mean(
         [
-            config.entropy_bonus * rollout.entropy[place]
-            - config.hinge_weight * max(0.0, config.entropy_floor - rollout.entropy[place])
-            for place in critical
+            config.entropy_bonus * rollout.entropy[position]
+            - config.hinge_weight * max(0.0, config.entropy_floor - rollout.entropy[position])
+            for position in critical
         ]
     )
 
 
-# Means of Conditional IFD over the steps before, right and wrong; None where nothing is known.
+# Means of Conditional IFD over the steps before, of correct and incorrect rollouts; None where nothing is known.
 Means = tuple[float | None, float | None]
 UNKNOWN: Means = (None, None)
 
 
 def adjusted(value: float, rollout: Rollout, config: ISPOConfig, means: Means) -> float:
-    """Centred on the mean of its outcome, or cut off at the mean of right rollouts."""
+    """Centred on the mean of its outcome, or capped at the mean of correct rollouts."""
     right, wrong = means
     mean_of_outcome = right if rollout.correct else wrong
     if config.ifd_reference == "running_mean" and rollout.answered and mean_of_outcome is not None:
@@ -157,8 +157,8 @@ def adjusted(value: float, rollout: Rollout, config: ISPOConfig, means: Means) -
 
 def reference_reward(rollout: Rollout, config: ISPOConfig, means: Means = UNKNOWN) -> ReferenceReward:
     """score + lambda1 * (2 correct - 1) * IFD + lambda2 * R_token."""
-    entropy, drift = entropy_places(rollout, config), drift_places(rollout, config)
-    critical = critical_places(entropy, drift, config.critical_selection)
+    entropy, drift = entropy_positions(rollout, config), drift_positions(rollout, config)
+    critical = critical_positions(entropy, drift, config.critical_selection)
     measured, token = ifd(rollout, config), token_reward(rollout, critical, config)
     sequence = adjusted(measured, rollout, config, means)
     sign = 1 if rollout.correct else -1
@@ -176,7 +176,7 @@ def members(rollouts: Sequence[Rollout]) -> list[list[int]]:
 
 @dataclass(frozen=True)
 class ReferenceParts:
-    """What a guarded composite is the sum of."""
+    """The terms that add up to a guarded composite."""
 
     outcome: float
     ifd: float

@@ -75,7 +75,7 @@ def rollouts(draw: st.DrawFn, max_tokens: int = 24, groups: int = 3) -> Rollout:
         answer_start=answer_start,
         answer_end=answer_end,
         ablated=tuple(draw(st.lists(multiples(-6, 0), min_size=len(answer), max_size=len(answer)))),
-        candidate=tuple(place not in answer and token != 0 for place, token in enumerate(token_ids)),
+        candidate=tuple(position not in answer and token != 0 for position, token in enumerate(token_ids)),
     )
 
 
@@ -89,9 +89,9 @@ def padded(
     """Float32 rows with ``junk`` behind their ends and wherever their mask is false."""
     out = torch.full((len(rows), width), junk)
     for row, values in enumerate(rows):
-        for place, value in enumerate(values):
-            if masks is None or masks[row][place]:
-                out[row, place] = value
+        for position, value in enumerate(values):
+            if masks is None or masks[row][position]:
+                out[row, position] = value
     return out
 
 

@@ -171,7 +171,7 @@ def test_special_tokens_have_no_text_and_texts_are_decoded_once() -> None:
     assert asked == [ord("a")]
 
 
-# ---------------------------------------------------------------- any text, any tokenisation
+# ---------------------------------------------------------------- any text, any tokenization
 
 plain = st.text(alphabet="019 +x,é語\n", max_size=6)
 balanced = st.recursive(
@@ -189,7 +189,7 @@ one_line = st.text(alphabet="019 +x,é語:", min_size=1, max_size=8).filter(lamb
 
 @st.composite
 def responses(draw: st.DrawFn) -> tuple[str, int, int, int]:
-    """A text and the places where its lead-in begins and its content begins and ends, known by construction."""
+    """A text and the positions where its lead-in begins and its content begins and ends, known by construction."""
     if draw(st.booleans()):
         before, opening, body, closing = (
             draw(balanced),
@@ -204,9 +204,9 @@ def responses(draw: st.DrawFn) -> tuple[str, int, int, int]:
     return before + opening + body + closing + after, len(before), start, start + len(body.strip(BLANK))
 
 
-def cut(text: str | bytes, places: list[int]) -> list[str | bytes]:
-    """Tokens between the given places; equal places give empty tokens."""
-    edges = [0, *sorted(place % (len(text) + 1) for place in places), len(text)]
+def cut(text: str | bytes, positions: list[int]) -> list[str | bytes]:
+    """Tokens between the given positions; equal positions give empty tokens."""
+    edges = [0, *sorted(position % (len(text) + 1) for position in positions), len(text)]
     return [text[start:end] for start, end in pairwise(edges)]
 
 
@@ -223,10 +223,10 @@ def covering(pieces: list[str | bytes], start: int, end: int) -> list[int]:
 @given(responses(), st.lists(st.integers(0, 200), max_size=30))
 @settings(max_examples=examples(300))
 def test_the_run_is_the_smallest_that_covers_the_content(
-    response: tuple[str, int, int, int], places: list[int]
+    response: tuple[str, int, int, int], positions: list[int]
 ) -> None:
     text, lead_in_at, start_at, end_at = response
-    pieces = cut(text, places)
+    pieces = cut(text, positions)
     spans = find_answer_spans([list(range(len(pieces)))], pieces.__getitem__)
     tokens = covering(pieces, start_at, end_at)
     assert (int(spans.start[0]), int(spans.end[0])) == (tokens[0], tokens[-1] + 1)
@@ -237,11 +237,11 @@ def test_the_run_is_the_smallest_that_covers_the_content(
 
 @given(responses(), st.lists(st.integers(0, 400), max_size=30))
 @settings(max_examples=examples(200))
-def test_tokens_may_cut_through_characters(response: tuple[str, int, int, int], places: list[int]) -> None:
+def test_tokens_may_cut_through_characters(response: tuple[str, int, int, int], positions: list[int]) -> None:
     """UTF-8 bytes cut anywhere: a piece of a character decodes to a replacement sign, and A covers the same bytes."""
     text, _, start_at, end_at = response
     raw = text.encode()
-    pieces = cut(raw, places)
+    pieces = cut(raw, positions)
     spans = find_answer_spans([list(range(len(pieces)))], lambda token: pieces[token].decode(errors="replace"))
     tokens = covering(pieces, len(text[:start_at].encode()), len(text[:end_at].encode()))
     assert (int(spans.start[0]), int(spans.end[0])) == (tokens[0], tokens[-1] + 1)
@@ -256,8 +256,8 @@ def test_text_after_the_answer_changes_nothing(response: tuple[str, int, int, in
 
 @given(st.text(alphabet="\\boxed{} answer:\n*1", max_size=60), st.lists(st.integers(0, 60), max_size=20))
 @settings(max_examples=examples(200))
-def test_any_text_gives_a_run_inside_the_response(text: str, places: list[int]) -> None:
-    pieces = cut(text, places)
+def test_any_text_gives_a_run_inside_the_response(text: str, positions: list[int]) -> None:
+    pieces = cut(text, positions)
     for answer_format in ("auto", "boxed", "answer_line"):
         spans = find_answer_spans([list(range(len(pieces)))], pieces.__getitem__, answer_format)
         lead_in_start, start, end = (int(column[0]) for column in (spans.lead_in_start, spans.start, spans.end))
@@ -343,7 +343,7 @@ def test_gather_answer(rows: list[list[int]], dtype: torch.dtype) -> None:
     assert mask.dtype == torch.bool
     assert gathered.shape == mask.shape == (len(rows), max(1, *(end - start for start, end in rows), 1))
     for row, (start, end) in enumerate(rows):
-        assert mask[row].tolist() == [place < end - start for place in range(mask.shape[1])]
+        assert mask[row].tolist() == [position < end - start for position in range(mask.shape[1])]
         assert gathered[row, : end - start].tolist() == values[row, start:end].tolist()
 
 

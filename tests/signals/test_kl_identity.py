@@ -3,7 +3,7 @@
 A tiny random Qwen2 with 7 tokens is asked for the probability of every answer there is: all strings of up to 3 tokens
 that end with the end-of-sequence token or at the length limit; their probabilities add up to 1. The left side sums
 the library's own `conditional_ifd` times |A|: the identity is about the sum over the answer's tokens, not their mean.
-The right side never looks at an answer as a whole: by the chain rule the divergence is the expected divergence of the
+The divergence never looks at an answer as a whole: by the chain rule it is the expected divergence of the
 next-token distributions along the answer, taken from the full logits.
 
 Not exercised: answers drawn at random (tests/cpu), and how the trainer gets the ablated log-probs (tests/trainer).
@@ -72,12 +72,12 @@ def test_expected_ifd_is_the_divergence(seed: int, length: int) -> None:
     divergence = 0.0
     seen = set()
     for row, answer in enumerate(every):
-        for place in range(len(answer)):
-            so_far = answer[:place]
+        for position in range(len(answer)):
+            so_far = answer[:position]
             if so_far not in seen:
                 seen.add(so_far)
-                reached = given_trace[row, :place].sum().exp()
-                p, q = with_trace[row, place], without[row, place]
+                reached = given_trace[row, :position].sum().exp()
+                p, q = with_trace[row, position], without[row, position]
                 divergence += (reached * (p.exp() * (p - q)).sum()).item()
 
     assert expectation == pytest.approx(divergence, abs=1e-6)

@@ -93,25 +93,29 @@ def expected_metrics(batch: list[Rollout], config: ISPOConfig) -> dict[str, floa
     ]
     collect("order_violation_rate", violations)
 
-    tokens = [(row, place) for row, rollout in enumerate(batch) for place, w in enumerate(rollout.written) if w]
-    collect("critical_fraction/entropy", [float(place in rewards[row].entropy_places) for row, place in tokens])
-    collect("critical_fraction/drift", [float(place in rewards[row].drift_places) for row, place in tokens])
-    both = [float(place in rewards[row].entropy_places & rewards[row].drift_places) for row, place in tokens]
+    tokens = [(row, position) for row, rollout in enumerate(batch) for position, w in enumerate(rollout.written) if w]
+    collect(
+        "critical_fraction/entropy", [float(position in rewards[row].entropy_positions) for row, position in tokens]
+    )
+    collect("critical_fraction/drift", [float(position in rewards[row].drift_positions) for row, position in tokens])
+    both = [
+        float(position in rewards[row].entropy_positions & rewards[row].drift_positions) for row, position in tokens
+    ]
     collect("critical_fraction/both", both)
     collect(
         "hinge_active_rate",
         [
-            float(rollout.entropy[place] < config.entropy_floor)
+            float(rollout.entropy[position] < config.entropy_floor)
             for rollout, reward in zip(batch, rewards, strict=True)
-            for place in reward.critical_places
+            for position in reward.critical_positions
             if not rollout.correct
         ],
     )
     for name, verdict in (("correct", True), ("wrong", False)):
         rows = [row for row, rollout in enumerate(batch) if rollout.correct == verdict]
-        collect(f"critical_entropy/{name}", [batch[r].entropy[p] for r in rows for p in rewards[r].critical_places])
+        collect(f"critical_entropy/{name}", [batch[r].entropy[p] for r in rows for p in rewards[r].critical_positions])
         collect(
-            f"entropy_filter_entropy/{name}", [batch[r].entropy[p] for r in rows for p in rewards[r].entropy_places]
+            f"entropy_filter_entropy/{name}", [batch[r].entropy[p] for r in rows for p in rewards[r].entropy_positions]
         )
         with_answer = [row for row in rows if batch[row].answered]
         collect(f"ifd/{name}/mean", [rewards[row].ifd for row in with_answer])
@@ -141,7 +145,7 @@ def expected_metrics(batch: list[Rollout], config: ISPOConfig) -> dict[str, floa
 
 def visible(tokens: tuple[tuple[int, bool], ...]) -> tuple[tuple[int, int], ...]:
     """What the policy wrote, and where."""
-    return tuple((place, token) for place, (token, written) in enumerate(tokens) if written)
+    return tuple((position, token) for position, (token, written) in enumerate(tokens) if written)
 
 
 @given(batches(groups=3), configs())
@@ -195,7 +199,7 @@ def test_advantage_metrics(batch: list[Rollout], config: ISPOConfig) -> None:
 
 
 def test_order_violation_counts_pairs_inside_groups_only() -> None:
-    """Group a: right 1.0 against wrong 0.5 and 1.5, one violation of two. Group b: a tie is none. Not across groups."""
+    """Group a: correct 1.0, incorrect 0.5 and 1.5: one violation of two. Group b: a tie is none. Not across groups."""
     reward = torch.tensor([1.0, 0.5, 1.5, 2.0, 2.0])
     correct = torch.tensor([True, False, False, True, False])
     groups = RolloutGroups.from_labels(["a", "a", "a", "b", "b"])
@@ -210,7 +214,7 @@ def test_order_violation_is_undefined_without_a_pair() -> None:
 
 
 def test_zero_advantage_collapse_is_seen_by_outcome_and_cured_by_the_composite() -> None:
-    """Two wrong rollouts: their outcomes are equal, their IFDs are not."""
+    """Two incorrect rollouts: their outcomes are equal, their IFDs are not."""
     config = ISPOConfig()
     batch = [
         Rollout("q", 0.0, False, (row,), (True,), (-1.0,), (-1.0,), (1.0,), 0, 0, 1, (-2.0 - row,), (True,))

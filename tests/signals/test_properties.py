@@ -1,11 +1,11 @@
-"""What must not matter, does not; and what must always hold, holds. On random batches and random settings.
+"""Invariances and invariants, on random batches and random settings.
 
 A rollout's reward is a function of that rollout alone, and its advantage of its group alone. So the order of rows,
 the width of the padding, what the padding holds (NaN and infinity too), the names of the groups and the rest of the
 batch change nothing: not a bit where no sum is taken in another order, 1e-6 where one is.
 
 Further: every output is finite for finite input; without a critical token R_token is 0; with both weights 0 the
-composite is the score to the bit; half-precision input gives what the same numbers give in float32.
+composite is bitwise the score; half-precision input gives what the same numbers give in float32.
 
 Not exercised: agreement with the method's formulas (test_reference), bad input (test_bad_input).
 """

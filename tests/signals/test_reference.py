@@ -40,7 +40,7 @@ def rollout_without_tokens(group: str = "q", correct: bool = True, score: float 
     return Rollout(group, score, correct, (), (), (), (), (), 0, 0, 0, (), ())
 
 
-def places(mask: torch.Tensor) -> list[frozenset[int]]:
+def positions(mask: torch.Tensor) -> list[frozenset[int]]:
     return [frozenset(row.nonzero().flatten().tolist()) for row in mask]
 
 
@@ -55,9 +55,9 @@ def test_every_part_of_the_composite_reward(
     reward = library_reward(batch, config, running_ifd=RunningIFD(right, wrong))
     expected = [reference_reward(rollout, config, (right, wrong)) for rollout in batch]
 
-    assert places(reward.entropy_mask) == [one.entropy_places for one in expected]
-    assert places(reward.drift_mask) == [one.drift_places for one in expected]
-    assert places(reward.critical_mask) == [one.critical_places for one in expected]
+    assert positions(reward.entropy_mask) == [one.entropy_positions for one in expected]
+    assert positions(reward.drift_mask) == [one.drift_positions for one in expected]
+    assert positions(reward.critical_mask) == [one.critical_positions for one in expected]
     assert reward.measured_ifd.tolist() == close([one.measured_ifd for one in expected])
     assert reward.ifd.tolist() == close([one.ifd for one in expected])
     assert reward.token_reward.tolist() == close([one.token_reward for one in expected])
@@ -136,7 +136,7 @@ def test_count_of_the_entropy_filter_is_the_ceiling_of_the_decimal(fraction: flo
 def test_equal_entropies_are_chosen_from_the_front() -> None:
     entropy = torch.tensor([[1.0, 2.0, 1.0, 1.0, 2.0, 0.5, 1.0, 1.0, 1.0, 0.0]])
     chosen = entropy_filter(entropy, torch.ones(1, 10, dtype=torch.bool), 0.4)
-    assert places(chosen) == [frozenset({1, 4, 0, 2})]
+    assert positions(chosen) == [frozenset({1, 4, 0, 2})]
 
 
 def test_a_worked_example() -> None:

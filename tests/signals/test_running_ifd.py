@@ -22,12 +22,12 @@ ANSWERED = torch.tensor([True, True, True, False])
 
 
 def test_by_hand() -> None:
-    """Right: mean 2. Wrong: 5, the rollout without an answer does not count. Then 0.9 * 2 + 0.1 * 10 = 2.8."""
+    """Correct: mean 2. Incorrect: 5, the rollout without an answer does not count. Then 0.9 * 2 + 0.1 * 10 = 2.8."""
     first = RunningIFD().updated(IFD, CORRECT, ANSWERED, decay=0.9)
     assert first == RunningIFD(right=2.0, wrong=5.0)
     second = first.updated(torch.tensor([10.0]), torch.tensor([True]), torch.tensor([True]), decay=0.9)
     assert second.right == pytest.approx(2.8)
-    assert second.wrong == 5.0  # no wrong rollout in that batch
+    assert second.wrong == 5.0  # no incorrect rollout in that batch
 
 
 def test_a_batch_without_answers_or_rollouts_changes_nothing() -> None:

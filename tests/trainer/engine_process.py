@@ -1,4 +1,4 @@
-"""Run verl's actor worker in this process, without Ray, and write down what each setting makes of the same rows.
+"""Run verl's actor worker in this process, without Ray, and write what each setting computes from the same rows.
 
 ``python -m tests.trainer.engine_process FOLDER VARIANT...``, once for each rank, with RANK, WORLD_SIZE, MASTER_ADDR and
 MASTER_PORT in the environment. FOLDER holds the model; rank r writes ``r.pt`` there, see `Variant` in
@@ -70,12 +70,12 @@ def forward(worker: ActorRolloutRefWorker, rows: TensorDict, entropy: bool, **ex
 
 
 def of_responses(output: TensorDict, name: str, rows: TensorDict) -> torch.Tensor:
-    """One value of each response token, rows after one another."""
+    """One value per response token, row after row."""
     return response_from_nested(output[name], rows["response_mask"]).values()
 
 
 def update(worker: ActorRolloutRefWorker, rows: TensorDict, old: TensorDict, ranks: int) -> dict:
-    """One optimiser step on made-up advantages, as the trainer asks for it."""
+    """One optimizer step on made-up advantages, called as in the trainer."""
     data, values = rows.clone(), ADVANTAGES[worker.rank % ranks :: ranks]
     data["old_log_probs"] = response_from_nested(old["log_probs"], rows["response_mask"])
     data["advantages"] = torch.nested.as_nested_tensor(

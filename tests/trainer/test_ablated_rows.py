@@ -1,9 +1,9 @@
-"""log p(A | Q): the rows that the trainer sends to verl's forward, and what it reads out of the answer.
+"""log p(A | Q): the rows that the trainer sends to verl's forward, and what it reads from the answer.
 
 The expectation is built without the library's row and slicing code: prompt + lead-in + A, put together by hand for
 one rollout, run alone and unpadded in float64, log-softmax of the logits at temperature 1 and at 0.7, the answer's
-places picked by hand. On the other side stand the library's rows, run as verl's workers run them: one right-padded
-batch in float32, log-probs by verl's own function with labels rolled by one, returned as one nested value a token of
+positions picked by hand. It is compared with the library's rows, run as verl's workers run them: one right-padded
+batch in float32, log-probs by verl's own function with labels rolled by one, returned as one nested value per token of
 prompt and tail. Both agree to 1e-5.
 
 Tokens here have texts of several characters, so that lead-in and content share tokens with their neighbours.
@@ -139,8 +139,8 @@ def test_answer_log_probs_are_those_of_an_independent_forward(
             logits = exact(input_ids=torch.cat([context, answer_ids]).unsqueeze(0)).logits[0] / temperature
         # The logits before a token say how likely it is: A's first token follows the last one of prompt and lead-in.
         expected = [
-            logits[len(context) - 1 + place].log_softmax(-1)[token].item()
-            for place, token in enumerate(answer_ids.tolist())
+            logits[len(context) - 1 + index].log_softmax(-1)[token].item()
+            for index, token in enumerate(answer_ids.tolist())
         ]
         padding = [0.0] * (found.shape[1] - len(expected))
         assert found[row].tolist() == pytest.approx(expected + padding, abs=1e-5)

@@ -1,9 +1,9 @@
-"""The registered advantage estimator ``ispo``: verl's GRPO on composite rewards, and never on anything else in silence.
+"""The registered advantage estimator ``ispo``: verl's GRPO on composite rewards, and never silently on anything else.
 
-- With both weights 0 the composite is the outcome, so the result has to be verl's ``grpo`` to the bit, through verl's
-  own dispatch too.
-- Inside the ISPO trainer (`handed_over`) the rewards are composite ones, and nothing else is changed: GRPO's
-  bits again.
+- With both weights 0 the composite is the outcome, so the result has to be bitwise verl's ``grpo``, also through
+  verl's own dispatch.
+- Inside the ISPO trainer (`handed_over`) the rewards are composite ones, and nothing else is changed: again
+  bitwise GRPO.
 - Elsewhere, with a weight that is not 0, it would be GRPO under another name: refused, naming the trainer modes.
 - With a floor: (R - mean) / (max(std, floor) + 1e-6), against a loop.
 
@@ -104,9 +104,9 @@ def test_a_floor_under_the_std(batch: dict[str, Any], normalize_by_std: bool, fl
             expected, std = reward - statistics.fmean(group), max(statistics.stdev(group), floor)
         if normalize_by_std:
             expected /= std + 1e-6
-        for place, written in enumerate(batch["response_mask"][row].tolist()):
+        for position, written in enumerate(batch["response_mask"][row].tolist()):
             # float32 rewards up to 3 over a std of 1e-3
-            assert advantages[row, place].item() == pytest.approx(expected * written, rel=1e-5, abs=1e-3)
+            assert advantages[row, position].item() == pytest.approx(expected * written, rel=1e-5, abs=1e-3)
 
 
 def test_the_floor_tames_a_group_of_almost_equal_rewards() -> None:
@@ -121,7 +121,7 @@ def test_the_floor_tames_a_group_of_almost_equal_rewards() -> None:
 
 
 def test_a_fixed_scale_where_outcomes_are_equal() -> None:
-    """By hand, four rollouts a group, so 1 / sqrt(4) = 0.5 where all are wrong; the mixed group keeps its own std.
+    """By hand, four rollouts per group, so 1 / sqrt(4) = 0.5 where none is correct; the mixed group keeps its own std.
 
     All wrong, rewards 0, 0, 0, 0.1: mean 0.025, so -0.025 / 0.5 = -0.05 and 0.075 / 0.5 = 0.15 (its own
     std of 0.05 would give -0.5 and 1.5). Mixed, rewards 1, 0, 0, 0: mean 0.25, std 0.5.
@@ -174,7 +174,7 @@ def test_a_typo_in_the_settings_is_no_silent_default() -> None:
 
 
 def through_verl(batch: dict[str, Any], adv_estimator: str, config: DictConfig) -> tuple[torch.Tensor, ...]:
-    """As the V1 trainer calls it: the estimator's name, a DataProto, one key a row."""
+    """As the V1 trainer calls it: the estimator's name, a DataProto, one key per row."""
     data = DataProto.from_dict(
         tensors={name: batch[name].clone() for name in ("token_level_rewards", "response_mask")},
         non_tensors={"uid": batch["index"]},

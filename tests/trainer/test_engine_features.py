@@ -1,14 +1,14 @@
-"""What verl offers for memory, speed and adapters leaves alone what ISPO reads: log-probs, entropies, ablated answers.
+"""verl's features for memory, speed and adapters do not change what ISPO reads: log-probs, entropies, ablated answers.
 
 The real worker of verl (``ActorRolloutRefWorker``, FSDP2 on the CPU) without the trainer around it, on a random model
 of the tiny task: four rollouts and their trace-ablated rows, at temperature 0.7, before and after one update. The
-reference is the same worker's plain setting, which test_training runs in verl's trainer; test_ablated_rows holds the
-ablated answers against a forward by hand.
+reference is the same worker's plain setting, which test_training runs in verl's trainer; test_ablated_rows compares
+the ablated answers with a forward by hand.
 
 - gradient checkpointing, offload, packed sequences with micro-batches by tokens, chunked and checkpointed entropy,
   fused kernels (torch), and two ranks give the same numbers, the update's gradient included;
-- LoRA: a new adapter changes nothing; after the update the policy has moved, and the adapter switched off is the base
-  model, to the bit;
+- LoRA: a new adapter changes nothing; after the update the policy has moved, and the adapter switched off is bitwise
+  the base model;
 - what verl gets wrong is what is refused, or a problem of the preflight: Ulysses' sequence parallelism without flash
   attention, fused kernels where FSDP2 shards the output head on its own.
 

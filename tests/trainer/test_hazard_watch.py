@@ -1,4 +1,4 @@
-"""Warnings: a rate that has more than doubled since the first step and passes 10 %, or traces under half their first
+"""Warnings: a rate that has more than doubled since the first step and passes 10 %, or traces below half their first
 length.
 
 Both conditions have to hold for a rate. The first step is the first one seen in the run, also after a resume.

@@ -1,10 +1,10 @@
 """The trainer modes as verl sees them, and the pieces of them that need no running trainer.
 
 - All three are registered, under names of their own, each over verl's own mode.
-- The mixin stands between verl's mode class and `PPOTrainer`: only there do its hooks run inside the mode's own (the
+- The mixin is between verl's mode class and `PPOTrainer`: only there do its hooks run inside the mode's own (the
   swap to the old weights of `PPOTrainerSeparateAsync`).
-- The composite sits on the last token that the policy wrote, and a rollout's advantage is read at the first.
-- Groups count one output a session; a further one is refused.
+- The composite is on the last token that the policy wrote, and a rollout's advantage is read at the first.
+- Groups count one output per session; a further one is refused.
 
 Not exercised: everything that needs workers (the trainer tests).
 """

@@ -1,5 +1,5 @@
-"""Right or wrong from whatever a scorer returned: ``acc`` where there is one, else a score of 0/1 or -1/+1, else an
-error.
+"""Correct or incorrect, from whatever a scorer returned: ``acc`` where there is one, else a score of 0/1 or -1/+1, else
+an error.
 
 Outcome and correctness are two things. A guess here would flip the sign of the IFD term, so what cannot be told is
 refused.
@@ -27,17 +27,17 @@ def verdicts(scores: list[float], infos: list[dict] | None = None) -> list[bool]
 
 
 @given(st.lists(st.booleans()))
-def test_plain_scores(right: list[bool]) -> None:
-    assert verdicts([float(one) for one in right]) == right
-    assert verdicts([1.0 if one else -1.0 for one in right]) == right
+def test_plain_scores(correct: list[bool]) -> None:
+    assert verdicts([float(one) for one in correct]) == correct
+    assert verdicts([1.0 if one else -1.0 for one in correct]) == correct
 
 
 @given(st.lists(st.tuples(st.booleans(), st.floats(-5, 5, width=32)), min_size=1))
 def test_acc_beside_a_shaped_score(rows: list[tuple[bool, float]]) -> None:
-    right = [one for one, _ in rows]
+    correct = [one for one, _ in rows]
     for as_scorers_write_it in (bool, int, float, np.bool_, np.float32, torch.tensor):
-        infos = [{"acc": as_scorers_write_it(one), "pred": "x"} for one in right]
-        assert verdicts([score for _, score in rows], infos) == right
+        infos = [{"acc": as_scorers_write_it(one), "pred": "x"} for one in correct]
+        assert verdicts([score for _, score in rows], infos) == correct
 
 
 def test_acc_of_minus_one_is_wrong() -> None:

@@ -1,4 +1,4 @@
-"""The registered policy loss ``ispo``: verl's ``vanilla`` to the bit, value and gradient, and true numbers beside it.
+"""The registered policy loss ``ispo``: bitwise verl's ``vanilla``, value and gradient, and correct metrics beside it.
 
 The added numbers are checked against loops over tokens, and the share of tokens without a gradient against autograd
 itself: it is the share of unmasked tokens whose log-prob receives a gradient of exactly 0. By the surrogate max(-A r,
@@ -114,10 +114,10 @@ def test_zero_gradient_share_is_autograds(batch: dict[str, torch.Tensor | None])
 def test_clip_fraction_and_kl_by_sign_of_the_advantage(batch: dict[str, torch.Tensor | None]) -> None:
     _, _, metrics = evaluate(compute_ispo_policy_loss, batch, config=PAPER)
     clipped, divergence = {1: 0.0, -1: 0.0}, {1: 0.0, -1: 0.0}
-    tokens = [tuple(place) for place in batch["response_mask"].nonzero().tolist()]
-    for place in tokens:
-        advantage = batch["advantages"][place].item()
-        log_ratio = min(20.0, max(-20.0, (batch["log_prob"][place] - batch["old_log_prob"][place]).item()))
+    tokens = [tuple(position) for position in batch["response_mask"].nonzero().tolist()]
+    for position in tokens:
+        advantage = batch["advantages"][position].item()
+        log_ratio = min(20.0, max(-20.0, (batch["log_prob"][position] - batch["old_log_prob"][position]).item()))
         ratio = math.exp(log_ratio)
         if advantage:
             sign = 1 if advantage > 0 else -1
@@ -161,7 +161,7 @@ def test_junk_behind_the_mask_is_not_counted() -> None:
 
 
 def test_a_microbatch_without_tokens_has_finite_metrics() -> None:
-    """A row that rollout correction has rejected whole."""
+    """A row that rollout correction has rejected as a whole."""
     batch = {name: torch.zeros(1, 2) for name in ("old_log_prob", "log_prob", "advantages")}
     _, metrics = compute_ispo_policy_loss(**batch, response_mask=torch.zeros(1, 2, dtype=torch.bool), config=PAPER)
     assert {name: metrics[name] for name in OURS} == dict.fromkeys(OURS, 0.0)

@@ -29,7 +29,7 @@ def test_a_prompts_first_token_has_no_log_prob_and_all_others_do() -> None:
     assert [row.tolist() for row in rows["input_ids"].unbind()] == [[5, 6, 7], [8, 9]]
     assert [row.tolist() for row in rows["responses"].unbind()] == [[6, 7], [9]]
     assert [row.tolist() for row in rows["position_ids"].unbind()] == [[0, 1, 2], [0, 1]]
-    # verl's passes return for each token the log-prob of the next one; here the place itself stands for it.
+    # verl's passes return for each token the log-prob of the next one; here the position itself stands for it.
     output = torch.nested.as_nested_tensor([torch.arange(3.0), torch.arange(2.0)], layout=torch.jagged)
     found = response_from_nested(output, rows["response_mask"])
     assert [row.tolist() for row in found.unbind()] == [[0.0, 1.0], [0.0]]

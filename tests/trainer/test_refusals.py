@@ -1,10 +1,10 @@
-"""Settings under which ISPO cannot be right are refused before anything starts, by key and remedy.
+"""Settings with which ISPO cannot work are refused before anything starts, by key and remedy.
 
 On real composed configs, since that is what the check reads. Refusals that need a running trainer (NaN, a scorer
-without a verdict, several outputs a session) are in test_outcome and in the trainer tests; a stock trainer mode is in
+without a verdict, several outputs per session) are in test_outcome and in the trainer tests; a stock trainer mode is in
 test_advantage.
 
-That Ulysses' sequence parallelism with another attention than flash attention gives other log-probs is shown in
+That Ulysses' sequence parallelism without flash attention gives wrong log-probs is shown in
 test_engine_features; what verl's engines make of the adapters' keys was read, and run for FSDP alone.
 
 Not exercised: Megatron, VeOmni, SGLang, a model with a vision tower (a stand-in for its processor is).
@@ -96,7 +96,7 @@ MODEL = "actor_rollout_ref.model"
 def test_an_adapter_that_would_not_be_trained(
     overrides: tuple[str, ...], name: str, key: str, named: tuple[str, ...]
 ) -> None:
-    """verl's trainer takes the reference out of the actor for any of its keys, each engine builds one for its own."""
+    """Any of these keys makes verl's trainer take the actor as reference; an engine builds an adapter for its own."""
     (refusal,) = unsupported_settings(composed(*overrides, name=name))
     assert refusal.key == key
     for part in named:

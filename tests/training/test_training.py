@@ -149,7 +149,7 @@ def test_a_scorer_that_does_not_say_right_from_wrong_is_refused(train: Train, tm
     scorer.write_text("def compute_score(**_):\n    return 0.3\n")
     run = train(f"reward.custom_reward_function.path={scorer}", "trainer.total_training_steps=1")
     assert run.exit_status != 0
-    assert "do not say right from wrong" in run.output
+    assert "do not tell correct from incorrect" in run.output
     assert not run.steps
 
 

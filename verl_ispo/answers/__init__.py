@@ -1,1 +1,1 @@
-"""The final answer in a text, and the ground truth that it is held against: the standard library alone."""
+"""The final answer in a text, and the ground truth that it is compared with: the standard library alone."""

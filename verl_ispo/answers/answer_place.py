@@ -1,14 +1,14 @@
-r"""Where the final answer is in a text. Everything that reads an answer asks this module.
+r"""Where the final answer is in a text. Everything that reads an answer uses this module.
 
 IFD scores the tokens that cover the answer, the grader grades its text, the tiny task's reward compares it, the data
-preparation takes it out of worked solutions: all of them read the same characters. The rule is ours; the paper does
+preparation takes it from worked solutions: all of them read the same characters. The rule is ours; the paper does
 not say where the answer is.
 
 The markers, in order of precedence (``answer_format="auto"``):
 
 1. **A box**: ``\boxed{...}``, ``\fbox{...}`` or ``\framebox{...}`` whose braces balance. The last one counts. Of boxes
    inside one another the outermost counts, since its content is what a reader sees as the answer; where it holds
-   nothing but another box, the content of that one. A box that never closes is no box, and those inside it stand. As
+   nothing but another box, the content of that one. A box that never closes is no box, and those inside it count. As
    in LaTeX, a backslash makes the next character an ordinary one, so ``\{`` does not group, and ``\\{`` does.
    Without any balanced box, the word after the last ``\boxed 5`` counts.
 2. **An answer line**: ``Answer:``, in any case, anywhere in a line, also bold (``**Answer**: 5``) or with a full-width
@@ -20,9 +20,9 @@ White space around the content is no part of it, nor are the ``*`` and ``_`` of 
 box is an empty answer: neither an earlier box nor an answer line takes its place.
 
 **Several boxes as one list.** ``\boxed{1} and \boxed{3}`` is one answer, "1, 3", where the problem asks for several
-answers, and otherwise it is the answer "3". The text alone does not tell, so the caller says (``several``). In a list,
-only white space, ``$``, commas, semicolons, full stops, display delimiters, "and" or "or" stand between two boxes, 40
-characters at most; empty boxes are left out. :func:`answer_text` joins the contents with commas, and that is graded;
+answers, and otherwise it is the answer "3". The text alone does not tell which, so the caller does (``several``). In a
+list, only white space, ``$``, commas, semicolons, full stops, display delimiters, "and" or "or" are between two boxes,
+40 characters at most; empty boxes are left out. :func:`answer_text` joins the contents with commas, and that is graded;
 `AnswerPlace.start` and `AnswerPlace.end` reach from the first content to the last, and that one run is scored.
 
 Texts are untrusted. The work is linear in the length of the text, whatever it holds, and only the last
@@ -42,7 +42,7 @@ MAX_ANSWER_LINES = 12
 """An answer line's answer is in this many lines, the label's own among them."""
 
 MAX_LIST_GAP_CHARS = 40
-"""At most this many characters stand between two boxes of one list."""
+"""Two boxes of one list are at most this many characters apart."""
 
 _EMPHASIS = "*_"
 _DISPLAY_OPENINGS = (r"\[", "$$")

@@ -1,4 +1,4 @@
-"""What is known of the correct answer of a problem."""
+"""What is known about a problem's correct answer."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class GroundTruth:
         text (`str`): the answer. Several answers are a JSON list of strings as published, and joined by commas once
             the grader has read them.
         multiple_answers (`bool`, *optional*, defaults to `False`): the problem has several answers, in any order, and
-            all of them are asked for.
+            a response has to give all of them.
         unit (`str`, *optional*, defaults to `""`): unit of an answer that states none.
         tolerance (`str`, *optional*, defaults to `""`): largest accepted absolute error, such as ``"1e-1"``, or as
             published, such as ``"1e-1,1e-2"``; empty where the answer is exact.

@@ -34,42 +34,42 @@ class ISPOConfig:
         drift_threshold (`float`, *optional*, defaults to `0.3`):
             tau_drift of eq. 5, in nats: least log-prob gain over the reference policy at the sampled token.
         entropy_floor (`float`, *optional*, defaults to `0.3`):
-            tau_H of eq. 7, in nats: below it, entropy on a wrong rollout's critical tokens is punished.
+            tau_H of eq. 7, in nats: below it, entropy on an incorrect rollout's critical tokens is punished.
         entropy_bonus (`float`, *optional*, defaults to `1.0`):
-            alpha of eq. 7, the pay for entropy on a wrong rollout's critical tokens.
+            alpha of eq. 7, the reward for entropy on an incorrect rollout's critical tokens.
         hinge_weight (`float`, *optional*, defaults to `1.0`):
             beta of eq. 7, the weight of the hinge under `entropy_floor`. `0` is the paper's "no hinge" ablation.
         critical_selection (`str`, *optional*, defaults to `"intersection"`):
             Which tokens are critical: `"intersection"` of both filters (paper), their `"union"`, or one filter
             alone, `"entropy"` or `"drift"` (the paper's ablations).
         symmetric_token_reward (`bool`, *optional*, defaults to `False`):
-            The paper's "symmetric" ablation. The paper gives no formula; ours pays a wrong rollout the negative
-            of what it would pay a right one.
+            The paper's "symmetric" ablation. The paper gives no formula; in ours an incorrect rollout gets the
+            negative of what a correct one would get.
         answer_format (`str`, *optional*, defaults to `"auto"`):
             Where the answer A is: in the last `\\boxed{}` (`"boxed"`), on the last `Answer:` line
-            (`"answer_line"`), or in the first of the two that there is (`"auto"`), which is what the grader grades.
+            (`"answer_line"`), or in the first of the two that the response has (`"auto"`), as in the grader.
             Ours, in detail in `verl_ispo.answers.answer_place`: the paper does not say.
         min_group_std (`float`, *optional*, defaults to `0.0`):
             Ours. A floor under the group's standard deviation, in units of reward; `0` is the paper.
         all_wrong_groups (`str`, *optional*, defaults to `"paper"`):
-            Ours. What a group without any right rollout learns from: `"paper"` (eq. 8), `"token_only"`, `"off"`
+            Ours. What a group without any correct rollout learns from: `"paper"` (eq. 8), `"token_only"`, `"off"`
             (the score alone, as GRPO: no advantage where scores are equal) or `"informative"` (IFD enters with a
             plus sign, so that reasoning stays alive).
         all_right_groups (`str`, *optional*, defaults to `"paper"`):
-            Ours. The same for groups without any wrong rollout: `"paper"`, `"token_only"` or `"off"`.
+            Ours. The same for groups without any incorrect rollout: `"paper"`, `"token_only"` or `"off"`.
         missing_answer (`str`, *optional*, defaults to `"zero"`):
             Ours. A rollout without an answer has no IFD (`"zero"`), or gets its group's lowest composite reward
             (`"group_min"`).
         max_abs_ifd (`float`, *optional*):
-            Ours. Clips IFD to [-max_abs_ifd, max_abs_ifd] nats a token. Off by default, as in the paper.
+            Ours. Clips IFD to [-max_abs_ifd, max_abs_ifd] nats per token. Off by default, as in the paper.
         exclude_answer_from_critical (`bool`, *optional*, defaults to `False`):
             Ours. Keeps the answer's tokens and the end-of-sequence token out of the entropy filter.
         ifd_reference (`str`, *optional*, defaults to `"none"`):
-            Ours. What IFD is held against: nothing (`"none"`, the paper), its running mean by outcome, which is taken
-            off (`"running_mean"`), or the running mean of right rollouts, beyond which it counts no further
-            (`"right_rollouts"`). The means are of the steps before, so the first step is the paper's.
+            Ours. What IFD is compared with: nothing (`"none"`, the paper), its running mean by outcome, which is
+            subtracted (`"running_mean"`), or the running mean of correct rollouts, which caps it
+            (`"right_rollouts"`). The means are over the steps before, so the first step is the paper's.
         ifd_running_decay (`float`, *optional*, defaults to `0.9`):
-            Ours. Decay a step of those running means. In [0, 1).
+            Ours. Decay per step of those running means. In [0, 1).
         same_outcome_std (`str`, *optional*, defaults to `"own"`):
             Ours. What the advantage of a group whose outcomes are all equal is divided by: the group's own standard
             deviation (`"own"`, the paper) or that of one success among its G rollouts, 1 / sqrt(G)
@@ -101,7 +101,7 @@ class ISPOConfig:
     same_outcome_std: str = "own"
 
     def __new__(cls, *args: Any, **kwargs: Any) -> ISPOConfig:
-        # Before the generated __init__, whose own TypeError could not name the nearest key.
+        # Before the generated __init__, whose TypeError would not name the nearest key.
         refuse_unknown_keys(kwargs, [field.name for field in fields(cls)], SECTION)
         return super().__new__(cls)
 

@@ -23,17 +23,17 @@ class ISPOTrainerConfig:
             Where the answers without their traces are scored: in a forward of their own (`"separate"`), or in the
             old-log-prob pass (`"merged"`), which gathers sharded weights once for both.
         poll_interval_s (`float`, *optional*):
-            Seconds between two looks of the replay buffer at the rollouts. `None` keeps verl's 2.
+            Seconds between two polls of the replay buffer for finished rollouts. `None` keeps verl's 2.
         repeatable_order (`bool`, *optional*, defaults to `False`):
             Put a batch's rows into an order that a second run repeats; verl's depends on random ids and on arrival.
         keep_over_starts (`bool`, *optional*, defaults to `False`):
-            Count ``trainer.max_actor_ckpt_to_keep`` over all starts of a run, where verl counts from each start on.
+            Count ``trainer.max_actor_ckpt_to_keep`` over all starts of a run, where verl starts over at each one.
         dump_dir (`str`, *optional*):
-            Folder of the rollout dump that ``verl-ispo report`` reads; made if it is not there. `None`: no dump.
+            Folder of the rollout dump that ``verl-ispo report`` reads; created if missing. `None`: no dump.
         dump_every (`int`, *optional*, defaults to `10`):
             Steps between two dumps of whole rollouts, at least 1. The first step is always dumped.
         dump_groups (`int`, *optional*, defaults to `4`):
-            Prompts whose rollouts are dumped at such a step, at least 1.
+            Prompts whose rollouts are dumped at these steps, at least 1.
 
     Raises:
         UnknownISPOKeyError: a key that is not listed above; the message names the nearest one.

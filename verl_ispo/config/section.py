@@ -1,4 +1,4 @@
-"""A checked dataclass out of one section of verl's config: unknown keys and values out of range are errors."""
+"""A checked dataclass from one section of verl's config: unknown keys and values out of range are errors."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Any, TypeVar
 
 SectionT = TypeVar("SectionT")
 
-# Keys that stand elsewhere now, so that a command of an earlier version is told the new name.
+# Keys that have moved, so that a command written for an earlier version is told the new name.
 MOVED_KEYS = {f"algorithm.ispo.{name}": f"trainer.v1.ispo.{name}" for name in ("dump_dir", "dump_every", "dump_groups")}
 
 
 class UnknownISPOKeyError(TypeError, ValueError):
-    """A key that a section does not know. A TypeError as for any unknown keyword, a ValueError as for a bad setting."""
+    """A key that a section does not know. A TypeError as for an unknown keyword, a ValueError as for a bad setting."""
 
 
 def from_section(cls: type[SectionT], section: str, settings: Mapping[str, Any] | None) -> SectionT:

@@ -11,7 +11,7 @@ import torch.distributed as dist
 
 
 def join_gloo_group() -> None:
-    """Initialise the default process group from the rank that verl put into the environment, once."""
+    """Initialize the default process group from the rank that verl put into the environment, once."""
     has_rank = all(name in os.environ for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"))
     if has_rank and os.environ.get("VERL_PLATFORM", "").lower() == "cpu" and not dist.is_initialized():
         dist.init_process_group("cpu:gloo", rank=int(os.environ["RANK"]), world_size=int(os.environ["WORLD_SIZE"]))

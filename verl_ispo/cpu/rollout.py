@@ -24,7 +24,7 @@ from verl.workers.rollout.replica import RolloutReplica, TokenOutput
 
 from verl_ispo.cpu.sampling import Sample, SampleRequest, sample_batch
 
-# A batch starts once no request has come for the quiet time, or at the latest after the longest wait.
+# A batch starts when no request has come for the quiet time, at the latest after the longest wait.
 QUIET_TIME_S = 0.005
 LONGEST_WAIT_S = 0.25
 
@@ -167,7 +167,7 @@ class CPURolloutServer:
 
 
 class CPURolloutReplica(RolloutReplica):
-    """One server actor for each replica, on the node of its worker."""
+    """One server actor per replica, on the node of its worker."""
 
     async def launch_servers(self) -> None:
         if self.world_size != 1:

@@ -1,4 +1,4 @@
-"""A random stream for each rollout: verl's single-turn agent loop with a seed in its sampling parameters."""
+"""One random stream per rollout: verl's single-turn agent loop with a seed in its sampling parameters."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def rollout_seed(run_seed: int, step: int, prompt: Any, sample_number: int) -> i
 
 @register(SEEDED_AGENT_LOOP)
 class SeededSingleTurnAgentLoop(SingleTurnAgentLoop):
-    """Single-turn chat whose rollouts depend on (run seed, step, prompt, sample number) and the weights, nothing else.
+    """Single-turn chat whose rollouts depend on (run seed, step, prompt, sample number) and the weights alone.
 
     Choose it with ``actor_rollout_ref.rollout.agent.default_agent_loop=ispo_seeded_single_turn``; the run seed is
     ``actor_rollout_ref.rollout.seed``.

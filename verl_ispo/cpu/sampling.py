@@ -1,4 +1,4 @@
-"""Batched autoregressive sampling with a KV cache, each sequence from a random stream of its own."""
+"""Batched autoregressive sampling with a KV cache, one random stream per sequence."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class SampleRequest:
 
     Attributes:
         prompt_ids: context, at least one token.
-        max_new_tokens: at most so many tokens are added.
+        max_new_tokens: most tokens that are added.
         temperature: softmax temperature; 0 is greedy.
         top_k: keep the k likeliest tokens; -1 keeps all.
         top_p: keep the smallest set of likeliest tokens with this much probability.
@@ -59,14 +59,14 @@ def sample_batch(
 ) -> list[Sample]:
     """Continue every request, all in one left-padded batch.
 
-    Run the model in float64 where a sample must not depend on the batch around it: in float32, sums taken in another
-    order move probabilities by about 1e-7, and one draw in some million lands on the other side of a boundary.
+    Run the model in float64 where a sample must not depend on the batch around it: in float32, another
+    order of summation moves probabilities by about 1e-7, which changes about one draw in a million.
 
     Args:
         model (`PreTrainedModel`): a causal language model in eval mode.
         requests (`Sequence[SampleRequest]`): what to continue.
         eos_token_ids (`Sequence[int]`): tokens that end a sequence; they are part of the sample.
-        should_stop (`Callable`, *optional*): asked before every token; `True` ends all open sequences as `"aborted"`.
+        should_stop (`Callable`, *optional*): called before every token; `True` ends all open sequences as `"aborted"`.
 
     Returns:
         `list[Sample]`, in the order of the requests.
@@ -85,9 +85,9 @@ def sample_batch(
     width = max(lengths[row] for row in rows)
     input_ids = torch.zeros(len(rows), width, dtype=torch.long)
     attention_mask = torch.zeros(len(rows), width, dtype=torch.long)
-    for place, row in enumerate(rows):
-        input_ids[place, width - lengths[row] :] = torch.tensor(requests[row].prompt_ids)
-        attention_mask[place, width - lengths[row] :] = 1
+    for index, row in enumerate(rows):
+        input_ids[index, width - lengths[row] :] = torch.tensor(requests[row].prompt_ids)
+        attention_mask[index, width - lengths[row] :] = 1
     position_ids = (attention_mask.cumsum(-1) - 1).clamp(min=0)
     cache = DynamicCache()
 
@@ -108,20 +108,20 @@ def sample_batch(
         tokens, log_probs = _draw(logits, [requests[row] for row in rows], draws)
 
         keep = []
-        for place, row in enumerate(rows):
-            sample, token = samples[row], int(tokens[place])
+        for index, row in enumerate(rows):
+            sample, token = samples[row], int(tokens[index])
             sample.token_ids.append(token)
-            sample.log_probs.append(float(log_probs[place]))
+            sample.log_probs.append(float(log_probs[index]))
             if token in eos:
                 sample.stop_reason = "completed"
             elif len(sample.token_ids) < requests[row].max_new_tokens:
-                keep.append(place)
+                keep.append(index)
         if len(keep) < len(rows):
             kept = torch.tensor(keep, dtype=torch.long)
             if keep:
                 cache.batch_select_indices(kept)
             tokens, attention_mask, position_ids = tokens[kept], attention_mask[kept], position_ids[kept]
-            rows = [rows[place] for place in keep]
+            rows = [rows[index] for index in keep]
         input_ids = tokens.unsqueeze(-1)
         attention_mask = torch.cat([attention_mask, torch.ones(len(rows), 1, dtype=torch.long)], dim=-1)
         position_ids = position_ids[:, -1:] + 1
@@ -131,19 +131,19 @@ def sample_batch(
 def _draw(
     logits: torch.Tensor, requests: Sequence[SampleRequest], draws: Sequence[float]
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Inverse-CDF draw for each row: `(rows,)` token ids and `(rows,)` log-probs, float64."""
+    """One inverse-CDF draw per row: `(rows,)` token ids and `(rows,)` log-probs, float64."""
     logits = logits.double()
     greedy = torch.tensor([request.temperature <= 0 for request in requests])
     temperature = torch.tensor(
         [request.temperature if request.temperature > 0 else 1.0 for request in requests], dtype=torch.float64
     )
     log_probs = torch.log_softmax(logits / temperature.unsqueeze(-1), dim=-1)
-    for place, request in enumerate(requests):
+    for index, request in enumerate(requests):
         if request.top_k > 0 or request.top_p < 1.0:
-            log_probs[place] = _filtered(log_probs[place], request.top_k, request.top_p)
+            log_probs[index] = _filtered(log_probs[index], request.top_k, request.top_p)
 
     cumulative = log_probs.exp().cumsum(dim=-1)
-    # Scaled to the last sum, which rounding keeps from being 1, so that no draw can fall past the end.
+    # Scaled to the last sum, which is not exactly 1 because of rounding, so that no draw can fall past the end.
     thresholds = torch.tensor(draws, dtype=torch.float64).unsqueeze(-1) * cumulative[:, -1:]
     sampled = torch.searchsorted(cumulative, thresholds, right=True).squeeze(-1).clamp(max=logits.shape[-1] - 1)
     tokens = torch.where(greedy, logits.argmax(dim=-1), sampled)
@@ -151,7 +151,7 @@ def _draw(
 
 
 def _filtered(log_probs: torch.Tensor, top_k: int, top_p: float) -> torch.Tensor:
-    """Top-k, then top-p, renormalised, for one row of shape `(vocabulary,)`."""
+    """Top-k, then top-p, renormalized, for one row of shape `(vocabulary,)`."""
     order = log_probs.argsort(descending=True, stable=True)
     kept = order[: top_k if top_k > 0 else None]
     if top_p < 1.0:

@@ -33,7 +33,7 @@ class Mailbox:
             self._changed.notify_all()
 
     async def get(self, number: int) -> dict[str, torch.Tensor] | None:
-        """Bucket ``number``, waited for; `None` behind the last."""
+        """Bucket ``number``, as soon as it is there; `None` after the last."""
         async with self._changed:
             await self._changed.wait_for(lambda: len(self._buckets) > number or self._complete)
             return self._buckets[number] if len(self._buckets) > number else None
@@ -44,7 +44,7 @@ class RayMailboxCheckpointEngine(CheckpointEngine):
     """verl's checkpoint-engine interface over a `Mailbox` actor that lives for one transfer.
 
     Args:
-        bucket_size (`int`): bytes a bucket may reach before it is sent.
+        bucket_size (`int`): a bucket is sent once it has this many bytes.
         is_master (`bool`, *optional*, defaults to `False`): the trainer rank that sends.
     """
 

@@ -1,1 +1,1 @@
-"""The methods of the comparison, one module each: pure torch, each rule in a small function named as its paper does."""
+"""The methods of the comparison, one module each: pure torch, each rule in a small function named as in its paper."""

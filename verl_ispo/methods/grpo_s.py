@@ -1,7 +1,7 @@
-"""GRPO-S (arXiv 2508.04349): GTPO's reward once a rollout, on its mean entropy, and a ratio of the whole sequence.
+"""GRPO-S (arXiv 2508.04349): GTPO's reward per rollout, from its mean entropy, and a ratio of the whole sequence.
 
-How sure: as `verl_ispo.methods.gtpo`. That the sequence's ratio is the arithmetic mean of its token ratios comes from
-re-implementations too. The weights are GTPO's, since no others are known. No dual clip: nobody names one.
+Source: as for `verl_ispo.methods.gtpo`. That the sequence's ratio is the arithmetic mean of its token ratios comes from
+re-implementations too. The weights are GTPO's, since no others are known. No dual clip: no source names one.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def grpo_s_advantage(
     config: GRPOSConfig,
     normalize_by_std: bool = True,
 ) -> torch.Tensor:
-    """GRPO-S's advantage of every rollout; rows without tokens get 0 and change nothing.
+    """GRPO-S's advantage of every rollout; rows without tokens get 0 and do not affect the others.
 
     Args:
         entropy (`torch.Tensor` of shape `(batch, response_length)`): of the old policy, nats; taken as a constant.
@@ -50,7 +50,7 @@ def grpo_s_advantage(
     check_same_shape((response_mask.shape[0],), correct=correct, group_ids=groups.ids)
     mask = response_mask.bool()
     check_finite(mask, entropy=entropy)
-    # A rollout is one "token" of GTPO here, active if it has any token.
+    # Here a whole rollout is one "token" of GTPO, active if it has any token.
     mean_entropy = masked_row_mean(entropy.detach(), mask).unsqueeze(-1)
     active = mask.any(dim=-1, keepdim=True)
     rewards = entropy_rewards(mean_entropy, active, correct, groups, config)
@@ -67,7 +67,7 @@ def sequence_ratio(log_ratio: torch.Tensor, response_mask: torch.Tensor) -> torc
     Returns:
         `torch.Tensor` of shape `(batch,)`.
     """
-    # Masked before exp as well: there an infinity would turn the gradient into NaN.
+    # Masked before exp as well, where an infinity would turn the gradient into NaN.
     ratio = torch.where(response_mask, torch.where(response_mask, log_ratio, 0.0).exp(), 0.0)
     return ratio.sum(dim=-1) / response_mask.sum(dim=-1).clamp(min=1)
 
@@ -75,7 +75,7 @@ def sequence_ratio(log_ratio: torch.Tensor, response_mask: torch.Tensor) -> torc
 def clipped_surrogate_loss(
     ratio: torch.Tensor, advantage: torch.Tensor, clip_low: float, clip_high: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """-min(A s, A clip(s, 1 - low, 1 + high)), and where the clipped branch is the one taken.
+    """-min(A s, A clip(s, 1 - low, 1 + high)), and whether the clipped branch is the one taken.
 
     Args:
         ratio, advantage (`torch.Tensor` of one shape).

@@ -1,16 +1,17 @@
-"""GTPO (arXiv 2508.04349, not 2508.03772 of the same name): token rewards that policy entropy shapes.
+"""GTPO (arXiv 2508.04349; 2508.03772 has the same name): token rewards shaped by the policy's entropy.
 
-A right rollout's token gets a1 + a2 (H_t / sum of H) d_t, a wrong one's -a1 - a2 ((1/H_t) / sum of 1/H) h_t. The sums
-run over the right, or the wrong, rollouts of the group that are active at place t of the response; d_t and h_t are
-their numbers. Then right and wrong token rewards are normalised apart, each by its own mean and std in the group.
+A token of a correct rollout gets a1 + a2 (H_t / sum of H) d_t, one of an incorrect rollout
+-a1 - a2 ((1/H_t) / sum of 1/H) h_t. The sums run over the group's correct (or incorrect) rollouts that are active at
+position t of the response; d_t and h_t are how many these are. Then the token rewards of correct and of incorrect
+rollouts are normalized apart, each by their own mean and std in the group.
 
-How sure: the two rewards, a1 = 1, a2 = 0.1, the 1e-8 and the normalisation apart come from re-implementations that
+Source: the two rewards, a1 = 1, a2 = 0.1, the 1e-8 and the normalization apart come from re-implementations that
 agree, not from the authors' code. Which std and epsilon the paper takes is not known (one re-implementation has the
-biased std); ours are those of verl's GRPO, unbiased and 1e-6. Gating groups without a right rollout is ours.
+biased std); ours are those of verl's GRPO, unbiased and 1e-6. Gating groups without a correct rollout is ours.
 
-What follows from normalising apart, for each group: right tokens add up to 0 and so do wrong ones, so a1 has no effect
-and the outcome is not rewarded as such; where entropies are equal, or one rollout is the only right (or wrong) one,
-nothing is left. `normalization="together"` (ours) is GRPO plus the entropy term instead.
+Normalized apart, the advantages of a group's correct tokens add up to 0, and so do those of its incorrect ones. So a1
+has no effect and the outcome is not rewarded as such; where entropies are equal, or only one rollout is correct (or
+incorrect), no advantage is left. `normalization="together"` (ours) is GRPO plus the entropy term instead.
 """
 
 from __future__ import annotations
@@ -38,16 +39,18 @@ class EntropyRewardConfig:
 
     Args:
         outcome_weight (`float`, *optional*, defaults to `1.0`):
-            a1, the weight of the outcome. Re-implementations. Without effect where right and wrong are normalised
-            apart.
+            a1, the weight of the outcome. Re-implementations. Without effect where correct and incorrect
+            rewards are normalized apart.
         entropy_weight (`float`, *optional*, defaults to `0.1`):
-            a2, the weight of the entropy term. Re-implementations. Normalised apart, it cancels but for the 1e-6 and 0.
+            a2, the weight of the entropy term. Re-implementations. Normalized apart, it cancels except for the
+            1e-6, and `0` leaves no advantage.
         normalization (`str`, *optional*, defaults to `"apart"`):
-            `"apart"` (paper, by re-implementations): right and wrong rewards each by their own mean and std.
+            `"apart"` (paper, by re-implementations): correct and incorrect rewards each by their own mean and
+            std.
             `"together"` (ours): all rewards of the group by one mean and std, so that equal entropies (and, for GTPO,
             equal lengths) give GRPO's advantage.
         all_wrong_groups (`str`, *optional*, defaults to `"off"`):
-            What a group without any right rollout learns from: nothing (`"off"`, ours), or the differences in
+            What a group without any correct rollout learns from: nothing (`"off"`, ours), or the differences in
             entropy, scaled to full size (`"paper"`).
 
     Raises:
@@ -87,7 +90,7 @@ def gtpo_advantage(
     config: GTPOConfig,
     normalize_by_std: bool = True,
 ) -> torch.Tensor:
-    """GTPO's advantage of every token; rows without tokens get 0 and change nothing.
+    """GTPO's advantage of every token; rows without tokens get 0 and do not affect the others.
 
     Args:
         entropy (`torch.Tensor` of shape `(batch, response_length)`): of the old policy, nats; taken as a constant.
@@ -119,31 +122,31 @@ def entropy_rewards(
     groups: RolloutGroups,
     config: EntropyRewardConfig,
 ) -> torch.Tensor:
-    """The rewards before normalisation: `right_reward` or `wrong_reward`, 0 where not active.
+    """The rewards before normalization: `right_reward` or `wrong_reward`, 0 where not active.
 
     Args:
-        entropy (`torch.Tensor` of shape `(batch, length)`): may hold anything where ``active`` is false. Below 0, which
-            only rounding brings about, it counts as 0.
+        entropy (`torch.Tensor` of shape `(batch, length)`): may hold anything where ``active`` is false. A value below
+            0, which only rounding can give, counts as 0.
         active (`torch.Tensor` of shape `(batch, length)`, bool).
         correct (`torch.Tensor` of shape `(batch,)`, bool).
         groups (`RolloutGroups`): of the batch.
         config (`EntropyRewardConfig`).
 
     Returns:
-        `torch.Tensor` of shape `(batch, length)`, float64: equal entropies have to give equal rewards to well under
-        the 1e-6 that is added to the std.
+        `torch.Tensor` of shape `(batch, length)`, float64: rewards of equal entropies have to differ by far less
+        than the 1e-6 that is added to the std.
     """
-    is_right = correct.bool().unsqueeze(-1)
+    is_correct = correct.bool().unsqueeze(-1)
     entropy = entropy.double().clamp(min=0.0)
-    right = right_reward(entropy, active & is_right, groups, config)
-    wrong = wrong_reward(entropy, active & ~is_right, groups, config)
-    return torch.where(active, torch.where(is_right, right, wrong), 0.0)
+    right = right_reward(entropy, active & is_correct, groups, config)
+    wrong = wrong_reward(entropy, active & ~is_correct, groups, config)
+    return torch.where(active, torch.where(is_correct, right, wrong), 0.0)
 
 
 def right_reward(
     entropy: torch.Tensor, active: torch.Tensor, groups: RolloutGroups, config: EntropyRewardConfig
 ) -> torch.Tensor:
-    """a1 R + a2 (H_t / sum of H) d_t with R = 1; ``active`` marks right rollouts alone. `(batch, length)`."""
+    """a1 R + a2 (H_t / sum of H) d_t with R = 1; ``active`` marks correct rollouts alone. `(batch, length)`."""
     return config.outcome_weight + config.entropy_weight * relative_weight(entropy, active, groups)
 
 
@@ -154,14 +157,14 @@ def wrong_reward(
     config: EntropyRewardConfig,
     epsilon: float = 1e-8,
 ) -> torch.Tensor:
-    """-a1 - a2 ((1/H_t) / sum of 1/H) h_t with 1e-8 on H; ``active`` marks wrong rollouts alone. `(batch, length)`."""
+    """-a1 - a2 ((1/H_t) / sum of 1/H) h_t with 1e-8 on H; ``active`` marks incorrect rollouts. `(batch, length)`."""
     return -config.outcome_weight - config.entropy_weight * relative_weight(1 / (entropy + epsilon), active, groups)
 
 
 def relative_weight(weight: torch.Tensor, active: torch.Tensor, groups: RolloutGroups) -> torch.Tensor:
-    """(w_t / sum of w) n_t over the n_t active rollouts of the group at place t: 1 on average, 1 where all are equal.
+    """(w_t / sum of w) n_t over the group's n_t rollouts active at position t: 1 on average, 1 where all are equal.
 
-    Ours: 1 too where every weight is 0, the limit of equal weights.
+    Ours: also 1 where every weight is 0, the limit of equal weights.
 
     Args:
         weight (`torch.Tensor` of shape `(batch, length)`, float64): finite and not below 0.
@@ -171,8 +174,8 @@ def relative_weight(weight: torch.Tensor, active: torch.Tensor, groups: RolloutG
     Returns:
         `torch.Tensor` of shape `(batch, length)`, float64; 1 where not active.
     """
-    total = _group_sum_by_place(torch.where(active, weight, 0.0), groups)
-    number = _group_sum_by_place(active.double(), groups)
+    total = _group_sum_by_position(torch.where(active, weight, 0.0), groups)
+    number = _group_sum_by_position(active.double(), groups)
     shared = active & (total > 0)
     return torch.where(shared, weight / total.where(shared, 1.0) * number, 1.0)
 
@@ -187,8 +190,8 @@ def normalized_rewards(
 ) -> torch.Tensor:
     """(r - mean) / (std + 1e-6), apart or together as configured, and 0 in gated groups.
 
-    Together (ours), a rollout counts as one sample in the correction of the std, since its tokens share one outcome:
-    this is what makes equal rewards on rollouts of equal length give GRPO's advantage.
+    Together (ours), a rollout counts as one sample in the correction of the std, since its tokens share one outcome.
+    With that, equal rewards on rollouts of equal length give GRPO's advantage.
 
     Args:
         rewards (`torch.Tensor` of shape `(batch, length)`, float64).
@@ -237,7 +240,7 @@ def standardized(
         start = torch.zeros(samples.shape, dtype=values.dtype)
         return start.scatter_reduce(0, sets, of, reduce=how, include_self=False)
 
-    # From the least value on, so that equal values leave no rounding to divide by epsilon.
+    # Measured from the smallest value, so that equal values leave no rounding error to divide by epsilon.
     values = values - reduce(values, "amin")[sets]
     centred = values - reduce(values, "mean")[sets]
     if not by_std:
@@ -246,8 +249,8 @@ def standardized(
     return centred / (variance.sqrt() + epsilon)[sets]
 
 
-def _group_sum_by_place(values: torch.Tensor, groups: RolloutGroups) -> torch.Tensor:
-    """Each row's group sum at every place, `(batch, length)`."""
+def _group_sum_by_position(values: torch.Tensor, groups: RolloutGroups) -> torch.Tensor:
+    """Each row's group sum at every position, `(batch, length)`."""
     total = values.new_zeros(groups.count, values.shape[-1]).index_add(0, groups.ids, values)
     return total[groups.ids]
 

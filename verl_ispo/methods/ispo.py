@@ -38,7 +38,7 @@ def ispo_advantage(batch: MethodBatch, config: ISPOConfig) -> torch.Tensor:
 
 
 def has_no_signals(config: ISPOConfig) -> bool:
-    """Whether the composite reward is the outcome, and no guard asks for verdicts."""
+    """Whether the composite reward is the outcome, and no guard needs verdicts."""
     return config.ifd_weight == 0 and config.token_weight == 0 and config.same_outcome_std == "own"
 
 
@@ -53,10 +53,10 @@ def next_running_ifd(before: RunningIFD, batch: MethodBatch, config: ISPOConfig)
 def sign_metrics(batch: LossBatch) -> dict[str, float]:
     """What an ISPO run watches in the clipped loss:
 
-    - ``actor/zero_grad_frac``: share of tokens that pull no gradient, for a zero advantage, a clipped ratio, a
+    - ``actor/zero_grad_frac``: share of tokens without a gradient, because of a zero advantage, a clipped ratio, a
       log-ratio beyond verl's clamp at 20, or a rollout-correction weight of zero;
     - ``actor/pg_clipfrac/{positive,negative}_adv``: share of all tokens that are clipped and have an advantage of that
-      sign; both add up to what is clipped;
+      sign; the two add up to all that are clipped;
     - ``actor/ppo_kl/{positive,negative}_adv``: those tokens' part of ``actor/ppo_kl``.
     """
     ratio = batch.log_ratio.exp()
@@ -84,7 +84,7 @@ def sign_metrics(batch: LossBatch) -> dict[str, float]:
 
 
 def contradictions(setting: Lookup) -> Iterator[Contradiction]:
-    """Settings of verl's that undo what ISPO learns from."""
+    """verl's settings that remove what ISPO learns from."""
     filter_key = "algorithm.filter_groups.enable"
     for group_key in ("algorithm.ispo.all_wrong_groups", "algorithm.ispo.all_right_groups"):
         if setting(filter_key) and setting(group_key) != "off":

@@ -18,7 +18,7 @@ from verl_ispo.signals.groups import RolloutGroups
 
 
 class Need(Enum):
-    """Fields of `MethodBatch` beyond rewards, masks and groups; the value is how it is called in words."""
+    """Fields of `MethodBatch` beyond rewards, masks and groups; the value is its name in messages."""
 
     CORRECT = "the verifier's verdict"
     LOG_PROB = "log-probs of the response"
@@ -33,7 +33,7 @@ class Need(Enum):
 class MethodBatch:
     """One step's rollouts under the rollout policy, detached; what a method has not declared as a need is `None`.
 
-    Rows that only fill a batch up are among them: they have an all-zero mask and a group of their own.
+    Rows that only pad the batch are included: they have an all-zero mask and a group of their own.
 
     Attributes:
         rewards: what verl's estimators read, `(batch, response_length)` float32: the score on the last token, less the
@@ -41,14 +41,14 @@ class MethodBatch:
         response_mask: `(batch, response_length)`, 1 where the policy wrote the token.
         groups: which rollouts share a prompt.
         normalize_by_std: verl's ``norm_adv_by_std_in_grpo``.
-        correct: the verifier's verdict, `(batch,)` bool; false for rows that fill up.
+        correct: the verifier's verdict, `(batch,)` bool; false for padding rows.
         log_prob: of the sampled tokens, `(batch, response_length)` float32.
         entropy: of the next-token distribution, nats, same shape.
         prompt_log_prob: of the prompt's tokens but the first, `(batch, prompt_length)` float32, left-aligned.
         prompt_mask: `(batch, prompt_length)` bool.
-        answer_texts: text of each rollout's answer, `None` in it where there is none.
+        answer_texts: text of each rollout's answer, `None` for one without an answer.
         grpo_advantage: verl's own GRPO on the rewards, `(batch, response_length)`.
-        ispo_signals: ISPO's signals and rewards, of the rows that do not fill up.
+        ispo_signals: ISPO's signals and rewards, without padding rows.
         state: the method's state before this step, where it declares one.
     """
 
@@ -117,14 +117,14 @@ class MethodState:
 
 @dataclass(frozen=True)
 class PromptChoice:
-    """How a method chooses the prompts that a step trains on, from more that are drawn.
+    """How a method chooses the prompts of a step from a larger number of candidates.
 
     Attributes:
-        keep_fraction: from the settings to the share of the drawn prompts that is kept, in (0, 1].
+        keep_fraction: from the settings to the share of the candidates that is kept, in (0, 1].
         score: from the log-probs of the prompts' tokens but the first and their mask, both `(prompts, prompt_length)`,
             to one number per prompt.
         score_name: what that number is called in the metrics.
-        choose: from the scores, how many are kept, and progress in [0, 1] to the indices of the kept ones.
+        choose: from the scores, the number to keep, and progress in [0, 1] to the indices of the prompts to keep.
     """
 
     keep_fraction: Callable[[Any], float]
@@ -135,7 +135,7 @@ class PromptChoice:
 
 @dataclass(frozen=True)
 class Contradiction:
-    """Two settings of which one makes the other void; keys are verl's dotted ones."""
+    """Two settings, one of which makes the other void; keys are verl's dotted ones."""
 
     first: str
     second: str
@@ -158,7 +158,7 @@ class Method:
         needs: fields of the batch that it reads.
         settings: from the section ``algorithm.<name>`` to a checked dataclass; `None` if there are none.
         works_without: from the settings to whether it computes the same without its needs, as GRPO does, so that
-            verl's stock trainer modes can run it too.
+            it can also run in verl's stock trainer modes.
         token_loss: the rule of its policy loss, which then goes together with the estimator.
         loss_metrics: metrics beside verl's clipped loss, which is then registered under the method's name.
         prompt_choice: which prompts a step trains on, where the method chooses.

@@ -1,8 +1,8 @@
 """PREPO (arXiv 2511.00794): easy prompts first, and more weight on rollouts of high entropy.
 
-How sure we are: known from detailed notes by others, and the paper exists in more than one version. That prompts go
-from low to high perplexity and that rollouts are weighted by their mean token entropy is said by the authors' own
-summary too; the window's formula and the share of 20 % are from the notes alone.
+Source: detailed notes by others; the paper exists in more than one version. The authors' own summary also says that
+prompts go from low to high perplexity and that rollouts are weighted by their mean token entropy; the window's formula
+and the share of 20 % are from the notes alone.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ def select_prompts(perplexity: torch.Tensor, keep: int, progress: float) -> torc
         progress (`float`): step / total steps; clipped to [0, 1].
 
     Returns:
-        `torch.Tensor` of shape `(keep,)`, int64: places of the chosen candidates, easiest first, ties by position.
+        `torch.Tensor` of shape `(keep,)`, int64: indices of the chosen candidates, easiest first, ties by position.
 
     Raises:
         ValueError: see `scheduled_window`.
@@ -116,8 +116,8 @@ def select_prompts(perplexity: torch.Tensor, keep: int, progress: float) -> torc
 def relative_entropy_weight(entropy: torch.Tensor, response_mask: torch.Tensor) -> torch.Tensor:
     """w_i = mean token entropy of rollout i / its mean over rollouts (arXiv 2511.00794).
 
-    The mean runs over the rollouts of the whole batch (ours: the notes do not say whether batch or group). So it has to
-    be computed before a batch is split into micro-batches.
+    The mean runs over the rollouts of the whole batch (ours: the notes do not say whether batch or group), so it has to
+    be computed before the batch is split into micro-batches.
 
     Args:
         entropy (`torch.Tensor` of shape `(batch, response_length)`): of the next-token distribution, nats.
@@ -134,7 +134,7 @@ def relative_entropy_weight(entropy: torch.Tensor, response_mask: torch.Tensor) 
     check_same_shape(tuple(response_mask.shape), entropy=entropy)
     response_mask = response_mask.bool()
     check_finite(response_mask, entropy=entropy)
-    # Rounding leaves entropies a hair under 0, and a negative weight would turn the advantage around.
+    # Rounding can leave an entropy slightly below 0, and a negative weight would flip the advantage's sign.
     rollout_entropy = masked_row_mean(entropy.clamp(min=0), response_mask).double()
     has_tokens = response_mask.any(dim=-1)
     mean = rollout_entropy.sum() / has_tokens.sum().clamp(min=1)
@@ -146,7 +146,7 @@ def prepo_advantage(batch: MethodBatch, config: PREPOConfig) -> torch.Tensor:
     """w_i A, A being verl's own GRPO, `(batch, response_length)`.
 
     In PREPO w_i multiplies the clipped loss. It is not negative, and the clipped surrogate, dual clip included, is
-    positively homogeneous in A, so on the advantage it does the same and verl's losses stay as they are.
+    positively homogeneous in A. So multiplying the advantage is the same, and verl's losses stay as they are.
     """
     return relative_entropy_weight(batch.entropy, batch.response_mask).unsqueeze(-1) * batch.grpo_advantage
 

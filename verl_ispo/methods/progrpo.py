@@ -1,7 +1,7 @@
 """ProGRPO (arXiv 2602.05281): GRPO's advantage, shifted by how sure the policy is of the prompt and of the response.
 
-How sure we are: the rule is known from detailed notes by others, which agree on the cases equation and on GRPO's
-advantage (divided by the std) inside it. The constant a is not known, and the notes differ on all-right groups.
+Source: detailed notes by others, which agree on the cases equation and on GRPO's advantage (divided by the std) inside
+it. The constant a is not known, and the notes differ on all-right groups.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ class ProGRPOConfig:
         confidence_weight (`float`, *optional*, defaults to `0.1`):
             a, the weight of c(q) - c(o). Ours: the paper's value is not known to us. Both confidences are in [0, 1],
             and with 0/1 scores no advantage in a mixed group of G is smaller than 1 / sqrt(G) (1 / G without the std),
-            so at 0.1 the term turns no rollout's sign for G under 100 (under 10). In an all-right group the term is all
-            there is. `0` is GRPO.
+            so at 0.1 the term changes no sign for G below 100 (below 10). In an all-right group the term is the whole
+            advantage. `0` is GRPO.
         low_probability_fraction (`float`, *optional*, defaults to `0.2`):
             Share of a text's tokens, the least likely ones, that its confidence is taken from. In (0, 1]. From notes.
         all_right_groups (`str`, *optional*, defaults to `"keep"`):
-            Whether groups without any wrong rollout get the term: `"keep"` (the cases equation) or `"skip"` (GRPO's
+            Whether groups without any incorrect rollout get the term: `"keep"` (the cases equation) or `"skip"` (GRPO's
             advantage, as in all-wrong groups).
 
     Raises:
@@ -71,7 +71,7 @@ def low_probability_confidence(log_prob: torch.Tensor, mask: torch.Tensor, fract
     Returns:
         `torch.Tensor` of shape `(batch,)`, float32; 1 for a row without tokens, whose confidence is not defined.
     """
-    # The critical tokens' filter, on the surprisal in place of the entropy.
+    # The critical tokens' entropy filter, applied to the surprisal.
     least_likely = entropy_filter(-log_prob, mask, fraction)
     return masked_row_mean(log_prob, least_likely).exp()
 
@@ -123,7 +123,7 @@ def progrpo_advantage(
     groups: RolloutGroups,
     config: ProGRPOConfig,
 ) -> torch.Tensor:
-    """A' = A in all-wrong groups, else A + a (c(q) - c(o)), on right and wrong rollouts alike (arXiv 2602.05281).
+    """A' = A in all-wrong groups, else A + a (c(q) - c(o)), for correct and incorrect rollouts (arXiv 2602.05281).
 
     "All wrong" goes by the verifier's verdict, not by the score, which may be shaped (ours). A group of one is all
     wrong or all right; in an all-right group of one verl's GRPO keeps the score as A, and the term is added to it.
@@ -133,7 +133,7 @@ def progrpo_advantage(
         response_mask (`torch.Tensor` of shape `(batch, response_length)`): where the term is added.
         gap (`torch.Tensor` of shape `(batch,)`): of `confidence_gap`.
         correct (`torch.Tensor` of shape `(batch,)`, bool): the verifier's verdict; false for padding rows.
-        groups (`RolloutGroups`): who shares a prompt.
+        groups (`RolloutGroups`): which rollouts share a prompt.
         config (`ProGRPOConfig`).
 
     Returns:

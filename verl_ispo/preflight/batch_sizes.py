@@ -1,6 +1,6 @@
-"""Batch and parallel sizes: what verl asserts after the workers have started, and what it pads without a word.
+"""Batch and parallel sizes: what verl asserts after the workers have started, and what it pads silently.
 
-Places in verl 0.9.1: `PPOTrainer.step` and ``_next_train_batch``, `PPOTrainerSeparateAsync`, `TrainingWorker
+Read in verl 0.9.1: `PPOTrainer.step` and ``_next_train_batch``, `PPOTrainerSeparateAsync`, `TrainingWorker
 .train_mini_batch`, ``prepare_micro_batches``, `ActorRolloutRefWorker.init_model`, ``apply_monkey_patch``.
 """
 
@@ -37,7 +37,7 @@ def check_parallel_sizes(config: DictConfig, parallelism: Parallelism, shape: Mo
     for key, size in _model_parallel_keys(parallelism):
         if gpus % size:
             yield Finding(
-                PROBLEM, key, f"{size} GPUs a model, but {where}; set it so that it divides {gpus}, or other GPUs"
+                PROBLEM, key, f"takes {size} GPUs per model, but {where}; set a divisor of {gpus}, or change the GPUs"
             )
     if gpus % parallelism.replica:
         tensor = setting(config, f"{ROLLOUT}.tensor_model_parallel_size")
@@ -95,7 +95,7 @@ def check_batch_sizes(config: DictConfig, parallelism: Parallelism) -> Iterator[
     if samples == 1 and setting(config, "algorithm.adv_estimator") != "gae":
         yield Finding(NOTE, f"{ROLLOUT}.n", "is 1: a group of one has no group-relative advantage; the paper has 8")
     if parallelism.gpus % parallelism.model_parallel:
-        return  # check_parallel_sizes says so, and there is no data-parallel size to hold the rest against
+        return  # check_parallel_sizes reports it, and there is no data-parallel size to check the rest against
     yield from _check_sync_step(config, train, mini)
     yield from _check_gen_batch_size(config, train)
     if train % mini:
@@ -103,9 +103,9 @@ def check_batch_sizes(config: DictConfig, parallelism: Parallelism) -> Iterator[
         yield Finding(
             NOTE,
             MINI,
-            f"is {mini} and {TRAIN} is {train}, no multiple of it: verl fills every step up to {rows} prompts "
+            f"is {mini} and {TRAIN} is {train}, not a multiple of it: verl fills every step up to {rows} prompts "
             "with empty "
-            f"rows, which take part in the forwards; set {MINI}={nearest_divisor(train, mini)}",
+            f"rows, which the forwards compute too; set {MINI}={nearest_divisor(train, mini)}",
         )
     rows, data = mini * samples, parallelism.data
     if rows % data:
@@ -113,20 +113,20 @@ def check_batch_sizes(config: DictConfig, parallelism: Parallelism) -> Iterator[
         yield Finding(
             PROBLEM,
             MINI,
-            f"is {mini}, which makes {rows} rows with {ROLLOUT}.n={samples}, and they cannot be shared out to {data} "
+            f"is {mini}, which makes {rows} rows with {ROLLOUT}.n={samples}, and they cannot be divided among {data} "
             f"data-parallel ranks; set {MINI} to a multiple of {step}, such as {nearest_multiple(step, mini)}",
         )
         return
     yield Finding(
         OK,
         "batch",
-        f"{train} prompts x {samples} rollouts a step, {math.ceil(train / mini)} update(s) of {rows} rows on "
+        f"{train} prompts x {samples} rollouts per step, {math.ceil(train / mini)} update(s) of {rows} rows on "
         f"{data} ranks",
     )
-    yield from _check_micro_batches(config, rows // data, _rows_a_step(train, mini, samples, data) // data)
+    yield from _check_micro_batches(config, rows // data, _rows_per_step(train, mini, samples, data) // data)
 
 
-def _rows_a_step(train: int, mini: int, samples: int, data: int) -> int:
+def _rows_per_step(train: int, mini: int, samples: int, data: int) -> int:
     """Rows after verl's padding (PPOTrainer._get_required_batch_multiple)."""
     multiple = math.lcm(data, mini * samples)
     return math.ceil(train * samples / multiple) * multiple

@@ -1,4 +1,4 @@
-"""Checkpoints: that there are any, that the disk holds them, and that a new run is not an old one continued."""
+"""Checkpoints: whether there are any, whether the disk holds them, and whether the run would continue an older one."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def checkpoint_bytes(config: DictConfig, shape: ModelShape, parallelism: Paralle
 
 
 def training_steps(config: DictConfig) -> int | None:
-    """Steps of the run, `None` where the data does not tell."""
+    """Steps of the run, `None` where the data does not say."""
     steps = setting(config, "trainer.total_training_steps")
     if steps is not None:
         return steps
@@ -53,12 +53,12 @@ def training_steps(config: DictConfig) -> int | None:
 
 
 def checkpoints_on_disk(config: DictConfig, steps: int | None) -> int | None:
-    """How many there are at most at one time; `None` if all are kept of a number of steps that is not known."""
+    """Most checkpoints at one time; `None` if all are kept and the number of steps is not known."""
     every, kept = setting(config, "trainer.save_freq"), setting(config, "trainer.max_actor_ckpt_to_keep")
     written = None if steps is None else math.ceil(steps / every)
     if kept is None:
         return written
-    # verl deletes before it writes from two on; a single one is deleted only after the next is written.
+    # verl deletes before it writes if it keeps two or more; a single one is deleted only after the next is written.
     most = max(2, kept)
     return most if written is None else min(most, written)
 

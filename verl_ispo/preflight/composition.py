@@ -1,4 +1,4 @@
-"""Composing the config as verl's main would, reading keys out of it, and how its GPUs are shared out."""
+"""Composing the config as verl's main would, reading its keys, and how it divides the GPUs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from verl_ispo.config.section import refuse_moved_key
 from verl_ispo.config.signal_use import observes_signals, trains_on_signals
 
-# Choices of whole files; everything else on the command line is a key.
+# These choose whole files; everything else on the command line is a key.
 CONFIG_GROUPS = ("method", "backend")
 
 
@@ -38,14 +38,14 @@ def compose_config(config_name: str, overrides: Sequence[str]) -> DictConfig:
 
 @cache
 def composed_preset(config_name: str, *presets: str) -> DictConfig:
-    """A config with presets alone, composed once a process; read-only."""
+    """A config with presets alone, composed once per process; read-only."""
     config = compose_config(config_name, presets)
     OmegaConf.set_readonly(config, True)
     return config
 
 
 def preset_overrides(overrides: Sequence[str]) -> list[str]:
-    """Those that choose a preset, so that a config can be held against the preset's own values."""
+    """Those that choose a preset, so that a config can be compared with the preset's own values."""
     return [override for override in overrides if override_key(override) in CONFIG_GROUPS]
 
 
@@ -68,7 +68,7 @@ def runs_extra_forwards(config: DictConfig) -> bool:
 
 @dataclass(frozen=True)
 class Parallelism:
-    """How the training GPUs are shared out.
+    """How the training GPUs are divided.
 
     Attributes:
         gpus: trainer.nnodes times trainer.n_gpus_per_node.
@@ -105,7 +105,7 @@ class Parallelism:
 
 
 def read_parallelism(config: DictConfig) -> Parallelism:
-    """The sizes in which the config shares out its GPUs, as verl's engines read them."""
+    """The sizes by which the config divides its GPUs, as verl's engines read them."""
     gpus = setting(config, "trainer.nnodes") * setting(config, "trainer.n_gpus_per_node")
     actor = "actor_rollout_ref.actor"
     strategy = str(setting(config, f"{actor}.strategy"))

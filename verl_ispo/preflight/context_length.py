@@ -1,6 +1,6 @@
 """Context: the longest prompt and the longest response fit into the model together, in the trainer and in the rollout.
 
-Qwen2.5-Math has a context of 4096, so the paper's 4096 new tokens do not fit behind any prompt. Published recipes raise
+Qwen2.5-Math has a context of 4096, so the paper's 4096 new tokens do not fit after any prompt. Published recipes raise
 ``max_position_embeddings`` (DAPO's 7B run on verl: 32768; LUFFY: 16384 with ``rope_theta`` 40000) or shorten the
 response (SimpleRL: 3072).
 """
@@ -57,8 +57,7 @@ def check_context(config: DictConfig, shape: ModelShape | None, published: Model
         yield Finding(
             PROBLEM,
             f"{ROLLOUT}.max_model_len",
-            f"is {limit}, but {lengths}, so long responses would be cut short without a word; set it to "
-            f"{needed} or null",
+            f"is {limit}, but {lengths}, so long responses would silently be cut short; set it to {needed} or null",
         )
     else:
         yield Finding(OK, "context", f"{lengths}, of {min(limit, available)}")
@@ -71,7 +70,7 @@ def _remedies(config: DictConfig, needed: int, available: int, prompt: int) -> s
     if setting(config, f"{ROLLOUT}.name") == "vllm":
         raised += f" +{VLLM_OVERRIDE}={needed}"
     return (
-        f"the model has {available} positions, and long responses would be cut short without a word. Shorten "
+        f"the model has {available} positions, and long responses would silently be cut short. Shorten "
         f"({shorter}), or raise the context: {raised}, or max_position_embeddings in the config.json of a copy of the "
         "model (published recipes for Qwen2.5-Math: 32768 as it is, or 16384 with rope_theta 40000). Positions beyond "
         f"{available} are ones that the model has not been trained on"
@@ -90,7 +89,7 @@ def _check_rollout_lengths(config: DictConfig) -> Iterator[Finding]:
 
 
 def _check_engine_context(config: DictConfig, model_length: int, published: ModelShape) -> Iterator[Finding]:
-    """verl passes max_model_len to the engine, which holds it against the config.json, not against verl's override."""
+    """verl passes max_model_len to the engine, which compares it with the config.json, not with verl's override."""
     own = published.max_position_embeddings
     if model_length <= own:
         return

@@ -1,4 +1,4 @@
-"""Data: the files are there, verl can read them, and their rows have what its data set and reward manager look for.
+"""Data: the files exist, verl can read them, and their rows have what its data set and reward manager look for.
 
 Only the schema and the first rows are read.
 """
@@ -18,7 +18,7 @@ from verl_ispo.preflight.composition import setting
 from verl_ispo.preflight.finding import NOTE, OK, PROBLEM, Finding
 
 FILE_KEYS = ("data.train_files", "data.val_files")
-# verl's own defaults, which stand for "not given".
+# verl's own defaults, which mean "not given".
 VERL_DEFAULT_FILES = ("~/data/rlhf/gsm8k/train.parquet", "~/data/rlhf/gsm8k/test.parquet")
 SAMPLED_ROWS = 8
 
@@ -30,7 +30,7 @@ class Sample:
     Attributes:
         columns: names of all columns.
         rows: the first rows, as Python values.
-        total: rows of the file, `None` where only reading all of it would tell.
+        total: rows of the file, `None` where only reading the whole file would show it.
     """
 
     columns: tuple[str, ...]
@@ -69,7 +69,7 @@ def _read_parquet(path: Path) -> Sample:
 
 
 def readable_samples(config: DictConfig, key: str) -> list[Sample]:
-    """Samples of those files under a key that can be read; what is wrong with the others is `check_data`'s to say."""
+    """Samples of the readable files under a key; `check_data` reports what is wrong with the others."""
     samples = []
     for name in given_files(config, key):
         path = Path(name).expanduser()
@@ -82,7 +82,7 @@ def readable_samples(config: DictConfig, key: str) -> list[Sample]:
 
 
 def training_rows(config: DictConfig) -> int | None:
-    """Rows that a pass over the training data has, `None` if a file does not tell."""
+    """Rows that a pass over the training data has, `None` if a file does not say."""
     samples = readable_samples(config, "data.train_files")
     totals = [sample.total for sample in samples]
     if not samples or len(samples) < len(given_files(config, "data.train_files")) or None in totals:
@@ -93,7 +93,7 @@ def training_rows(config: DictConfig) -> int | None:
 
 
 def check_data(config: DictConfig) -> Iterator[Finding]:
-    """Every file of training and validation, and whether a step's prompts can be drawn from them."""
+    """Every training and validation file, and whether they have enough prompts for a step."""
     for key in FILE_KEYS:
         names = given_files(config, key)
         if not names:
@@ -113,7 +113,7 @@ def _check_file(config: DictConfig, key: str, name: str) -> Iterator[Finding]:
     if name in VERL_DEFAULT_FILES and not path.exists():
         yield Finding(NOTE, key, f"not given; verl's default is {name}, which is not here")
     elif _is_remote(name):
-        yield Finding(NOTE, key, f"{name} is not on this machine; neither its being there nor its rows are checked")
+        yield Finding(NOTE, key, f"{name} is not on this machine; whether it exists and what it holds is not checked")
     elif any(sign in name for sign in "*?["):
         yield Finding(NOTE, key, f"{name} is a pattern; its rows are not checked. verl takes a list: {key}=[A,B]")
     elif not path.exists():
@@ -164,18 +164,18 @@ def row_faults(sample: Sample, prompt_key: str) -> Iterator[str]:
             "what verl reads"
         )
     if prompt_key in sample.columns:
-        for place, row in enumerate(sample.rows):
+        for index, row in enumerate(sample.rows):
             fault = _prompt_fault(row[prompt_key])
             if fault:
                 yield (
-                    f"row {place}: {prompt_key} {fault}; verl wants a list of messages, each with role and content "
+                    f"row {index}: {prompt_key} {fault}; verl wants a list of messages, each with role and content "
                     '([{"role": "user", "content": "..."}])'
                 )
                 break
     if "reward_model" in sample.columns:
-        for place, row in enumerate(sample.rows):
+        for index, row in enumerate(sample.rows):
             if not isinstance(row["reward_model"], Mapping) or row["reward_model"].get("ground_truth") is None:
-                yield f"row {place}: reward_model has no ground_truth; the scorer gets reward_model.ground_truth"
+                yield f"row {index}: reward_model has no ground_truth; the scorer gets reward_model.ground_truth"
                 break
 
 

@@ -13,7 +13,7 @@ class Finding:
     """How bad it is, what it is about (mostly a key), and what to do.
 
     Attributes:
-        level: ``OK``, ``NOTE`` or ``PROBLEM``. Only the last stops the doctor from saying that all is well.
+        level: ``OK``, ``NOTE`` or ``PROBLEM``. Only the last makes the doctor fail.
         subject: the key of the config, or the part of the machine.
         text: value, reason and remedy.
     """
@@ -30,7 +30,7 @@ def as_notes(findings: Iterator[Finding]) -> Iterator[Finding]:
 
 
 def survived(name: str, check: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
-    """The findings of one check; if it breaks, as it does on values of a wrong type, that is a finding too."""
+    """The findings of one check; if it raises, as on values of a wrong type, that is a finding too."""
     try:
         yield from check()
     except Exception as error:  # one broken check must not hide what the others find

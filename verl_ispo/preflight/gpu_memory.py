@@ -3,15 +3,15 @@
 What is counted, for a model of P parameters:
 
 - FSDP: weights, gradients and two AdamW moments, each P times the bytes of ``fsdp_config.model_dtype`` (fp32 by verl's
-  default), over the GPUs of a shard; the parameters outside of the layers and two layers gathered in 2 bytes.
-- Megatron: weights in 2 bytes and gradients in 4, over tensor and pipeline ranks; master weights and moments, 12 bytes,
-  also over the data-parallel ranks with the distributed optimizer.
-- Activations: where layers are recomputed, the input of each and the inside of one; else the inside of all.
+  default), divided among the shards; gathered in 2 bytes: two layers and the parameters outside of the layers.
+- Megatron: weights in 2 bytes and gradients in 4, divided among tensor and pipeline ranks; master weights and moments,
+  12 bytes, also among the data-parallel ranks with the distributed optimizer.
+- Activations: where layers are recomputed, the input of each layer and the inside of one; otherwise the inside of all.
 - Logits: two float32 tensors of a micro-batch's tokens times the vocabulary (logits and their gradient, or logits and
   their softmax); one with chunked entropy; none with fused kernels.
 - The reference policy: in host memory under FSDP, which moves forward-only models there.
-- The rollout engine: ``gpu_memory_utilization`` of the whole GPU, of which weights and the engine's own buffers come
-  off before the KV cache.
+- The rollout engine: ``gpu_memory_utilization`` of the whole GPU, which holds the weights, the engine's own buffers,
+  and in what is left the KV cache.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from verl_ispo.preflight.model_shape import (
 )
 
 GIB = 2**30
-# CUDA contexts, NCCL buffers and the allocator's rest, of trainer and engine together.
+# CUDA contexts, NCCL buffers and what the allocator does not give back, of trainer and engine together.
 OVERHEAD_BYTES = 3 * GIB
 # Activations of the largest prefill, CUDA graphs, sampling.
 ENGINE_BUFFER_BYTES = 2 * GIB
@@ -50,7 +50,7 @@ class MemoryEstimate:
         gathered: parameters that FSDP holds whole for a moment.
         activations: of a micro-batch in the update.
         update_logits, log_prob_logits: of a micro-batch in the update, in the pass for the old log-probs.
-        kept_weights, kept_moments: what of the actor stays while the rollout runs.
+        kept_weights, kept_moments: of the actor, what stays on the GPU while the rollout runs.
         reference: of the reference policy.
         engine: what the rollout engine reserves.
         engine_weights: the part of it for the weights.
@@ -113,7 +113,7 @@ def estimate_memory(
     Args:
         config (`DictConfig`): the composed config.
         shape (`ModelShape`): of the model.
-        parallelism (`Parallelism`): how the GPUs are shared out.
+        parallelism (`Parallelism`): how the GPUs are divided.
         gpu_bytes (`float`): memory of one GPU.
     """
     parameters = parameter_count(shape)
@@ -232,7 +232,7 @@ def shards_output_head(config: DictConfig, shape: ModelShape) -> bool:
 def activation_bytes(config: DictConfig, shape: ModelShape, parallelism: Parallelism) -> float:
     """Activations of a micro-batch in 2 bytes: layer inputs, and about 8 hidden and 3 inner vectors inside a layer."""
     tokens = update_tokens(config, parallelism)
-    # Not over the pipeline's ranks: the first one holds the activations of as many micro-batches as there are ranks.
+    # Not divided by the pipeline's ranks: the first one holds activations of as many micro-batches as there are ranks.
     layers = shape.num_hidden_layers
     inputs = tokens * shape.hidden_size * 2.0 / parallelism.tensor
     inside = tokens * (8 * shape.hidden_size + 3 * shape.intermediate_size) * 2.0 / parallelism.tensor
@@ -240,7 +240,7 @@ def activation_bytes(config: DictConfig, shape: ModelShape, parallelism: Paralle
 
 
 def recomputes_layers(config: DictConfig, parallelism: Parallelism) -> bool:
-    """Whether the backward pass computes each layer anew; for Megatron that is another key than for FSDP."""
+    """Whether the backward pass computes each layer again; Megatron and FSDP have different keys for it."""
     if parallelism.is_megatron:
         return setting(config, RECOMPUTE_KEY) == "full"
     return bool(setting(config, f"{MODEL}.enable_gradient_checkpointing", True))
@@ -261,7 +261,7 @@ def check_memory(
         yield Finding(NOTE, "memory", "not estimated for a CPU")
         return
     if shape is None or parallelism.gpus % parallelism.model_parallel:
-        return  # check_context or check_parallel_sizes says so
+        return  # check_context or check_parallel_sizes reports it
     memory = estimate_memory(config, shape, parallelism, gpu_memory_gib * GIB)
     if memory is None:
         yield Finding(NOTE, "memory", f"not estimated for models of type {shape.model_type} (experts, towers, ...)")
@@ -271,7 +271,7 @@ def check_memory(
     yield Finding(
         OK,
         "memory",
-        f"{parameters / 1e9:.2f} B parameters. What follows are estimates for one GPU of {gpu_memory_gib:g} GiB "
+        f"{parameters / 1e9:.2f} B parameters. The following are estimates for one GPU of {gpu_memory_gib:g} GiB "
         "(--gpu-memory-gib)",
     )
     yield _phase(
@@ -297,7 +297,7 @@ def check_memory(
         "memory, rollout",
         memory.rollout,
         gpu_memory_gib,
-        f"engine {_gib(memory.engine)}, of which weights {_gib(memory.engine_weights)} and KV cache "
+        f"engine {_gib(memory.engine)}, with weights {_gib(memory.engine_weights)} and KV cache "
         f"{_gib(memory.kv_cache)}; actor {_gib(memory.kept_weights + memory.kept_moments)} beside it",
         f"lower {ROLLOUT}.gpu_memory_utilization, or offload the actor "
         f"({ACTOR}.fsdp_config.param_offload=true, optimizer_offload=true)",
@@ -324,12 +324,12 @@ def _phase(subject: str, total: float, gpu_memory_gib: float, parts: str, remedy
 def _kv_cache(config: DictConfig, memory: MemoryEstimate) -> Finding:
     key = f"{ROLLOUT}.gpu_memory_utilization"
     text = (
-        f"is {setting(config, key)}: {_gib(memory.engine)} a GPU hold {memory.full_sequences} sequence(s) of "
+        f"is {setting(config, key)}: {_gib(memory.engine)} per GPU hold {memory.full_sequences} sequence(s) of "
         f"{longest_sequence(config)} tokens ({memory.kv_sequence / 2**20:.0f} MiB each) at once"
     )
     if memory.full_sequences < 1:
         return Finding(
-            PROBLEM, key, f"{text}; the engine needs room for one. Raise it, or {ROLLOUT}.tensor_model_parallel_size"
+            PROBLEM, key, f"{text}; the engine needs memory for one. Raise it, or {ROLLOUT}.tensor_model_parallel_size"
         )
     return Finding(OK, key, text)
 

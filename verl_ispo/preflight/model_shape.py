@@ -1,4 +1,4 @@
-"""The model's shape out of its config.json, and how many parameters that makes; no weights are read.
+"""The model's shape from its config.json, and its number of parameters; no weights are read.
 
 Looked for in this order: a local folder, the hub's cache on this machine, the files shipped under ``model_shapes/``
 (facts of the public config.json of the paper's three models). Nothing is downloaded.
@@ -48,7 +48,7 @@ class ModelShape:
 
 
 def read_model_shape(config: DictConfig) -> ModelShape | None:
-    """The shape of ``actor_rollout_ref.model``, ``override_config`` laid over its context; `None` if it is not here."""
+    """The shape of ``actor_rollout_ref.model``, its context from ``override_config``; `None` if it is not here."""
     model = "actor_rollout_ref.model"
     shape = _read_shape(str(setting(config, f"{model}.hf_config_path") or setting(config, f"{model}.path")))
     length = override_config(config).get("max_position_embeddings")
@@ -56,7 +56,7 @@ def read_model_shape(config: DictConfig) -> ModelShape | None:
 
 
 def read_published_shape(config: DictConfig) -> ModelShape | None:
-    """The same without ``override_config``: what vLLM and SGLang read, since verl does not hand the override on."""
+    """The same without ``override_config``: what vLLM and SGLang read, since verl does not pass the override on."""
     return _read_shape(str(setting(config, "actor_rollout_ref.model.path")))
 
 

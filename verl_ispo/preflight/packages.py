@@ -12,7 +12,7 @@ from packaging.requirements import Requirement
 from verl_ispo.preflight.composition import setting
 from verl_ispo.preflight.finding import NOTE, OK, PROBLEM, Finding
 
-# Beside the package's own requirements: what a GPU run uses, and what for.
+# Besides the package's own requirements: what a GPU run uses, and what for.
 OPTIONAL_PACKAGES = {
     "vllm": "rollouts on GPUs (pip install 'verl_ispo[gpu]')",
     "sglang": "rollouts on GPUs, instead of vllm (pip install 'verl_ispo[sglang]')",

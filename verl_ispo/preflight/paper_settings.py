@@ -1,4 +1,4 @@
-"""What differs from the settings that the ISPO paper (arXiv 2606.08815) names, held against the composed preset."""
+"""What differs from the settings that the ISPO paper (arXiv 2606.08815) names, compared with the composed preset."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reference policy: the drift filter holds the policy against the frozen base model, so there has to be one."""
+"""Reference policy: the drift filter compares the policy with the frozen base model, so there has to be one."""
 
 from __future__ import annotations
 

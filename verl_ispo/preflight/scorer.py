@@ -1,4 +1,4 @@
-"""Scorer: it knows the data, its function is there, and prompts, scorer and ISPO agree on where the answer is."""
+"""Scorer: it knows the data, its function exists, and prompts, scorer and ISPO agree on where the answer is."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def default_scorer_knows(data_source: str) -> bool:
             default_compute_score(data_source, "", "0")
     except NotImplementedError:
         return False
-    except Exception:  # it has one, which does not like the empty response or lacks a package
+    except Exception:  # it has one, which fails on the empty response or lacks a package
         return True
     return True
 
@@ -133,7 +133,7 @@ def _listed(markers: Iterable[Marker]) -> str:
 
 
 def check_custom_function(path: str, name: object) -> Iterator[Finding]:
-    """That the module is there and defines the function; its source is read, not run."""
+    """That the module exists and defines the function; its source is read, not run."""
     if not name:
         yield Finding(
             PROBLEM, f"{FUNCTION_KEY}.name", "is not set; name the function in that file, often compute_score"

@@ -1,4 +1,4 @@
-"""Micro-batches by tokens: one full-length sequence has to fit into each (verl.utils.seqlen_balancing)."""
+"""Micro-batches by tokens: each has to hold one full-length sequence (verl.utils.seqlen_balancing)."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ ACTOR, ROLLOUT, REF = "actor_rollout_ref.actor", "actor_rollout_ref.rollout", "a
 
 
 def check_token_budgets(config: DictConfig, parallelism: Parallelism) -> Iterator[Finding]:
-    """The budgets per GPU, which sequence-parallel ranks add up, against the longest sequence; and vLLM's own."""
+    """The budgets per GPU, summed over sequence-parallel ranks, against the longest sequence; and vLLM's own."""
     longest = longest_sequence(config)
-    ranks = parallelism.ulysses * parallelism.context  # both engines give it to verl as sp_size
+    ranks = parallelism.ulysses * parallelism.context  # both engines pass it to verl as sp_size
     budgets = [
         (f"{ACTOR}.ppo_max_token_len_per_gpu", f"{ACTOR}.use_dynamic_bsz"),
         (f"{ROLLOUT}.log_prob_max_token_len_per_gpu", f"{ROLLOUT}.log_prob_use_dynamic_bsz"),

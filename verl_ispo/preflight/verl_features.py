@@ -1,6 +1,6 @@
-"""Features of verl beside ISPO that the trainer does not refuse: supported, without effect, or a trap of verl's own.
+"""Features of verl that the trainer does not refuse: supported with ISPO, without effect, or a trap of verl's own.
 
-"Read" means that verl 0.9.1's source was read for it and nothing was run. What the trainer refuses is in
+"Read" means that verl 0.9.1's source was read and nothing was run. What the trainer refuses is in
 `verl_ispo.trainer.refusals`, and is reported here.
 """
 
@@ -107,7 +107,7 @@ def _check_data_kinds(config: DictConfig, shape: ModelShape | None) -> Iterator[
         yield Finding(PROBLEM, refusal.key, refusal.sentence)
     key = f"{ROLLOUT}.multi_turn.enable"
     if setting(config, key, False) and runs_extra_forwards(config):
-        yield Finding(NOTE, key, "agent loops with several outputs a session are refused at the first step")
+        yield Finding(NOTE, key, "agent loops with several outputs per session are refused at the first step")
 
 
 def _check_without_effect(config: DictConfig) -> Iterator[Finding]:
@@ -118,7 +118,7 @@ def _check_without_effect(config: DictConfig) -> Iterator[Finding]:
 
 
 def _check_extra_rows(config: DictConfig) -> Iterator[Finding]:
-    """What gives or asks for more of a rollout than tokens: ISPO's rows have none of it, and their forward no loss."""
+    """Features that add more than tokens to a rollout: ISPO's rows have none of it, and their forward has no loss."""
     for key in (f"{ROLLOUT}.enable_rollout_routing_replay", f"{MODEL}.mtp.enable_train", "distillation.enabled"):
         if setting(config, key, False):
             yield Finding(NOTE, key, "is true: the forward of ISPO's own rows does not read what it adds (read)")
@@ -127,5 +127,5 @@ def _check_extra_rows(config: DictConfig) -> Iterator[Finding]:
         yield Finding(
             NOTE,
             key,
-            "is true without a resource pool of its own: of its verdict ISPO sees the score alone, 0/1 or -1/+1",
+            "is true without a resource pool of its own: ISPO sees only its score, which has to be 0/1 or -1/+1",
         )

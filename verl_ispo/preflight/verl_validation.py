@@ -1,4 +1,4 @@
-"""verl's own checks of its config, run here instead of after the queue."""
+"""verl's own checks of its config, run now instead of after the job has waited in a queue."""
 
 from __future__ import annotations
 
@@ -39,6 +39,6 @@ def check_with_verl(config: DictConfig) -> Iterator[Finding]:
                 check()
             except ImportError as error:
                 faults.append(Finding(NOTE, subject, f"not finished, since {error.name} is not installed here"))
-            except Exception as error:  # whatever verl would end with
+            except Exception as error:  # whatever verl would stop with
                 faults.append(Finding(PROBLEM, subject, str(error).strip() or type(error).__name__))
     yield from faults or [Finding(OK, "verl's own checks", "passed")]

@@ -1,8 +1,8 @@
-"""Where the answer A and its lead-in are in a response, on the response's own token ids (all ours).
+"""Where the answer A and its lead-in are in a response, as indices of the response's own tokens (all ours).
 
 `verl_ispo.answers.answer_place` says where the answer is in the text. A is the smallest run of tokens that covers its
 content, the lead-in is the run of tokens that opens it, and the trace T is what comes before the lead-in. The text
-serves only to find positions: A is never tokenized again, since other ids would be another answer.
+serves only to find positions: A is never tokenized again, since different ids would be a different answer.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from verl_ispo.answers.answer_place import find_answer
 
 _REPLACEMENT = "\ufffd"
 # A run of tokens that cut through characters is longer than this only in text that is no language. Tokens of a longer
-# one count as they decode alone, which bounds the work.
+# run are decoded one by one, which bounds the work.
 _MAX_CUT_TOKENS = 64
 
 
@@ -50,9 +50,9 @@ class AnswerSpans:
 class TokenTexts:
     """Text of single tokens, remembered by id.
 
-    A byte-level tokenizer may cut a character in two, and then neither token decodes to it. The answer's marks are
-    ASCII but for the full-width colon, and blanks around an answer may be any script's, so such tokens are read
-    together where `decode_together` is given. Without it each counts as it decodes alone.
+    A byte-level tokenizer may cut a character in two, and then neither token decodes to it. This can happen to the
+    full-width colon of a marker and to blanks around an answer, so such tokens are decoded together where
+    `decode_together` is given. Without it each token is decoded alone.
 
     Args:
         decode (`Callable`): from a token id to its text.
@@ -118,10 +118,10 @@ def gather_answer(values: torch.Tensor, spans: AnswerSpans) -> tuple[torch.Tenso
     width = max(int(spans.length.max()) if spans.length.numel() else 0, 1)
     offsets = torch.arange(width, device=values.device)
     mask = offsets < spans.length.unsqueeze(-1)
-    places = torch.where(mask, spans.start.unsqueeze(-1) + offsets, 0)
+    positions = torch.where(mask, spans.start.unsqueeze(-1) + offsets, 0)
     if values.shape[-1] == 0:  # every response is empty
         return values.new_zeros(mask.shape), mask
-    return values.gather(-1, places), mask
+    return values.gather(-1, positions), mask
 
 
 def _token_indices(
@@ -137,8 +137,8 @@ def _token_indices(
     place = find_answer(text, answer_format, several)
     if place is None:
         return 0, 0, 0
-    # The first token that has begun more characters than lie before c holds the beginning of character c, and the
-    # first that has ended as many as lie before A's end holds the end of A's last one.
+    # Character c begins in the first token up to which more than c characters have begun. A's last character ends in
+    # the first token up to which as many characters have ended as the text has before A's end.
     begins = list(accumulate(map(len, begun)))
     start = bisect_right(begins, place.start)
     end = bisect_left(list(accumulate(map(len, ended))), place.end) + 1
@@ -148,7 +148,7 @@ def _token_indices(
 def _with_whole_characters(
     response: Sequence[int], texts: Sequence[str], decode_together: Callable[[Sequence[int]], str]
 ) -> tuple[list[str], list[str]]:
-    """The response's text, shared out twice: to the tokens in which characters begin, and to those in which they end.
+    """The response's text, split twice: by the token in which each character begins, and by that in which it ends.
 
     The two differ only for characters that several tokens share.
     """
@@ -159,7 +159,7 @@ def _with_whole_characters(
             first += 1
             continue
         # Texts of the first token, the first two, ... until one ends in a whole character. Tokens without text, such
-        # as special ones, part nothing.
+        # as special ones, do not interrupt the run.
         read: list[str] = []
         ids: list[int] = []
         for token in range(first, min(first + _MAX_CUT_TOKENS, len(texts))):

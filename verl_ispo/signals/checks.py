@@ -1,4 +1,4 @@
-"""Refusals of the pure maths: shapes that do not fit, and numbers that are not finite."""
+"""Errors of the pure maths: shapes that do not fit, and numbers that are not finite."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def check_same_shape(expected: tuple[int, ...], **tensors: torch.Tensor) -> None
 
 
 def check_finite(mask: torch.Tensor, **tensors: torch.Tensor) -> None:
-    """Raise `NonFiniteSignalError` for the first NaN or infinity where ``mask`` is true; elsewhere anything goes."""
+    """Raise `NonFiniteSignalError` for the first NaN or infinity where ``mask`` is true; other positions are free."""
     for name, tensor in tensors.items():
         bad = ~torch.isfinite(tensor) & mask
         if bad.any():

@@ -1,4 +1,4 @@
-"""The composite reward (eq. 8) from one batch's log-probs and entropies: ISPO's public face."""
+"""The composite reward (eq. 8) from one batch's log-probs and entropies: what users of the maths call."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from verl_ispo.signals.token_reward import directional_token_reward, token_rewar
 
 @dataclass(frozen=True)
 class RewardParts:
-    """What the composite reward of eq. 8 is the sum of, one number per rollout, each `(batch,)` float32.
+    """The terms that add up to the composite reward of eq. 8, one number per rollout, each `(batch,)` float32.
 
     Attributes:
-        outcome: R_o, the verifier's score as it came in.
+        outcome: R_o, the verifier's score, unchanged.
         ifd: lambda_1 * (2 R_o - 1) * IFD, with the sign and weight that a guard gives it.
         token: lambda_2 * R_token, likewise.
         missing_answer: what `missing_answer="group_min"` takes off a rollout without an answer (ours); 0 without it.
@@ -37,9 +37,9 @@ class ISPOReward:
 
     Attributes:
         total: R of eq. 8, `(batch,)` float32; the sum of the parts.
-        parts: what it is made of.
+        parts: its terms.
         measured_ifd: Conditional IFD, after `max_abs_ifd` where that is set, `(batch,)` float32, nats per token.
-        ifd: what of it enters the reward, after `ifd_reference`; the same with the paper's settings.
+        ifd: the IFD that enters the reward, after `ifd_reference`; equal to `measured_ifd` with the paper's settings.
         token_reward: R_token, `(batch,)` float32.
         critical_mask: critical tokens, `(batch, response_length)` bool.
         entropy_mask: the entropy filter's tokens, same shape.
@@ -102,7 +102,7 @@ def compute_ispo_reward(
 ) -> ISPOReward:
     """Both signals and the composite reward of eq. 8, each rollout by itself, detached.
 
-    Nothing here knows of groups: the guards and the standard deviation live in `verl_ispo.signals.groups`.
+    Groups play no part here: guards and standard deviation are in `verl_ispo.signals.groups`.
 
     Args:
         score (`torch.Tensor` of shape `(batch,)`, float): the outcome reward as the scorer gave it.
@@ -117,7 +117,8 @@ def compute_ispo_reward(
         config (`ISPOConfig`).
         entropy_candidate_mask (`torch.Tensor` of shape `(batch, response_length)`, *optional*): the tokens that the
             entropy filter may choose; needed when `config.exclude_answer_from_critical` is set.
-        running_ifd (`RunningIFD`, *optional*): of the steps before, for `config.ifd_reference`; `None` at the first.
+        running_ifd (`RunningIFD`, *optional*): means over the steps before, for `config.ifd_reference`; `None` at
+            the first.
 
     Returns:
         `ISPOReward`.

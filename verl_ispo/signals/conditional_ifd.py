@@ -10,7 +10,7 @@ from verl_ispo.signals.masked import masked_row_mean
 def conditional_ifd(
     answer_log_prob: torch.Tensor, ablated_answer_log_prob: torch.Tensor, answer_mask: torch.Tensor
 ) -> torch.Tensor:
-    """IFD = (1/|A|) [log p(A | Q, T) - log p(A | Q)], in nats a token (eq. 2-3).
+    """IFD = (1/|A|) [log p(A | Q, T) - log p(A | Q)], in nats per token (eq. 2-3).
 
     Args:
         answer_log_prob (`torch.Tensor` of shape `(batch, answer_length)`): log-probs of the answer's tokens in the

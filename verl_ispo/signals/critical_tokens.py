@@ -22,7 +22,7 @@ def entropy_filter(entropy: torch.Tensor, candidate_mask: torch.Tensor, top_entr
     lengths = candidate_mask.sum(dim=-1)
     # 1e-9 undoes the rounding of products such as 0.07 * 100 = 7.000000000000001.
     counts = torch.ceil(lengths.double() * top_entropy_fraction - 1e-9).long()
-    counts = torch.minimum(counts.clamp(min=1), lengths)  # whatever that rounding does to a tiny k
+    counts = torch.minimum(counts.clamp(min=1), lengths)  # at least one, also for a k below that 1e-9
     most = int(counts.max()) if counts.numel() else 0
     if most == 0:
         return torch.zeros_like(candidate_mask)
@@ -32,7 +32,7 @@ def entropy_filter(entropy: torch.Tensor, candidate_mask: torch.Tensor, top_entr
     largest = masked_entropy.topk(most, dim=-1).values
     threshold = largest.gather(-1, (counts - 1).clamp(min=0).unsqueeze(-1))
     above = masked_entropy > threshold
-    # ...and the places left at the threshold are given out from the front.
+    # ...and the tokens still missing are taken from those at the threshold, the earliest first.
     tied = (masked_entropy == threshold) & candidate_mask
     left = counts.unsqueeze(-1) - above.sum(dim=-1, keepdim=True)
     return above | (tied & (tied.cumsum(dim=-1, dtype=torch.int32) <= left))

@@ -11,20 +11,20 @@ from verl_ispo.signals.answer_span import AnswerSpans
 from verl_ispo.signals.composite import ISPOReward
 from verl_ispo.signals.groups import RolloutGroups
 
-# A trace of so few tokens is no reasoning: "The answer is" and a dollar sign. Ours.
+# A trace of at most this many tokens holds no reasoning: "The answer is" and a dollar sign. Ours.
 NEAR_EMPTY_TRACE_TOKENS = 4
 
 
 @dataclass(frozen=True)
 class ObservedBatch:
-    """All that the metrics look at, padding rows left out; shapes as in `compute_ispo_reward`.
+    """Everything that the metrics read, without padding rows; shapes as in `compute_ispo_reward`.
 
     Attributes:
-        reward: of `guarded_reward`.
+        reward: as `guarded_reward` returns it.
         training_reward: what the advantage was computed from, `(batch,)`: the composite reward, or the plain score
             under another estimator.
         correct: `(batch,)` bool.
-        groups: who shares a prompt.
+        groups: which rollouts share a prompt.
         spans: answers and lead-ins.
         response_ids: `(batch, response_length)` int64.
         response_mask: `(batch, response_length)` bool.
@@ -48,7 +48,7 @@ class ObservedBatch:
 
 
 def signal_metrics(batch: ObservedBatch, config: ISPOConfig) -> dict[str, float]:
-    """Every ``ispo/`` metric that needs no advantage. What is undefined on this batch is left out, never set to 0."""
+    """Every ``ispo/`` metric that needs no advantage. A metric that is undefined on this batch is left out, never 0."""
     reward, correct, answered = batch.reward, batch.correct, batch.spans.found
     metrics: dict[str, float | None] = {
         "ispo/answer_missing_rate": _mean(~answered),
@@ -61,7 +61,7 @@ def signal_metrics(batch: ObservedBatch, config: ISPOConfig) -> dict[str, float]
         **_zero_advantage_metrics(batch),
         **_critical_token_metrics(batch),
     }
-    # The composite is the sum of these parts under every estimator, also where the plain score is trained on.
+    # The composite is the sum of these parts under every estimator, even where training uses the plain score.
     parts = {
         "outcome": reward.parts.outcome,
         "ifd": reward.parts.ifd,
@@ -84,7 +84,7 @@ def signal_metrics(batch: ObservedBatch, config: ISPOConfig) -> dict[str, float]
 
 
 def advantage_metrics(advantage: torch.Tensor, batch: ObservedBatch) -> dict[str, float]:
-    """Where the gradient comes from: shares of the absolute advantage, one number a rollout, `(batch,)`."""
+    """Where the gradient comes from: shares of the absolute advantage, one number per rollout, `(batch,)`."""
     all_wrong = batch.groups.all_wrong(batch.correct)[batch.groups.ids]
     all_right = batch.groups.all_right(batch.correct)[batch.groups.ids]
     total = advantage.abs().sum()
@@ -98,23 +98,23 @@ def advantage_metrics(advantage: torch.Tensor, batch: ObservedBatch) -> dict[str
 
 
 def order_violation_rate(reward: torch.Tensor, correct: torch.Tensor, groups: RolloutGroups) -> float | None:
-    """Among pairs of a right and a wrong rollout of one group, the share in which the wrong one has the higher reward.
+    """Share of the pairs of a correct and an incorrect rollout of a group in which the incorrect one has more reward.
 
     Returns:
         `float`, or `None` where no group has both kinds.
     """
     if groups.count == 0:
         return None
-    # Rows sorted by group, then laid out as (group, place), so that the pairs of a group are one small square.
+    # Rows sorted by group, then laid out as (group, index in the group), so that a group's pairs are one small square.
     order = groups.ids.argsort(stable=True)
     first = groups.size.cumsum(0) - groups.size
     group = groups.ids[order]
-    place = torch.arange(order.numel()) - first[group]
+    index = torch.arange(order.numel()) - first[group]
     shape = (groups.count, int(groups.size.max()))
-    table = torch.zeros(shape, dtype=reward.dtype).index_put((group, place), reward[order])
-    right = torch.zeros(shape, dtype=torch.bool).index_put((group, place), correct[order])
-    wrong = torch.zeros(shape, dtype=torch.bool).index_put((group, place), ~correct[order])
-    pairs = right.unsqueeze(2) & wrong.unsqueeze(1)
+    table = torch.zeros(shape, dtype=reward.dtype).index_put((group, index), reward[order])
+    is_correct = torch.zeros(shape, dtype=torch.bool).index_put((group, index), correct[order])
+    is_incorrect = torch.zeros(shape, dtype=torch.bool).index_put((group, index), ~correct[order])
+    pairs = is_correct.unsqueeze(2) & is_incorrect.unsqueeze(1)
     violated = pairs & (table.unsqueeze(1) > table.unsqueeze(2))
     return float(violated.sum() / pairs.sum()) if pairs.any() else None
 

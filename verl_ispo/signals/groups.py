@@ -1,4 +1,4 @@
-"""What needs the group of G rollouts: outcome classes, the guards (ours), spread, and a floor under the std (ours)."""
+"""What a group of G rollouts is needed for: outcome classes, guards (ours), spread, a floor under the std (ours)."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class RolloutGroups:
 
     @classmethod
     def from_labels(cls, labels: Sequence[Any] | np.ndarray, device: torch.device | str = "cpu") -> RolloutGroups:
-        """From any hashable labels, one a row; only their equality matters. The device is that of the values."""
+        """From any hashable labels, one per row; only their equality matters. ``device``: where the values are."""
         numbers: dict[Any, int] = {}
         ids = torch.tensor(
             [numbers.setdefault(label, len(numbers)) for label in labels], dtype=torch.int64, device=device
@@ -46,19 +46,19 @@ class RolloutGroups:
         return self.reduce(values, "amax") - self.reduce(values, "amin")
 
     def all_wrong(self, correct: torch.Tensor) -> torch.Tensor:
-        """Groups without a right rollout, `(count,)` bool."""
+        """Groups without a correct rollout, `(count,)` bool."""
         return self.reduce(correct.float(), "amax") == 0
 
     def all_right(self, correct: torch.Tensor) -> torch.Tensor:
-        """Groups without a wrong rollout, `(count,)` bool."""
+        """Groups without an incorrect rollout, `(count,)` bool."""
         return self.reduce(correct.float(), "amin") == 1
 
 
 def guarded_reward(reward: ISPOReward, correct: torch.Tensor, groups: RolloutGroups, config: ISPOConfig) -> ISPOReward:
-    """The reward with the guards (ours) in its parts and total, group by group; with the defaults it is unchanged.
+    """The reward with the guards (ours) in its parts and total, per group; with the defaults it is unchanged.
 
     Args:
-        reward (`ISPOReward`): of the batch, as `compute_ispo_reward` gives it.
+        reward (`ISPOReward`): of the batch, from `compute_ispo_reward`.
         correct (`torch.Tensor` of shape `(batch,)`, bool).
         groups (`RolloutGroups`): of the batch.
         config (`ISPOConfig`): `all_wrong_groups`, `all_right_groups` and `missing_answer` are read here.

@@ -1,4 +1,4 @@
-"""Masked means that never look at what the mask hides."""
+"""Masked means; values that the mask hides have no influence."""
 
 from __future__ import annotations
 

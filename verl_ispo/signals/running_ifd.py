@@ -1,4 +1,4 @@
-"""Conditional IFD against what it has been so far: centring and capping (both ours, against the hazard)."""
+"""Conditional IFD compared with its running mean: centring and capping (both ours, so that reasoning is not lost)."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from verl_ispo.config.ispo_config import ISPOConfig
 
 @dataclass(frozen=True)
 class RunningIFD:
-    """Exponential means of Conditional IFD over the steps before this one, by outcome; nats a token.
+    """Exponential means of Conditional IFD over the steps before this one, by outcome; nats per token.
 
     Attributes:
-        right: of right rollouts; `None` until one with an answer has been seen.
-        wrong: of wrong rollouts; `None` likewise.
+        right: of correct rollouts; `None` until one with an answer has been seen.
+        wrong: of incorrect rollouts; `None` likewise.
     """
 
     right: float | None = None
     wrong: float | None = None
 
     def updated(self, ifd: torch.Tensor, correct: torch.Tensor, answer_found: torch.Tensor, decay: float) -> RunningIFD:
-        """With one more batch: ``decay * before + (1 - decay) * mean of the batch``, and the first mean as it is.
+        """With one more batch: ``decay * before + (1 - decay) * mean of the batch``; the first mean is taken as is.
 
         Args:
             ifd (`torch.Tensor` of shape `(batch,)`): as measured, neither centred nor capped.
@@ -39,7 +39,7 @@ class RunningIFD:
 def centred_ifd(
     ifd: torch.Tensor, correct: torch.Tensor, answer_found: torch.Tensor, running: RunningIFD
 ) -> torch.Tensor:
-    """IFD minus its running mean for that outcome, so that an answer is neither paid nor punished for being one.
+    """IFD minus its running mean for that outcome, so that having an answer is neither rewarded nor punished as such.
 
     A rollout without an answer keeps its 0, which is then the usual value and not an extreme one. Before a mean is
     known, IFD stays as it is. All of shape `(batch,)`.
@@ -49,14 +49,14 @@ def centred_ifd(
 
 
 def capped_ifd(ifd: torch.Tensor, running: RunningIFD) -> torch.Tensor:
-    """IFD up to the running mean of right rollouts: more than what right ones show counts no further, `(batch,)`."""
+    """IFD, at most the running mean of correct rollouts: what exceeds it does not count, `(batch,)`."""
     return ifd if running.right is None else ifd.clamp(max=running.right)
 
 
 def adjusted_ifd(
     ifd: torch.Tensor, correct: torch.Tensor, answer_found: torch.Tensor, running: RunningIFD, config: ISPOConfig
 ) -> torch.Tensor:
-    """IFD as ``ifd_reference`` has it: as measured (the paper), centred or capped, `(batch,)`."""
+    """IFD as ``ifd_reference`` says: as measured (the paper), centred or capped, `(batch,)`."""
     if config.ifd_reference == "running_mean":
         return centred_ifd(ifd, correct, answer_found, running)
     if config.ifd_reference == "right_rollouts":

@@ -1,1 +1,1 @@
-"""ISPO where verl has its hooks: advantage estimator, policy loss, and trainer modes over verl's V1 trainers."""
+"""ISPO at verl's hooks: advantage estimator, policy loss, and trainer modes over verl's V1 trainers."""

@@ -12,10 +12,10 @@ from verl_ispo.trainer.forward_rows import forward_rows
 
 
 def ablated_rows(prompts: Sequence[torch.Tensor], responses: Sequence[torch.Tensor], spans: AnswerSpans) -> TensorDict:
-    """One row for each rollout: prompt, lead-in and A, with lead-in and A as its "response".
+    """One row per rollout: prompt, lead-in and A, with lead-in and A as its "response".
 
-    A row more for each row keeps the data-parallel and micro-batch divisibility of the batch. A rollout without an
-    answer gets its own first token as a stand-in, whose log-prob nobody reads.
+    As many rows as the batch has, so that they divide by data-parallel size and micro-batch as it does. A rollout
+    without an answer gets its own first token as a stand-in, whose log-prob nobody reads.
 
     Args:
         prompts (`Sequence[torch.Tensor]`): token ids of each prompt.
@@ -35,10 +35,10 @@ def ablated_rows(prompts: Sequence[torch.Tensor], responses: Sequence[torch.Tens
 
 
 def ablated_answer_log_probs(tail_log_probs: torch.Tensor, spans: AnswerSpans) -> torch.Tensor:
-    """The answer tokens' log-probs out of the forward's.
+    """The answer tokens' log-probs, from those of the forward.
 
     Args:
-        tail_log_probs (nested `torch.Tensor`): one value a token of lead-in and A, for each row of `ablated_rows`.
+        tail_log_probs (nested `torch.Tensor`): one value per token of lead-in and A, for each row of `ablated_rows`.
         spans (`AnswerSpans`): as given to `ablated_rows`.
 
     Returns:

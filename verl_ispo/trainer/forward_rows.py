@@ -1,4 +1,4 @@
-"""Rows of our own for verl's ``compute_log_prob``: a forward without a loss over texts that are no rollouts."""
+"""Extra rows for verl's ``compute_log_prob``: a forward without a loss over texts that are not rollouts."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from verl.utils import tensordict_utils as tu
 
 
 def forward_rows(heads: Sequence[torch.Tensor], tails: Sequence[torch.Tensor]) -> TensorDict:
-    """One row each, head and tail in the places of verl's prompt and response: the tail's tokens are the ones scored.
+    """One row each, with the head as verl's prompt and the tail as its response: the tail's tokens are scored.
 
     Args:
         heads (`Sequence[torch.Tensor]`): token ids, at least one each.

@@ -1,4 +1,4 @@
-"""What the trainer knows of a step, handed to the estimator that verl calls: one value for the length of a block."""
+"""What the trainer knows of a step, for the estimator that verl calls: one value, valid inside a `with` block."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _known: ContextVar[KnownOfBatch | None] = ContextVar("known_of_batch", default=N
 
 @contextmanager
 def handed_over(known: KnownOfBatch) -> Iterator[None]:
-    """Inside, `handed_over_batch` gives this. Entered by the ISPO trainer alone."""
+    """Inside the block, `handed_over_batch` returns ``known``. Only the ISPO trainer enters it."""
     token = _known.set(known)
     try:
         yield

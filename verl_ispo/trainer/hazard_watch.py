@@ -13,7 +13,7 @@ TRACE_LENGTH = "ispo/trace_length"
 
 
 class HazardWatch:
-    """Compares each step with the first one seen.
+    """Compares each step with the first one.
 
     Args:
         first (`Mapping[str, float]`, *optional*): the first step's metrics, from a checkpoint.
@@ -23,7 +23,7 @@ class HazardWatch:
         self.first: dict[str, float] = dict(first or {})
 
     def observe(self, metrics: Mapping[str, float]) -> list[str]:
-        """Sentences to log for this step: a rate more than doubled and above 10 %, or traces shrunk under a half."""
+        """Warnings for this step: a rate more than doubled and above 10 %, or traces shrunk to less than half."""
         for name in (*RATES, TRACE_LENGTH):
             if name in metrics:
                 self.first.setdefault(name, metrics[name])

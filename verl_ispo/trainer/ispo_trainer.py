@@ -44,19 +44,19 @@ from verl_ispo.trainer.step_batch import SIGNAL_FIELDS, StepBatch, fetch, on_las
 logger = logging.getLogger(__name__)
 logger.setLevel(os.getenv("VERL_LOGGING_LEVEL", "INFO"))
 
-# In a checkpoint's folder, beside what verl writes there.
+# In a checkpoint's folder, next to verl's files.
 HAZARD_FILE = "ispo_first_step.json"
 GRADING = "pkg://verl_ispo.grading.reward_function"
 
-# Fields of verl's that the needs of a method are read from.
+# verl's fields from which a method's needs are read.
 FIELDS_OF_NEEDS = {Need.LOG_PROB: "old_log_probs", Need.ENTROPY: "entropy", Need.ANSWER_TEXT: "responses"}
 
 
 class ISPOTrainerMixin(PromptSelectionMixin):
     """ISPO on verl's V1 trainer.
 
-    With ``algorithm.adv_estimator`` other than ``ispo`` the rewards are left alone. The signals are computed and logged
-    all the same, so that a GRPO run shows the same metrics, unless ``trainer.v1.ispo.watch_signals=false`` saves their
+    With ``algorithm.adv_estimator`` other than ``ispo`` the rewards are unchanged. The signals are still computed and
+    logged, so that a GRPO run shows the same metrics, unless ``trainer.v1.ispo.watch_signals=false`` saves their
     cost.
     """
 
@@ -73,7 +73,7 @@ class ISPOTrainerMixin(PromptSelectionMixin):
         # The drift filter needs the reference policy, also where no KL term asks verl for it.
         self.use_reference_policy = self.use_reference_policy or self.observes_signals
         self.hazard_watch = HazardWatch()
-        # of the method that is trained, and of ISPO where its signals are computed
+        # for the method that is trained, and for ISPO where its signals are computed
         self.method_states = {
             name: method.state.kind()
             for name, method in methods().items()
@@ -101,7 +101,7 @@ class ISPOTrainerMixin(PromptSelectionMixin):
 
     @property
     def dumps_rollouts(self) -> bool:
-        """Whether rollouts with their signals are written down."""
+        """Whether rollouts with their signals are dumped."""
         return self.ispo_trainer_config.dump_dir is not None and self.observes_signals
 
     @property
@@ -118,7 +118,7 @@ class ISPOTrainerMixin(PromptSelectionMixin):
 
     def _init_tokenizer(self) -> None:
         super()._init_tokenizer()
-        # verl makes a processor where a row is more than its tokens.
+        # verl makes a processor for models whose rows are more than tokens.
         sends_rows = self.observes_signals or self.prompt_choice is not None
         if self.processor is not None and sends_rows:
             raise UnsupportedSettingError(multimodal_refusal(self.config.actor_rollout_ref.model.path).sentence)
@@ -143,7 +143,7 @@ class ISPOTrainerMixin(PromptSelectionMixin):
         if not self.observes_signals:
             batch = super()._compute_old_log_prob(batch, metrics)
         else:
-            # The cost to expect of these rows is their share of the tokens.
+            # The expected cost of these rows is their share of the tokens.
             metrics["ispo/tokens/old_log_prob"] = sum(tag["seq_len"] for tag in batch.tags)
             metrics["ispo/tokens/ablated"] = int(rows["input_ids"].offsets()[-1])
             if self.ispo_trainer_config.ablated_pass == "merged":
@@ -157,7 +157,7 @@ class ISPOTrainerMixin(PromptSelectionMixin):
         return batch
 
     def _ablated_log_probs(self, rows: TensorDict) -> torch.Tensor:
-        """A forward of their own for the ablated rows."""
+        """A separate forward for the ablated rows."""
         with marked_timer("ispo_ablated_log_prob", self.timing_raw):
             rows = with_forward_settings(rows, self.config.actor_rollout_ref.rollout.temperature)
             output = self.actor_rollout_wg.compute_log_prob(rows)
@@ -233,7 +233,7 @@ class ISPOTrainerMixin(PromptSelectionMixin):
         return observed
 
     def _known(self, step: StepBatch, observed: ObservedBatch | None) -> KnownOfBatch:
-        """What the method needs of the batch beyond verl's rewards, laid out on verl's rows."""
+        """What the method needs of the batch beyond verl's rewards, on verl's rows."""
 
         def where(need: Need, value: Callable[[], Any]) -> Any:
             return value() if need in self._needs else None
@@ -277,7 +277,7 @@ class ISPOTrainerMixin(PromptSelectionMixin):
             self.method_states[name] = method.state.update(before, batch, settings)
 
     def _watch_advantage(self, batch: KVBatchMeta, metrics: dict, step: StepBatch, observed: ObservedBatch) -> None:
-        """Metrics of the advantages, warnings of the hazard, and the rollout dump."""
+        """Metrics of the advantages, warnings of lost reasoning, and the rollout dump."""
         data = fetch(batch, ["advantages", "response_mask"])
         advantage = masked_mean(data["advantages"], data["response_mask"])[step.rows]
         metrics.update(advantage_metrics(advantage, observed))
@@ -288,7 +288,7 @@ class ISPOTrainerMixin(PromptSelectionMixin):
                 self._dump_rollouts(step, observed, advantage)
 
     def _dump_rollouts(self, step: StepBatch, observed: ObservedBatch, advantage: torch.Tensor) -> None:
-        """Write the rollout dump of this update; a full disk costs the dump and not the training."""
+        """Write the rollout dump of this update; a full disk loses the dump, not the training."""
         update = StepToDump(
             step=self.global_steps,
             local_update=self.local_trigger_step,
@@ -317,7 +317,7 @@ class ISPOTrainerMixin(PromptSelectionMixin):
         return self._token_texts
 
     def _save_checkpoint(self) -> None:
-        # Written first, since verl's own last act is to name this step the latest complete one.
+        # Written first, since verl ends by naming this step the latest complete one.
         folder = Path(self.config.trainer.default_local_dir) / f"global_step_{self.global_steps}"
         folder.mkdir(parents=True, exist_ok=True)
         (folder / HAZARD_FILE).write_text(json.dumps(self.hazard_watch.first))
@@ -351,7 +351,7 @@ def _state_file(method: str) -> str:
 
 @contextmanager
 def setting_for_now(section: DictConfig, key: str, value: Any) -> Iterator[None]:
-    """Set one key of a config for the length of the block."""
+    """Set one key of a config inside the block."""
     before = section[key]
     section[key] = value
     try:

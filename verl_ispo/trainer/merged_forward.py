@@ -1,7 +1,7 @@
 """The trace-ablated rows in the same forward as the rollouts, so that sharded weights are gathered once for both.
 
-They ride in the batch as verl's own padding rows do: with a response mask of zeros, which keeps them out of every
-metric of the pass. Ours, as is the choice of one pass or two (``trainer.v1.ispo.ablated_pass``).
+In the batch they are like verl's own padding rows: their response mask is zero, which keeps them out of every metric of
+the pass. Ours, as is the choice of one pass or two (``trainer.v1.ispo.ablated_pass``).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from transfer_queue import KVBatchMeta
 def put_ablated_rows(batch: KVBatchMeta, rows: TensorDict, data_parallel_size: int) -> tuple[KVBatchMeta, list[str]]:
     """Store the ablated rows beside their rollouts.
 
-    verl cuts a batch into equal contiguous shares, one a data-parallel rank. Within each share the ablated rows follow
+    verl cuts a batch into equal contiguous shares, one per data-parallel rank. In each share the ablated rows follow
     the rollouts, so that a micro-batch made by rows holds rows of one kind, and is not padded to the longer one.
 
     Args:
@@ -29,7 +29,7 @@ def put_ablated_rows(batch: KVBatchMeta, rows: TensorDict, data_parallel_size: i
         `tuple[KVBatchMeta, list[str]]`: rollouts and ablated rows together, twice the batch's size, and the keys of the
         ablated rows in the batch's order.
     """
-    # The first part of a key is the prompt's id; this one is no prompt's, so the replay buffer never touches it.
+    # The first part of a key is the prompt's id; no prompt has this one, so the replay buffer never touches it.
     uid = f"ablated{uuid4().hex}"
     keys = [f"{uid}_{row}_0" for row in range(len(batch))]
     no_loss = torch.zeros_like(rows["response_mask"])
@@ -64,7 +64,7 @@ def take_ablated_log_probs(batch: KVBatchMeta, keys: list[str]) -> torch.Tensor:
     """Fetch what the pass stored for the ablated rows, and remove the rows.
 
     Returns:
-        nested `torch.Tensor`: one log-prob a token of lead-in and answer, in the order of the keys.
+        nested `torch.Tensor`: one log-prob per token of lead-in and answer, in the order of the keys.
     """
     data = tq.kv_batch_get(keys=keys, partition_id=batch.partition_id, select_fields=["old_log_probs"])
     tq.kv_clear(keys=keys, partition_id=batch.partition_id)

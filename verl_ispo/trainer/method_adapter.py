@@ -1,6 +1,6 @@
 """Registers every method of `verl_ispo.methods` with verl: advantage estimators and policy losses.
 
-This is the one place where a method meets verl's signatures.
+Only this module knows both a method and verl's signatures.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ ISPO_TRAINER_MODES = ("ispo_sync", "ispo_colocate_async", "ispo_separate_async")
 
 
 class MissingSignalsError(RuntimeError):
-    """An estimator was called where nobody provides what it needs; the message names the key to set."""
+    """An estimator was called where nothing provides what it needs; the message names the key to set."""
 
 
 def advantage_estimator(method: Method) -> Callable[..., tuple[torch.Tensor, torch.Tensor]]:

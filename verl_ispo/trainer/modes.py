@@ -1,6 +1,6 @@
 """verl's three V1 trainers with ISPO's signals: ``ispo_sync``, ``ispo_colocate_async``, ``ispo_separate_async``.
 
-The mixin stands *behind* verl's mode class among the bases, so that by method order its hooks run inside verl's:
+The mixin comes *after* verl's mode class among the bases, so that by method order its hooks run inside verl's:
 `PPOTrainerSeparateAsync` swaps the old weights in around ``_compute_old_log_prob``, and the ablated forward has to run
 on those.
 """

@@ -1,4 +1,4 @@
-"""ISPO's signals, composite reward and all that the metrics need, out of a step's batch."""
+"""ISPO's signals, composite reward and everything that the metrics need, from a step's batch."""
 
 from __future__ import annotations
 

@@ -9,11 +9,11 @@ import torch
 
 
 class ScorerOutputError(ValueError):
-    """A score from which right and wrong cannot be told."""
+    """A score that does not tell correct from incorrect."""
 
 
 def correctness(scores: torch.Tensor, reward_extra_infos: Sequence[Mapping[str, Any]]) -> torch.Tensor:
-    """Whether each rollout is right: the verifier's ``acc`` where there is one, else the score itself.
+    """Whether each rollout is correct: the verifier's ``acc`` where there is one, else the score itself.
 
     A value counts as a verdict when it is a bool, 0 or 1, or -1 or +1 (verl's reward managers also copy a plain score
     into ``acc``).
@@ -36,8 +36,8 @@ def correctness(scores: torch.Tensor, reward_extra_infos: Sequence[Mapping[str, 
     if not (seen <= {0.0, 1.0} or seen <= {-1.0, 1.0}):
         strange = sorted(seen - {0.0, 1.0}) or sorted(seen)
         raise ScorerOutputError(
-            f"the scorer's values {strange[:5]} do not say right from wrong: ISPO needs 0/1, -1/+1, or a scorer that "
-            "returns a dict with 'acc' (true or false) beside a shaped 'score'. Change the function that "
+            f"the scorer's values {strange[:5]} do not tell correct from incorrect: ISPO needs 0/1, -1/+1, or a scorer "
+            "that returns a dict with 'acc' (true or false) beside a shaped 'score'. Change the function that "
             "reward.custom_reward_function names."
         )
     return torch.tensor([verdict == 1.0 for verdict in verdicts], dtype=torch.bool)

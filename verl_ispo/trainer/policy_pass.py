@@ -1,6 +1,6 @@
 """The forward under the rollout policy: old log-probs as in verl, and the answers without their traces.
 
-The ablated rows run in a forward of their own or in the one of the old log-probs (``trainer.v1.ispo.ablated_pass``);
+The ablated rows run in a separate forward or in that of the old log-probs (``trainer.v1.ispo.ablated_pass``);
 the same weights score the answers with and without their traces either way.
 """
 
@@ -39,7 +39,7 @@ class PolicyPass:
 def find_ablated_rows(
     batch: KVBatchMeta, token_text: TokenTexts, answer_format: str, grades_lists: bool
 ) -> tuple[TensorDict, AnswerSpans]:
-    """Find the answers of a batch, and write them down without their traces.
+    """Find the answers of a batch, and build the rows without their traces.
 
     Args:
         batch (`KVBatchMeta`): with prompts and responses.
@@ -79,9 +79,9 @@ def _ask_for_several(batch: KVBatchMeta) -> list[bool]:
 
 
 def prompt_log_probs(batch: KVBatchMeta) -> tuple[torch.Tensor, ...]:
-    """Log-probs of each prompt's tokens but the first, out of the pass that gave the old log-probs.
+    """Log-probs of each prompt's tokens but the first, from the pass that gave the old log-probs.
 
-    To be read at once: the reference pass writes its own values over them.
+    To be read before the reference pass, which overwrites them.
     """
     data = fetch(batch, ["log_probs", "prompts"])
     # One value per token of prompt and response, each the log-prob of the token after it.

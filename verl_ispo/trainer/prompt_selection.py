@@ -1,7 +1,7 @@
 """Lets a method choose the prompts that a step trains on: draw more, score them, keep some (`PromptChoice`).
 
 The candidates are scored by the policy that is about to write the rollouts, in one forward over the prompts alone. That
-forward runs while the rollout engine holds its weights and cache, so on a GPU it needs some room beside them.
+forward runs while the rollout engine holds its weights and cache, so on a GPU it needs memory beside them.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def prompt_rows(prompts: Sequence[Sequence[int]], row_multiple: int) -> TensorDi
     """One row per prompt for verl's ``compute_log_prob``: its first token as "prompt", the others as "response".
 
     A prompt of one token gets that token as a stand-in, whose log-prob nobody reads. The last row is repeated until the
-    number of rows divides, as workers and micro-batches ask for.
+    number of rows divides, as workers and micro-batches require.
     """
     padded = [*prompts, *[prompts[-1]] * (-len(prompts) % row_multiple)]
     heads = [torch.tensor(prompt[:1]) for prompt in padded]
@@ -41,7 +41,7 @@ def prompt_rows(prompts: Sequence[Sequence[int]], row_multiple: int) -> TensorDi
 
 
 class PromptSelectionMixin(TrainerWorkarounds):
-    """verl's V1 trainer with the choice of prompts of ``algorithm.adv_estimator``'s method, where it has one."""
+    """verl's V1 trainer in which the method of ``algorithm.adv_estimator`` may choose the prompts."""
 
     def __init__(self, config: DictConfig) -> None:
         super().__init__(config)
@@ -55,7 +55,7 @@ class PromptSelectionMixin(TrainerWorkarounds):
     def _init_tokenizer(self) -> None:
         super()._init_tokenizer()
         if self.prompt_choice is not None:
-            # As verl's agent loops build theirs, so that the scored prompt is the one that is answered.
+            # Built as in verl's agent loops, so that the scored prompt is the one that is answered.
             model = omega_conf_to_dataclass(self.config.actor_rollout_ref.model)
             self._prompt_builder = create_continuous_token_builder(
                 self.tokenizer,

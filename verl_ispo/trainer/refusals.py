@@ -1,8 +1,8 @@
-"""Settings under which ISPO cannot be right, refused before anything starts.
+"""Settings with which ISPO cannot work, refused before anything starts.
 
-Here is what would train something else than is asked for without saying so, or die only after the first rollouts. What
-verl itself refuses at once is left to verl, and what depends on files, packages and machines to the preflight, which
-reports these refusals too.
+These are settings that would silently train something other than what was asked for, or fail only after the first
+rollouts. What verl itself refuses at once is left to verl. What depends on files, packages and machines is left to the
+preflight, which reports these refusals too.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ ESTIMATOR = f"{ALGORITHM}.adv_estimator"
 LOSS_MODE = f"{ACTOR}.policy_loss.loss_mode"
 TRAINER_MODE = "trainer.v1.trainer_mode"
 ROPE_KEYS = ("rope_theta", "rope_parameters", "rope_scaling")
-# Which key makes a strategy build an adapter (workers/engine of verl 0.9.1); the others have none.
+# The key with which a strategy builds an adapter (workers/engine of verl 0.9.1); other strategies have none.
 FSDP_RANK, MEGATRON_RANK = f"{MODEL}.lora_rank", f"{MODEL}.lora.rank"
 ADAPTER_RANKS = {"fsdp": FSDP_RANK, "fsdp2": FSDP_RANK, "fsdp_turbo": FSDP_RANK, "megatron": MEGATRON_RANK}
 # What only verl's own pass over the rollouts gives.
@@ -48,7 +48,7 @@ class Refusal:
 
 
 def refuse_unsupported_settings(config: DictConfig) -> None:
-    """Raise `UnsupportedSettingError` with all of `unsupported_settings`, one a line."""
+    """Raise `UnsupportedSettingError` with all of `unsupported_settings`, one per line."""
     found = [refusal.sentence for refusal in unsupported_settings(config)]
     if found:
         raise UnsupportedSettingError("\n".join(found))
@@ -66,7 +66,7 @@ def unsupported_settings(config: DictConfig) -> Iterator[Refusal]:
 
 
 def multimodal_refusal(what: str) -> Refusal:
-    """Of a model with a vision or audio tower, whose config.json the trainer has not read before it starts."""
+    """For a model with a vision or audio tower; the trainer reads its config.json only once it has started."""
     return Refusal(
         f"{MODEL}.path",
         f"{MODEL}.path={what} has a vision or audio tower, and ISPO's trace-ablated prompts are text without images, "
@@ -115,7 +115,7 @@ def _without_what_signals_need(config: DictConfig) -> Iterator[Refusal]:
 
 
 def _adapters(config: DictConfig) -> Iterator[Refusal]:
-    """LoRA: verl's trainer takes every key for an adapter in the actor, its engines each read one of them."""
+    """LoRA: to verl's trainer any of the keys means an adapter in the actor, but each engine reads only one of them."""
     strategy, path = str(_setting(config, f"{ACTOR}.strategy")), f"{MODEL}.lora_adapter_path"
     rank_key = ADAPTER_RANKS.get(strategy)
     given = [key for key in (FSDP_RANK, MEGATRON_RANK) if (_setting(config, key) or 0) > 0]
@@ -160,7 +160,7 @@ def _sequence_parallel(config: DictConfig) -> Iterator[Refusal]:
             yield Refusal(
                 key,
                 f"{key}={_setting(config, key)} with {attention}={implementation} lets each rank attend to its own "
-                f"part of a sequence only, and gives other log-probs without a word. Set {key}=1 or leave "
+                f"part of a sequence only, and silently gives wrong log-probs. Set {key}=1 or leave "
                 f"{attention} out.",
             )
 
@@ -204,7 +204,7 @@ def _trainer_settings(config: DictConfig) -> Iterator[Refusal]:
 
 
 def _contradictions(config: DictConfig) -> Iterator[Refusal]:
-    """Pairs of settings of which one makes the other void, or its opposite."""
+    """Pairs of settings, one of which makes the other void or reverses it."""
 
     def setting(key: str) -> object:
         return _setting(config, key)

@@ -12,7 +12,7 @@ from verl_ispo.trainer.step_batch import fetch
 def repeatable_order(batch: KVBatchMeta) -> list[int]:
     """Row indices in an order that depends on prompts and sample numbers alone, not on verl's random ids or on arrival.
 
-    By a hash of the prompt, so that neighbours in the data set do not end up in one mini-batch.
+    Sorted by a hash of the prompt, so that neighbours in the data set do not end up in one mini-batch.
     """
     prompts = fetch(batch, ["prompts"])["prompts"].unbind()
     digests = [hashlib.blake2b(str(prompt.tolist()).encode(), digest_size=8).digest() for prompt in prompts]

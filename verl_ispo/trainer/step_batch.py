@@ -1,4 +1,4 @@
-"""A step's batch out of verl's transfer queue: fetched once, checked, padded, with verl's padding rows left out."""
+"""A step's batch from verl's transfer queue: fetched once, checked, padded, without verl's padding rows."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SIGNAL_FIELDS = ("responses", "old_log_probs", "ref_log_prob", "entropy")
 
 
 def fetch(batch: KVBatchMeta, fields: Sequence[str]) -> TensorDict:
-    """The fields of a batch; one that no row has is left out."""
+    """The fields of a batch; a field that no row has is left out."""
     return tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=list(fields))
 
 
@@ -34,7 +34,7 @@ def objects(data: TensorDict, name: str) -> list[Any]:
 
 
 def store(batch: KVBatchMeta, **fields: torch.Tensor) -> None:
-    """Write fields of a batch, one row each."""
+    """Write fields of a batch, one value per row."""
     tq.kv_batch_put(
         keys=batch.keys, partition_id=batch.partition_id, fields=TensorDict(fields, batch_size=len(batch.keys))
     )
@@ -57,7 +57,7 @@ class StepBatch:
     raw: TensorDict
 
     def has(self, name: str) -> bool:
-        """Whether a field was there to be fetched."""
+        """Whether the batch has a field."""
         return name in self.raw.keys()  # noqa: SIM118 - a TensorDict iterates over rows
 
     def padded(self, name: str) -> torch.Tensor:
@@ -75,7 +75,7 @@ class StepBatch:
         return [values[row] for row in self.rows.tolist()]
 
     def on_verls_rows(self, values: torch.Tensor) -> torch.Tensor:
-        """Values of the rollouts laid out over verl's rows; padding rows get 0."""
+        """Values of the rollouts, placed on verl's rows; padding rows get 0."""
         out = torch.zeros(self.verl_rows, *values.shape[1:], dtype=values.dtype)
         return out.index_copy(0, self.rows, values)
 

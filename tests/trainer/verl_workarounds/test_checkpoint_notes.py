@@ -15,7 +15,7 @@ from verl_ispo.trainer.verl_workarounds.checkpoint_notes import TRACKER_FILE, re
 
 
 def checkpoint(folder: Path, step: int, *, whole: bool = True) -> Path:
-    """A checkpoint, or what a kill in the midst of its writing leaves."""
+    """A checkpoint, or what is left when a run is killed while writing it."""
     path = folder / f"global_step_{step}"
     (path / "actor").mkdir(parents=True)
     (path / "data.pt").write_bytes(b"state" if whole else b"")
@@ -44,7 +44,7 @@ def test_a_note_that_verl_can_read_is_left_alone(tmp_path: Path) -> None:
     assert (tmp_path / TRACKER_FILE).read_text() == "9"
 
 
-def test_without_a_whole_checkpoint_the_run_starts_anew(tmp_path: Path) -> None:
+def test_without_a_whole_checkpoint_the_run_starts_from_the_beginning(tmp_path: Path) -> None:
     checkpoint(tmp_path, 1, whole=False)
     (tmp_path / TRACKER_FILE).write_text("")
     assert repair_tracker(tmp_path) == 0

@@ -1,4 +1,4 @@
-"""The watch over the workers while rollouts are awaited, on actors of a small Ray of its own.
+"""The watch over the workers while the trainer waits for rollouts, on actors of a small Ray of its own.
 
 Derivation: verl's poll loop calls `_wait_for_next_poll` until enough rollouts are there. That a training ends when such
 an actor dies is in tests/training/test_launcher.py. Not exercised: networks that fail for a while.

@@ -1,4 +1,4 @@
-"""What a long run needs of verl 0.9.1 and has nothing to do with ISPO; each module says why, and where it is reported.
+"""Fixes to verl 0.9.1 that long runs need, independent of ISPO; each module says why, and where the fault is reported.
 
-To be taken out one by one when verl has it. `TrainerWorkarounds` hooks all of them into verl's trainer.
+Each is to be removed once verl has its fix. `TrainerWorkarounds` hooks all of them into verl's trainer.
 """

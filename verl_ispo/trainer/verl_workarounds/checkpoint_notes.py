@@ -1,8 +1,8 @@
-"""The folder of a run's checkpoints, where a run that was killed and started again needs more than verl does.
+"""The folder of a run's checkpoints: what verl does not do for a run that was killed and started again.
 
 - `repair_tracker`: verl empties ``latest_checkpointed_iteration.txt`` and then writes the step into it. A machine that
-  dies in between, or before the disk has the text, leaves an empty file, in which no later start finds a number.
-- `remove_older`: verl counts the checkpoints that it keeps from each start on, so every restart would leave some
+  dies in between, or before the text is on the disk, leaves an empty file, in which no later start finds a number.
+- `remove_older`: verl counts the checkpoints to keep from zero at each start, so every restart would leave some
   (https://github.com/verl-project/verl/issues/7395, of its SFT trainer).
 """
 
@@ -15,7 +15,7 @@ from pathlib import Path
 from verl_ispo.atomic_file import write_text
 
 TRACKER_FILE = "latest_checkpointed_iteration.txt"
-# The last file of a checkpoint that verl writes before it names it.
+# The last file that verl writes of a checkpoint before it names the checkpoint as the latest.
 LAST_FILE = "data.pt"
 
 
@@ -48,7 +48,7 @@ def remove_older(folder: Path, step: int, keep: int) -> None:
 
     Args:
         folder (`Path`): ``trainer.default_local_dir``.
-        step (`int`): the step that was saved last; later ones, of a run that was set back by hand, are left alone.
+        step (`int`): the step that was saved last; later ones, of a run that was set back by hand, are kept.
         keep (`int`): ``trainer.max_actor_ckpt_to_keep``.
     """
     until = sorted(found for found in _steps(folder) if found <= step)
@@ -57,6 +57,6 @@ def remove_older(folder: Path, step: int, keep: int) -> None:
 
 
 def _steps(folder: Path) -> dict[int, Path]:
-    """Checkpoints that have an actor, whole or not, by step."""
+    """Checkpoints that have an actor, complete or not, by step."""
     matches = ((re.fullmatch(r"global_step_(\d+)", path.name), path) for path in folder.glob("global_step_*"))
     return {int(match[1]): path for match, path in matches if match and (path / "actor").is_dir()}

@@ -1,7 +1,7 @@
 """A replay buffer that notices the death of a worker it waits for.
 
 verl's replay buffer polls for finished rollouts, and nothing in that loop asks whether the actors that make them are
-alive: a prompt whose agent-loop worker has died stays "running", and the trainer waits for it for ever
+alive: a prompt whose agent-loop worker has died stays "running", and the trainer waits for it forever
 (https://github.com/verl-project/verl/issues/7155 is of that kind).
 """
 
@@ -94,12 +94,12 @@ class WatchfulReplayBufferAsync(ReplayBufferAsync):
 
 
 def watchful(buffer: ReplayBuffer, watch: WorkerWatch) -> ReplayBuffer:
-    """The buffer with everything it holds, and the watch; a sampler of the user's own is returned as it is."""
+    """The buffer with everything it holds, and the watch; a user's own kind of buffer is returned unchanged."""
     kinds = {ReplayBuffer: WatchfulReplayBuffer, ReplayBufferAsync: WatchfulReplayBufferAsync}
     if type(buffer) not in kinds:
         return buffer
-    # verl names the class to build itself, so the built one's state moves over.
-    twin = kinds[type(buffer)].__new__(kinds[type(buffer)])
-    vars(twin).update(vars(buffer))
-    twin.watch = watch
-    return twin
+    # verl names the class that it builds, so the state of the buffer that it built is moved over.
+    watched = kinds[type(buffer)].__new__(kinds[type(buffer)])
+    vars(watched).update(vars(buffer))
+    watched.watch = watch
+    return watched

@@ -1,7 +1,7 @@
-"""Logs a step that is going to be saved before it is saved.
+"""Logs a step before its checkpoint is saved.
 
-verl logs a step after it has saved it and validated. A run that is killed in between goes on behind that step and would
-never log it. Readers of the file take several lines of one step as one. No public report is known.
+verl logs a step after saving and validation. A run that is killed in between resumes after that step and would never
+log it. Readers of the file take several lines of one step as one. No public report is known.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The workarounds of this folder, at the places where verl's trainer has its hooks."""
+"""The workarounds of this folder, at the hooks of verl's trainer."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from transfer_queue import KVBatchMeta
 from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer
 from verl.trainer.ppo.v1.trainer_base import PPOTrainer
 
-from verl_ispo.trainer.verl_workarounds.checkpoint_notes import remove_older, repair_tracker
+from verl_ispo.trainer.verl_workarounds.checkpoint_notes import TRACKER_FILE, remove_older, repair_tracker
 from verl_ispo.trainer.verl_workarounds.dead_workers import WorkerWatch, watchful
 from verl_ispo.trainer.verl_workarounds.early_log_line import log_before_the_checkpoint
 
@@ -61,5 +61,5 @@ class TrainerWorkarounds(PPOTrainer):
     def _load_checkpoint(self) -> None:
         step = repair_tracker(Path(self.config.trainer.default_local_dir))
         if step is not None:
-            logger.warning(f"the note of the latest checkpoint was empty, as a crash leaves it; now it is step {step}")
+            logger.warning(f"{TRACKER_FILE} held no step number, as after a crash; the latest complete step is {step}")
         super()._load_checkpoint()
