@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.preflight.set_ups import math_row, write_model, write_rows
+from verl_ispo.methods.registry import methods
 
 pytestmark = pytest.mark.trainer
 
@@ -51,7 +52,11 @@ def test_a_sound_setup_passes_here_and_in_a_ray_worker(tmp_path: Path):
 def test_a_plugin_that_verl_was_told_not_to_load_is_missed():
     run = doctor("--no-ray", VERL_PLATFORM="", VERL_USE_EXTERNAL_PLUGINS="none")
     assert run.returncode == 1
-    assert "missing: advantage estimator ispo" in run.stdout
+    (missing,) = [line for line in run.stdout.splitlines() if "registrations here: missing:" in line]
+    for name, method in methods().items():
+        assert f"advantage estimator {name}," in missing
+        assert (f"policy loss {name}," in missing) == method.brings_a_loss
+    assert "trainer mode ispo_sync" in missing
 
 
 def test_contradictions_in_the_config_are_named():
