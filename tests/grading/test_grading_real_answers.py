@@ -3,7 +3,7 @@ r"""The benchmarks' own answers: each equals itself, respelled, and the paths ad
 Where the real data is absent (``VERL_ISPO_SHARED`` names the folder that holds ``data/raw``), a few made answers of the
 same forms stand for it.
 
-Not exercised: whether a key of a data set is right.
+Not exercised: whether the ground truths of the data sets are correct.
 """
 
 from __future__ import annotations
