@@ -164,7 +164,7 @@ def test_ctrl_c_keeps_what_is_finished(
     assert len((options.out / LOG_NAME).read_bytes().splitlines()) == 5
     monkeypatch.setattr(run_module, "load_sampler", load)
     assert run(options) == 0
-    assert "Going on: 5 of 18 samples are there." in capsys.readouterr().out
+    assert "Resuming: 5 of 18 samples are there." in capsys.readouterr().out
     assert final_bytes(options.out) == final_bytes(undisturbed.out)
 
 
@@ -199,7 +199,7 @@ def test_resuming_with_another_model_or_other_problems_is_refused(
     evaluate(options)
     other = tmp_path / "other"
     shutil.copytree(options.model, other)
-    # the same weights in another place are the same model
+    # the same weights in another folder are the same model
     evaluate(dataclasses.replace(options, model=str(other)))
     (other / "generation_config.json").write_text('{"eos_token_id": 257}')
     with pytest.raises(UserError, match=r"inputs\.model_sha256: recorded"):
@@ -309,7 +309,7 @@ def test_killed_and_resumed_gives_the_same_bytes(options: EvaluationOptions, tmp
             command(out), env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=120
         )
         assert finished.returncode == 0, finished.stdout
-        assert ("Going on:" in finished.stdout) == (out == killed)
+        assert ("Resuming:" in finished.stdout) == (out == killed)
     assert final_bytes(killed) == final_bytes(left_alone)
 
 

@@ -34,8 +34,8 @@ class Comparison:
     Attributes:
         difference: mean over problems of method minus baseline, in [-1, 1]; seeds averaged problem by problem.
         interval: paired bootstrap over problems; `None` where it is undefined.
-        test: exact McNemar where both are one greedy answer a problem, else the sign-flip test. ``only_first`` counts
-            problems that are the method's.
+        test: exact McNemar where both are one greedy answer per problem, else the sign-flip test. ``only_first`` counts
+            the problems that only the method solves.
         p_holm: adjusted for all comparisons of the table.
         seeds: training seeds of method and baseline.
     """

@@ -41,7 +41,7 @@ def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
 
 
 def refuse_differences(folder: Path, manifest: Mapping[str, Any]) -> None:
-    """Refuse to go on in a folder that was begun with other options.
+    """Refuse to resume in a folder that was begun with other options.
 
     Raises:
         UserError: naming each difference, as ``options.n: recorded 4, asked 8``.
@@ -56,7 +56,7 @@ def refuse_differences(folder: Path, manifest: Mapping[str, Any]) -> None:
     if differences:
         raise UserError(
             f"{folder} holds an evaluation begun with other settings ({'; '.join(differences)}). "
-            "Give the recorded ones to go on with it, or another --out for a new one"
+            "Give the recorded ones to resume it, or another --out for a new one"
         )
 
 
