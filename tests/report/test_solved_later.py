@@ -1,6 +1,6 @@
 """Figure 6: of the prompts whose first group was all wrong early on, the share solved at a later draw.
 
-Derivation: a prompt fails early if the first group of it, at a step up to ``early_steps``, has no right rollout. The
+Derivation: a prompt fails early if the first group of it, at a step up to ``early_steps``, has no correct rollout. The
 share is over those drawn again, and can only rise.
 
 Not exercised: the paper's own counting, which it does not give.

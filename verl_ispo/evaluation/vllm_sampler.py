@@ -1,9 +1,9 @@
 """Sampling with vLLM's offline engine, after its documented API (``LLM.generate``, ``SamplingParams``, token prompts).
 
 https://docs.vllm.ai/en/stable/api/vllm/ . Written against the API of the vLLM that verl 0.9.1 requires (0.24), and
-checked against a stand-in only, for want of a GPU. Each request has its own seed, but bfloat16 kernels give a token
-slightly different logits in a different batch, so a resumed run can differ in rare tokens unless vLLM runs with
-VLLM_BATCH_INVARIANT=1 (https://docs.vllm.ai/en/stable/features/batch_invariance/).
+checked against a stand-in only, since there was no GPU. Each request has its own seed, but bfloat16 kernels give a
+token slightly different logits in a different batch, so a resumed run can differ in rare tokens unless vLLM runs
+with VLLM_BATCH_INVARIANT=1 (https://docs.vllm.ai/en/stable/features/batch_invariance/).
 """
 
 from __future__ import annotations
