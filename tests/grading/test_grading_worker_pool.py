@@ -230,18 +230,18 @@ import os
 from verl_ispo.grading import GraderUnavailableError, compute_score
 assert compute_score("", r"\boxed{x+x}", "2x")["acc"]
 pid = os.fork()
-right = all(compute_score("", rf"\boxed{{x+x+0\cdot{i}}}", "2x")["acc"] for i in range(5))
-if pid == 0: os._exit(0 if right else 1)
-assert right and os.waitpid(pid, 0)[1] == 0
+correct = all(compute_score("", rf"\boxed{{x+x+0\cdot{i}}}", "2x")["acc"] for i in range(5))
+if pid == 0: os._exit(0 if correct else 1)
+assert correct and os.waitpid(pid, 0)[1] == 0
 """
     assert subprocess.run([sys.executable, "-W", "ignore", "-c", code], timeout=120, check=False).returncode == 0
 
 
 def test_many_threads_get_their_own_verdicts():
     def grade(index: int) -> bool:
-        right = compute_score("", rf"\boxed{{{index}x+x}}", f"{index + 1}x")
-        wrong = compute_score("", rf"\boxed{{{index}x-x}}", f"{index + 1}x")
-        return (right["status"], wrong["status"]) == ("correct", "wrong")
+        correct = compute_score("", rf"\boxed{{{index}x+x}}", f"{index + 1}x")
+        incorrect = compute_score("", rf"\boxed{{{index}x-x}}", f"{index + 1}x")
+        return (correct["status"], incorrect["status"]) == ("correct", "wrong")
 
     with ThreadPoolExecutor(24) as executor:
         assert all(executor.map(grade, range(2, 122)))

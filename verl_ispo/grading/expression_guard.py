@@ -15,7 +15,7 @@ _NUMERIC_TOWER = re.compile(r"\^\{?(\d+)\}?\^\{?(\d+)|\^\{(\d+)\^\{?(\d+)")
 
 
 class RefusedExpression(Exception):
-    """The text is beyond what is worked out: too long, too deep, or with numbers too large."""
+    """The text is too long or too deep to work out, or its numbers are too large."""
 
 
 class GoldNotUnderstood(Exception):
@@ -39,7 +39,7 @@ def check_expression(text: str) -> bool:
     if deepest > MAX_NESTING:
         raise RefusedExpression(f"expression nested {deepest} levels deep (limit {MAX_NESTING})")
     if _HUGE_LITERAL.search(text) or _power_levels(text) > MAX_POWER_LEVELS or _huge_tower(text):
-        raise RefusedExpression("a number too large to work out")
+        raise RefusedExpression("a number is too large to work out")
     return True
 
 

@@ -165,7 +165,9 @@ class WorkerPool:
                     ours.close()
                     self._stop_server()
                     if attempt == 2:
-                        raise RuntimeError(f"the grading server ends when asked for a worker: {error}") from error
+                        raise RuntimeError(
+                            f"the grading server ended when it had to start a worker ({error}); its error is on stderr"
+                        ) from error
                     continue
                 finally:
                     theirs.close()
