@@ -240,7 +240,7 @@ def test_two_evaluations_at_once_do_not_write_into_one_folder(options: Evaluatio
 def test_the_context_ends_a_response_and_a_prompt_that_fills_it_counts_as_wrong(
     options: EvaluationOptions, write_benchmark: Callable[..., Path], capsys: pytest.CaptureFixture[str]
 ):
-    # prompts of 4, 5 and 10 tokens in a context of 7: room for 3 tokens, for 2, for none
+    # prompts of 4, 5 and 10 tokens in a context of 7 leave 3, 2 and 0 tokens for the response
     rows = [arithmetic_row(1), arithmetic_row(10), arithmetic_row(10000)]
     rows[1]["prompt"][0]["content"] = "10+1="
     options = dataclasses.replace(options, benchmarks=(write_benchmark(rows),), context_tokens=7)

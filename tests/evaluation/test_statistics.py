@@ -111,10 +111,10 @@ def test_intervals_hold_the_mean_repeat_exactly_and_ignore_the_order_of_pairs(co
 def test_all_wrong_or_all_right_has_the_exact_binomial_bound():
     # no correct answer in n: the bound p solves (1 - p)^n = 0.025
     bound = 1 - 0.025 ** (1 / 30)
-    wrong, right = mean_interval(np.zeros(30)), mean_interval(np.ones(30))
-    assert (wrong.low, wrong.high) == (0.0, pytest.approx(bound))
-    assert (right.low, right.high) == (pytest.approx(1 - bound), 1.0)
-    assert wrong.method == "clopper_pearson"
+    none, every = mean_interval(np.zeros(30)), mean_interval(np.ones(30))
+    assert (none.low, none.high) == (0.0, pytest.approx(bound))
+    assert (every.low, every.high) == (pytest.approx(1 - bound), 1.0)
+    assert none.method == "clopper_pearson"
     assert mean_interval([1.0]).low == pytest.approx(0.025)
 
 

@@ -24,7 +24,7 @@ def test_by_hand():
         outcomes(
             (1, "solved", 0),
             (1, "never solved", 0),
-            (1, "right at once", 3),
+            (1, "solved at once", 3),
             (2, "never drawn again", 0),
             (3, "too late to be early", 0),
             (4, "solved", 0),

@@ -77,7 +77,7 @@ def add_eval_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser
         "--sampler",
         choices=("auto", "vllm", "cpu"),
         default="auto",
-        help="auto: vLLM when it is installed and a GPU is there, else the CPU (default)",
+        help="auto: vLLM if it is installed and there is a GPU, else the CPU (default)",
     )
     drawing.add_argument("--tensor-parallel-size", type=int, default=1, help="GPUs for one model (vLLM; default: 1)")
     parser.add_argument(

@@ -29,8 +29,8 @@ class TableDocument:
         baseline: the method that others are compared with, `None` if there is none.
         comparisons: of all metrics that are compared.
         groups: the rows' results, for the list of runs.
-        notes: caveats of single cells, in the order of their letters a, b, ...
-        remarks: what holds for the whole document.
+        notes: caveats on single cells, in the order of their letters a, b, ...
+        remarks: caveats on the whole document.
     """
 
     tables: tuple[MetricTable, ...]

@@ -61,7 +61,7 @@ class Grader:
         """Name, digest of the source file, and version of the library that decides symbolic equality."""
         source = inspect.getsourcefile(inspect.unwrap(self._function))
         digest = hashlib.sha256(Path(source).read_bytes()).hexdigest() if source else "unknown"
-        # A file is known by its content: it may lie elsewhere when the run is resumed.
+        # A file is identified by its content: its path may differ when the run is resumed.
         name = self.spec if self.spec.startswith("pkg://") else Path(self.spec).name
         return {"function": name, "source_sha256": digest, "math_verify": version("math-verify")}
 

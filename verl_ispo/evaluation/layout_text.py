@@ -15,7 +15,7 @@ LEVEL = f"{100 * CONFIDENCE_LEVEL:.0f} %"
 READING = (
     f"Scores are percentages; in brackets the {LEVEL} interval over problems (bootstrap, BCa; exact binomial where all "
     "problems score 0 or all 1); n is the number of problems. With several training seeds the score is their mean and "
-    "the interval is over problems, for these seeds; the standard deviation between seeds (sd) is given apart. A cell "
+    "the interval is over problems, for these seeds; the standard deviation between seeds (sd) is separate. A cell "
     "without a finished run says so. The average is the plain mean of the benchmarks."
 )
 COMPARING = (

@@ -13,7 +13,7 @@ from verl_ispo.user_error import UserError
 MANIFEST_NAME = "manifest.json"
 FORMAT = 1
 _FREE = ("labels", "model")
-"""Sections that a resumed run may change: names for the table, and where the model lies (its digest is in `inputs`)."""
+"""Sections that a resumed run may change: names for the table, and the model's path (its digest is in `inputs`)."""
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -29,7 +29,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     except FileNotFoundError as error:
         raise UserError(f"{folder}: no {MANIFEST_NAME}; give a folder that verl-ispo eval has written") from error
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path}: not a manifest ({error})") from error
+        raise UserError(f"{path}: not a manifest ({error}); evaluate into a new folder") from error
     if found != FORMAT:
         raise UserError(f"{path}: format {found}, this version reads {FORMAT}; evaluate again")
     return manifest

@@ -135,7 +135,7 @@ def _hugging_face_folder(actor: Path) -> Path:
     """The folder of an actor checkpoint that can be loaded; merges the shards on the first call."""
     saved = actor / "huggingface"
     if (saved / "config.json").is_file() and _has_weights(saved):
-        return saved  # verl was asked for hf_model in checkpoint.save_contents
+        return saved  # verl's checkpoint.save_contents had hf_model
     if (actor / "fsdp_config.json").is_file():
         backend, needed = "fsdp", saved
     elif (actor / "model" / "huggingface").is_dir():
@@ -175,7 +175,7 @@ def _is_current(merged: Path, actor: Path) -> bool:
 
 
 def _merge(actor: Path, backend: str, merged: Path) -> None:
-    """Run verl's merger into a temporary folder and move the result into its place."""
+    """Run verl's merger into a temporary folder and rename the result to ``merged``."""
     temporary = actor / f".{MERGED_FOLDER}.unfinished"
     shutil.rmtree(temporary, ignore_errors=True)
     shards = _shards(actor)

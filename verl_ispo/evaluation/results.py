@@ -147,7 +147,8 @@ def load_result(folder: Path) -> EvaluationResult:
         )
     if samples:
         raise UserError(
-            f"{folder / SAMPLES_NAME}: samples of problems that {QUESTIONS_NAME} does not have: {next(iter(samples))}"
+            f"{folder / SAMPLES_NAME}: samples of problems that {QUESTIONS_NAME} does not have: {next(iter(samples))}; "
+            "remove it and evaluate again"
         )
     benchmarks = {
         name: BenchmarkResult(name, tuple(of_benchmark), SampleCounts(**counts[name]))

@@ -13,7 +13,7 @@ def resolve_sampler(choice: str) -> tuple[str, str]:
     """The sampler to use and the reason, in words.
 
     Args:
-        choice (`str`): ``vllm``, ``cpu``, or ``auto``: vLLM when it is installed and a GPU is there.
+        choice (`str`): ``vllm``, ``cpu``, or ``auto``: vLLM if it is installed and there is a GPU.
 
     Raises:
         UserError: ``vllm`` where it cannot run.

@@ -1,4 +1,4 @@
-"""Graded samples on disk: an append-only log while they are made, one sorted file when all are there.
+"""Graded samples on disk: an append-only log while they are made, one sorted file when it is complete.
 
 A line is one sample, as ASCII JSON:
 
@@ -45,8 +45,8 @@ class PlannedSample:
 def sample_seed(run_seed: int, benchmark: str, question_id: str, sample_index: int) -> int:
     """Seed of one sample, of 53 bits, so that every JSON reader (JavaScript's too) keeps it exactly.
 
-    It depends on these four alone: neither order, nor batch, nor a pause, nor the number of samples changes it, and the
-    first 16 of 32 samples are those of a run with 16.
+    It depends only on these four, not on order, batch, a pause or the number of samples, so the first
+    16 of 32 samples are those of a run with 16.
     """
     identity = json.dumps([run_seed, benchmark, question_id, sample_index])
     return int.from_bytes(hashlib.blake2b(identity.encode(), digest_size=8).digest(), "little") >> 11
@@ -165,9 +165,15 @@ def read_samples(path: Path) -> Iterator[dict[str, Any]]:
                     and (record["prediction"] is None or isinstance(record["prediction"], str))
                 )
             except (ValueError, KeyError, TypeError) as error:
-                raise UserError(f"{path}, line {number}: not a sample ({type(error).__name__}: {error})") from error
+                raise UserError(
+                    f"{path}, line {number}: not a sample ({type(error).__name__}: {error}); remove the file and "
+                    "evaluate again"
+                ) from error
             if not valid:
-                raise UserError(f"{path}, line {number}: a field of this sample has the wrong type")
+                raise UserError(
+                    f"{path}, line {number}: a field of this sample has the wrong type; remove the file and "
+                    "evaluate again"
+                )
             yield record
 
 

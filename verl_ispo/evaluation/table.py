@@ -5,7 +5,8 @@ Rules:
 - A cell holds a score only if a finished evaluation produced it; else it says why there is none.
 - All results of a benchmark are about the same problems with the same ground truths, or the table is refused.
 - Results of one base model and method with different training seeds make one row: its score is the mean over seeds, its
-  interval is over problems (each problem's score averaged over the seeds), and the spread between seeds is apart.
+  interval is over problems (each problem's score averaged over the seeds), and the spread between seeds is given
+  separately.
 - The checkpoint is the one that the evaluation was given; how it was chosen is named, and never depends on a score.
 """
 
@@ -147,7 +148,7 @@ def group_results(results: Sequence[EvaluationResult]) -> list[Group]:
             if other.training_seed == result.training_seed:
                 raise UserError(
                     f"{other.folder} and {result.folder} are both {result.base_model}, {result.method}, training seed "
-                    f"{seed_name(result)}. Leave one out, or tell them apart: repeat their verl-ispo eval command with "
+                    f"{seed_name(result)}. Leave one out, or rename one: repeat its verl-ispo eval command with "
                     "another --method or --training-seed (nothing is sampled again)"
                 )
         same_method.append(result)
@@ -178,7 +179,7 @@ def with_paper_rows(groups: Sequence[Group], which: str) -> list[Group]:
 
 
 def table_benchmarks(groups: Sequence[Group]) -> list[str]:
-    """The columns: the paper's five where one of its models is there, in its order, then what else was evaluated."""
+    """The columns: the paper's five in its order if one of its models is there, then the other evaluated ones."""
     figures = paper_figures()
     evaluated = list(
         dict.fromkeys(name for group in groups for result in group.results for name in result.planned_benchmarks)

@@ -35,7 +35,7 @@ class VLLMSampler:
         )
 
     def __call__(self, requests: Sequence[SampleRequest]) -> Iterator[list[tuple[int, Completion]]]:
-        """Sample in chunks; vLLM batches inside of them."""
+        """Sample in chunks; vLLM forms batches within them."""
         from vllm import SamplingParams
         from vllm.inputs import TokensPrompt
 

@@ -213,7 +213,7 @@ def _time(drawing: Drawing) -> FigureBlock:
         "cost",
         "ISPO's share is the time of its own work (answer spans, second forward, rewards) in the whole step, the "
         "dump for this report not counted; with ablated_pass=merged the second forward is inside the old-log-prob pass "
-        "and not counted either. The reference forward, which the drift filter needs, is drawn apart.",
+        "and not counted either. The reference forward, which the drift filter needs, is drawn separately.",
         drawing.run_legend(),
         [
             [

@@ -73,7 +73,7 @@ def load_runs(arguments: Sequence[str]) -> list[Run]:
 
 
 def load_run(name: str, path: Path) -> Run:
-    """One run from its folder, or from a metrics file alone.
+    """One run from its folder, or from only a metrics file.
 
     Raises:
         UserError: no log.
@@ -81,7 +81,7 @@ def load_run(name: str, path: Path) -> Run:
     log = read_metric_log(path)
     gaps = list(log.gaps)
     if path.is_file():
-        gaps.append("given as a metrics file alone: config, versions, seeds and rollouts are not known")
+        gaps.append("only a metrics file was given: config, versions, seeds and rollouts are not known")
         return Run(name, path, log, gaps=tuple(gaps))
     dump = path / DUMP_FOLDER if (path / DUMP_FOLDER).is_dir() else None
     description: Mapping[str, Any] = {}
@@ -118,7 +118,7 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def is_seed(key: str) -> bool:
-    """Whether a dotted config key is a seed that somebody set for the run as a whole."""
+    """Whether a dotted config key is a seed that is set for the run as a whole."""
     return key in ("data.seed", "actor_rollout_ref.rollout.seed", "actor_rollout_ref.actor.data_loader_seed")
 
 

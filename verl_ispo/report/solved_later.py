@@ -2,7 +2,7 @@
 
 A prompt counts as failed early when its first group, drawn within the first ``early_steps``, had no correct rollout.
 It counts as solved from the step at which a later group of it has one. Prompts that were never drawn again show
-nothing and are counted apart. The definition is ours; the paper gives none.
+nothing and are counted separately. The definition is ours; the paper gives none.
 """
 
 from __future__ import annotations

@@ -218,7 +218,7 @@ def _read_tensorboard(event_files: Sequence[Path]) -> MetricLog:
                 value = _number(float(event.value))
                 steps.setdefault(event.step, {})[name] = math.nan if value is None else value
     if not steps:
-        raise UserError(f"{folders[0]}: the tensorboard event files hold no scalars")
+        raise UserError(f"{folders[0]}: the tensorboard event files hold no scalars; has the training begun?")
     gaps = [f"{len(folders)} folders of tensorboard event files were joined"] if len(folders) > 1 else []
     return MetricLog(dict(sorted(steps.items())), tuple(event_files), tuple(gaps))
 
