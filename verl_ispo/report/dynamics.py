@@ -179,7 +179,7 @@ def _order(drawing: Drawing) -> FigureBlock:
     )
     return FigureBlock(
         "order",
-        "Does the reward still rank correct above incorrect?",
+        "Does correct still rank above incorrect?",
         "",
         "A violation is a pair of a correct and an incorrect rollout of one group in which the incorrect one got the "
         "higher reward. The intrinsic terms are meant to refine the order, not to overturn it.",
