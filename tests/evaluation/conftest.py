@@ -42,7 +42,7 @@ def write_benchmark(tmp_path: Path) -> Callable[..., Path]:
 
 @pytest.fixture(scope="session")
 def random_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An untrained model with a tokenizer: it writes noise, and where it writes which noise is what counts here."""
+    """An untrained model with a tokenizer: it writes noise; the tests compare which noise."""
     from verl_ispo.tiny_task.base_model import build_model
     from verl_ispo.tiny_task.tokenizer import build_tokenizer
 
@@ -92,17 +92,17 @@ def write_result(tmp_path: Path) -> ResultWriter:
         finished: bool = True,
         truth: str = "1",
     ) -> Path:
-        """``greedy`` has a character a problem, 1 right and 0 wrong; ``sampled`` has for each problem such a text."""
+        """``greedy``: one character per problem, 1 correct and 0 incorrect; ``sampled``: one such text per problem."""
         folder = tmp_path / name
         folder.mkdir()
         sampled = sampled or {benchmark: [""] * len(grades) for benchmark, grades in greedy.items()}
         drawn = len(next(iter(sampled.values()))[0])
         questions, samples = [], []
         for benchmark, grades in greedy.items():
-            for place, grade in enumerate(grades):
-                question = {"benchmark": benchmark, "question_id": f"{benchmark}-{place}"}
+            for index, grade in enumerate(grades):
+                question = {"benchmark": benchmark, "question_id": f"{benchmark}-{index}"}
                 questions.append({**question, "question": "?", "ground_truth": truth, "prompt_sha256": "0"})
-                for mode, marks in (("greedy", grade), ("sampled", sampled[benchmark][place])):
+                for mode, marks in (("greedy", grade), ("sampled", sampled[benchmark][index])):
                     for index, mark in enumerate(marks):
                         samples.append(
                             {

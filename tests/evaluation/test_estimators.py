@@ -1,6 +1,6 @@
 """pass@k, avg@k and maj@k of one problem, against their definitions.
 
-- pass@k is the share of all subsets of k samples that hold a right one: every subset is enumerated, for n up to 8.
+- pass@k is the share of all subsets of k samples that hold a correct one: every subset is enumerated, for n up to 8.
 - It is unbiased: its mean over binomial outcomes is 1 - (1 - p)^k, summed exactly over all counts.
 - maj@k is the expected score of a vote with ties broken at random: every order of the tied answers is enumerated.
 

@@ -5,7 +5,7 @@
 - Checkpoints: which folder, step and rule, by the file layout alone (a real merge is in ``test_checkpoints.py``).
 - Options that make no sense.
 
-Every refusal must name the value and the place.
+Every refusal must name the value and where it is.
 
 Not exercised: a model id of the hub (needs a network); only that an unreachable one is refused.
 """
@@ -126,10 +126,10 @@ def test_verdicts_are_read_from_what_scorers_return(tmp_path: Path, returned: st
 @pytest.mark.parametrize(
     ("body", "said"),
     [
-        ("return float('nan')", "does not say right from wrong"),
-        ("return 0.5", "does not say right from wrong"),
-        ("return {'acc': True}", "no number and no dict with 'score'"),
-        ("return None", "no number and no dict with 'score'"),
+        ("return float('nan')", "is neither correct nor incorrect"),
+        ("return 0.5", "is neither correct nor incorrect"),
+        ("return {'acc': True}", "neither a number nor a dict with 'score'"),
+        ("return None", "neither a number nor a dict with 'score'"),
         ("raise KeyError('unit')", "on sums sums-1, raised KeyError: 'unit'"),
     ],
 )
@@ -141,7 +141,7 @@ def test_a_reward_function_without_a_verdict_is_refused(tmp_path: Path, body: st
 @pytest.mark.parametrize(
     ("body", "said"),
     [
-        ("return 1.0", r"calls an empty response right on sums sums-1 \(ground truth '2'\)"),
+        ("return 1.0", r"calls an empty response correct on sums sums-1 \(ground truth '2'\)"),
         ("return {'score': 0.0, 'status': 'error'}", "ends in an error on sums sums-1"),
     ],
 )

@@ -164,7 +164,7 @@ def test_ctrl_c_keeps_what_is_finished(
     assert len((options.out / LOG_NAME).read_bytes().splitlines()) == 5
     monkeypatch.setattr(run_module, "load_sampler", load)
     assert run(options) == 0
-    assert "Going on: 5 of 18 samples are there." in capsys.readouterr().out
+    assert "Resuming: 5 of 18 samples are there." in capsys.readouterr().out
     assert final_bytes(options.out) == final_bytes(undisturbed.out)
 
 
@@ -199,7 +199,7 @@ def test_resuming_with_another_model_or_other_problems_is_refused(
     evaluate(options)
     other = tmp_path / "other"
     shutil.copytree(options.model, other)
-    # the same weights in another place are the same model
+    # the same weights in another folder are the same model
     evaluate(dataclasses.replace(options, model=str(other)))
     (other / "generation_config.json").write_text('{"eos_token_id": 257}')
     with pytest.raises(UserError, match=r"inputs\.model_sha256: recorded"):
@@ -240,7 +240,7 @@ def test_two_evaluations_at_once_do_not_write_into_one_folder(options: Evaluatio
 def test_the_context_ends_a_response_and_a_prompt_that_fills_it_counts_as_wrong(
     options: EvaluationOptions, write_benchmark: Callable[..., Path], capsys: pytest.CaptureFixture[str]
 ):
-    # prompts of 4, 5 and 10 tokens in a context of 7: room for 3 tokens, for 2, for none
+    # prompts of 4, 5 and 10 tokens in a context of 7 leave 3, 2 and 0 tokens for the response
     rows = [arithmetic_row(1), arithmetic_row(10), arithmetic_row(10000)]
     rows[1]["prompt"][0]["content"] = "10+1="
     options = dataclasses.replace(options, benchmarks=(write_benchmark(rows),), context_tokens=7)
@@ -309,7 +309,7 @@ def test_killed_and_resumed_gives_the_same_bytes(options: EvaluationOptions, tmp
             command(out), env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=120
         )
         assert finished.returncode == 0, finished.stdout
-        assert ("Going on:" in finished.stdout) == (out == killed)
+        assert ("Resuming:" in finished.stdout) == (out == killed)
     assert final_bytes(killed) == final_bytes(left_alone)
 
 

@@ -1,8 +1,8 @@
 """Intervals and tests over problems, against exact calculation, simulation and hand-worked cases.
 
 - **Coverage of the mean's interval.** For 0/1 scores the coverage is computed exactly, not simulated: the interval of
-  every possible count c of right answers, weighted by the binomial probability of c. Nominal is 95 %; the band is 0.94
-  to 0.998 (the scores are discrete). A percentile interval at n = 40, p = 0.9 has 0.914 and falls out of it.
+  every possible count c of correct answers, weighted by the binomial probability of c. Nominal is 95 %; the band is
+  0.94 to 0.998 (the scores are discrete). A percentile interval at n = 40, p = 0.9 has 0.914 and falls out of it.
 - **Coverage for averages** of 16 samples: simulated problems with a beta-distributed difficulty. Samples pooled as if
   they were problems cover less than 60 %.
 - **Coverage of the difference's interval** of two equally good methods, exactly again, over all counts of problems that
@@ -109,12 +109,12 @@ def test_intervals_hold_the_mean_repeat_exactly_and_ignore_the_order_of_pairs(co
 
 
 def test_all_wrong_or_all_right_has_the_exact_binomial_bound():
-    # no right answer in n: the bound p solves (1 - p)^n = 0.025
+    # no correct answer in n: the bound p solves (1 - p)^n = 0.025
     bound = 1 - 0.025 ** (1 / 30)
-    wrong, right = mean_interval(np.zeros(30)), mean_interval(np.ones(30))
-    assert (wrong.low, wrong.high) == (0.0, pytest.approx(bound))
-    assert (right.low, right.high) == (pytest.approx(1 - bound), 1.0)
-    assert wrong.method == "clopper_pearson"
+    none, every = mean_interval(np.zeros(30)), mean_interval(np.ones(30))
+    assert (none.low, none.high) == (0.0, pytest.approx(bound))
+    assert (every.low, every.high) == (pytest.approx(1 - bound), 1.0)
+    assert none.method == "clopper_pearson"
     assert mean_interval([1.0]).low == pytest.approx(0.025)
 
 

@@ -1,8 +1,8 @@
-"""The table: golden files, what is refused, and how seeds, samples, missing runs and the paper's figures appear.
+"""The table: golden files, what is refused, and how seeds, samples, missing runs and the paper's scores appear.
 
-The golden files hold the output for small fixed grades, to the byte; the numbers in them are checked by hand here:
+The golden files hold the output for small fixed grades, byte for byte; the numbers in them are checked by hand here:
 of 10 problems of AIME24 GRPO solves 3 (seed 1) and 4 (seed 2), so 35.0 with a deviation of sqrt(0.5) * 10 = 7.1 points;
-of AMC23's 6 problems 3 and 3. ISPO solves 5 and 4. ``VERL_ISPO_UPDATE_GOLDEN=1`` writes them anew (then read the diff).
+of AMC23's 6 problems 3 and 3. ISPO solves 5 and 4. ``VERL_ISPO_UPDATE_GOLDEN=1`` rewrites them (then read the diff).
 Their intervals are scipy's, pinned in requirements/cpu.txt.
 
 Not exercised: whether LaTeX compiles the file (no TeX here); its escapes are checked as text.
@@ -190,7 +190,7 @@ def load_all(*folders: Path) -> None:
 
 def test_other_problems_are_refused_with_the_ids_that_differ(write_result: ResultWriter):
     one, two = write_result("a", {"aime24": "1010"}), write_result("b", {"aime24": "10100"}, method="ISPO")
-    with pytest.raises(UserError, match=r"not about the same problems \(1 only in .*/b: aime24-4\)"):
+    with pytest.raises(UserError, match=r"not on the same problems \(1 only in .*/b: aime24-4\)"):
         load_all(one, two)
     with pytest.raises(UserError, match=r"1 only in .*/b: aime24-4"):
         load_all(two, one)
@@ -238,7 +238,7 @@ def test_another_grader_is_refused(write_result: ResultWriter):
         (lambda text: text.replace('"correct": true', '"correct": 1', 1), "line 1: a field .* wrong type"),
         (lambda text: text[:-20], "line 6: not a sample"),
         (lambda text: "".join(text.splitlines(keepends=True)[:-1]), "2 samples of x x-1 where the manifest has 3"),
-        (lambda text: text + text.splitlines(keepends=True)[0], "is there twice"),
+        (lambda text: text + text.splitlines(keepends=True)[0], "has sample .* twice"),
         (lambda text: text + text.splitlines(keepends=True)[0].replace("x-0", "x-9"), "questions.jsonl does not have"),
     ],
 )

@@ -1,16 +1,16 @@
-r"""The case file ``tests/grading_cases.jsonl``: hand-checked answers and the verdict that each of them deserves.
+r"""The case file ``tests/grading_cases.jsonl``: hand-checked answers and the correct verdict on each.
 
-A line has ``type``, ``answer`` (what stands in the box; the whole response where ``response`` is true), ``gold``,
+A line has ``type``, ``answer`` (what is in the box; the whole response where ``response`` is true), ``gold``,
 ``verdict`` (a status of ``compute_score``) and ``why``; and, where they apply,
 
-- ``extra_info``: what the data set says of the problem;
+- ``extra_info``: what the data set says about the problem;
 - ``math_verify``: ``"wrong"`` where math-verify 0.9.0, called directly on the two texts, comes to another verdict;
 - ``known_wrong``: why *we* come to another verdict. Such a case fails the test as soon as we get it right.
 
 The kinds of mistakes come from math-verify's public tracker: bold markers (issue 76), tiny values (14), asymmetric
 comparison (10, 25), sqrt(1/n) (64), functions and equations (41, 60, 64), equal values in other spelling (69), hangs
 (63, 65). Each claim on math-verify is measured again here. One did not reproduce with 0.9.0: ``1-\frac{1}{\mathrm{e}}``
-is not taken for ``1+\frac{1}{\mathrm{e}}``; math-verify does not parse either, and so rejects a right answer instead.
+is not taken for ``1+\frac{1}{\mathrm{e}}``; math-verify does not parse either, and so rejects a correct answer instead.
 
 Not exercised here: the time and memory limits (``test_grading_worker_pool.py``); text before the box, beyond a few
 lines (``test_grading_properties.py``).
@@ -56,7 +56,7 @@ def test_verdict(case):
 def test_known_wrong_is_still_wrong_and_never_accepts_a_wrong_answer(case):
     status = compute_score(case["type"], response_of(case), case["gold"], case.get("extra_info"))["status"]
     assert status != case["verdict"], "this case comes out right now: take known_wrong out of it"
-    assert status != "correct", "a known mistake may cost a right answer; it may not accept a wrong one"
+    assert status != "correct", "a known mistake may reject a correct answer; it may not accept an incorrect one"
 
 
 def test_case_file_is_large_diverse_and_without_repetition():

@@ -3,7 +3,7 @@ r"""The reward function where verl calls it: loaded by verl, in the thread pool 
 verl's own loader, reward manager and validation metrics are used, with a byte tokenizer of a few lines that the test
 trains itself, since none can be fetched.
 
-Not exercised: a training run, which the trainer's tests have.
+Not exercised: a training run; the trainer's tests have one.
 """
 
 from __future__ import annotations

@@ -1,13 +1,13 @@
 r"""Properties that hold for all answers, checked on generated ones.
 
-1. Equality of plain answers is symmetric: gold and answer may change places.
+1. Equality of plain answers is symmetric: gold and answer may be swapped.
 2. An answer equals itself in any spelling that means nothing: white space, ``$``, sized brackets, the command used for
    a fraction; and what stands before the box does not matter.
 3. Numbers are compared as numbers: rationals are equal if and only if Python's `Fraction` says so.
 4. No text raises, and every result has the four keys with the types that verl takes.
 5. Work is bounded: a response of a megabyte, or of unclosed boxes alone, is searched in one pass.
 
-Not exercised: that the *verdict* on an arbitrary expression is right (``test_grading_cases.py`` has those by hand), and
+Not exercised: whether the *verdict* on an arbitrary expression is correct (``test_grading_cases.py`` has some by hand);
 the large fuzz run, which is ``scripts/fuzz_grading.py``.
 """
 

@@ -1,9 +1,9 @@
 r"""The benchmarks' own answers: each equals itself, respelled, and the paths add up.
 
-Where the real data is absent (``VERL_ISPO_SHARED`` names the folder that holds ``data/raw``), a few made answers of the
-same forms stand for it.
+Where the real data is absent (``VERL_ISPO_SHARED`` names the folder that holds ``data/raw``), a few made-up answers of
+the same forms are used.
 
-Not exercised: whether a key of a data set is right.
+Not exercised: whether the ground truths of the data sets are correct.
 """
 
 from __future__ import annotations

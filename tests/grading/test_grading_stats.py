@@ -1,6 +1,6 @@
 r"""Counters and logs: every answer is counted once, by path and by status; what is undecided is logged, but not often.
 
-Not exercised: the sums over the processes of a run; there verl's averages of the result's own keys serve
+Not exercised: sums over the processes of a run, for which verl averages the keys of the result
 (``test_grading_in_verl.py``).
 """
 

@@ -6,7 +6,8 @@ check by a few lines before the server's own, so that the pool, the protocol and
 - An answer that hangs, in Python or in a C call that no signal handler interrupts, ends as ``timeout``; others go on.
 - The limit counts from when a worker starts on the answer: answers that wait for a worker do not time out.
 - A memory bomb ends as ``error``, whether its `MemoryError` reaches us or is swallowed on the way (as sympy does).
-- A worker that crashes ends as ``error``; one that dies idle harms no answer; the server may be killed at any time.
+- A worker that crashes ends as ``error``; one that dies while idle affects no answer; the server may be
+  killed at any time.
 - Workers are replaced after the set number of answers.
 - When the caller exits or is killed, nothing is left running beyond one time limit.
 
@@ -74,7 +75,7 @@ def make_pool(monkeypatch):
 
 @pytest.fixture(scope="module")
 def shared():
-    """One such pool, with one worker, for the tests that leave it whole. Its counters only grow."""
+    """One such pool, with one worker, for the tests that do not break it. Its counters only grow."""
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setattr(worker_pool, "_SERVER", FAULTY_SERVER)
         pool = WorkerPool(PoolSettings(1, 128 << 20, 1000))
@@ -124,7 +125,7 @@ def test_others_go_on_while_one_worker_hangs(make_pool):
 
 
 def test_the_limit_counts_from_the_start_and_not_from_the_wait(shared):
-    """Eight answers of 0.5 s on one worker: the last one waits for 3.5 s, beyond its limit of 2 s, and has its time."""
+    """Eight answers of 0.5 s on one worker: the last waits 3.5 s, more than its limit of 2 s, and is graded."""
     shared.check(GOLD, "x+x", 5.0)
     started, timed_out = time.monotonic(), shared.counters.workers_timed_out
     with ThreadPoolExecutor(6) as executor:
@@ -229,18 +230,18 @@ import os
 from verl_ispo.grading import GraderUnavailableError, compute_score
 assert compute_score("", r"\boxed{x+x}", "2x")["acc"]
 pid = os.fork()
-right = all(compute_score("", rf"\boxed{{x+x+0\cdot{i}}}", "2x")["acc"] for i in range(5))
-if pid == 0: os._exit(0 if right else 1)
-assert right and os.waitpid(pid, 0)[1] == 0
+correct = all(compute_score("", rf"\boxed{{x+x+0\cdot{i}}}", "2x")["acc"] for i in range(5))
+if pid == 0: os._exit(0 if correct else 1)
+assert correct and os.waitpid(pid, 0)[1] == 0
 """
     assert subprocess.run([sys.executable, "-W", "ignore", "-c", code], timeout=120, check=False).returncode == 0
 
 
 def test_many_threads_get_their_own_verdicts():
     def grade(index: int) -> bool:
-        right = compute_score("", rf"\boxed{{{index}x+x}}", f"{index + 1}x")
-        wrong = compute_score("", rf"\boxed{{{index}x-x}}", f"{index + 1}x")
-        return (right["status"], wrong["status"]) == ("correct", "wrong")
+        correct = compute_score("", rf"\boxed{{{index}x+x}}", f"{index + 1}x")
+        incorrect = compute_score("", rf"\boxed{{{index}x-x}}", f"{index + 1}x")
+        return (correct["status"], incorrect["status"]) == ("correct", "wrong")
 
     with ThreadPoolExecutor(24) as executor:
         assert all(executor.map(grade, range(2, 122)))

@@ -28,7 +28,7 @@ class SeenPage:
 
     Attributes:
         messages: console messages and exceptions.
-        requests: addresses that the page asked for, its own left out.
+        requests: addresses that the page requested, without its own.
         value: of the expression that was evaluated.
         screenshot: PNG of the visible part, or of the whole page.
     """

@@ -49,13 +49,13 @@ def metrics_at(step: int, **more: float | None) -> dict[str, float | None]:
 
 
 def write_metrics(file: Path, steps: Mapping[int, Mapping[str, float | None]]) -> None:
-    """What verl's file logger writes: NaN as null, a line a step."""
+    """What verl's file logger writes: NaN as null, one line per step."""
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text("".join(json.dumps({"step": step, "data": data}) + "\n" for step, data in steps.items()))
 
 
 class LetterTokenizer:
-    """One token a character; what the texts hold is up to the test."""
+    """One token per character; the test chooses the texts."""
 
     def decode(self, token_ids: Sequence[int], **_: Any) -> str:
         return "".join(map(chr, token_ids))
@@ -67,28 +67,28 @@ def update_of(
     config: ISPOConfig | None = None,
     estimator: str = "ispo",
 ) -> StepToDump:
-    """One update of a trainer whose rollouts are given as text, with log-probs and entropies from their places.
+    """One update of a trainer whose rollouts are given as text; log-probs and entropies depend on the position.
 
     Args:
         step (`int`).
-        groups (`Sequence`): prompt text, and its rollouts as text and whether it is right.
+        groups (`Sequence`): prompt text, and its rollouts: text, and whether it is correct.
         config (`ISPOConfig`, *optional*).
         estimator (`str`, *optional*, defaults to `"ispo"`).
     """
     config = config or ISPOConfig()
-    rollouts = [(prompt, text, right) for prompt, members in groups for text, right in members]
+    rollouts = [(prompt, text, is_correct) for prompt, members in groups for text, is_correct in members]
     ids = [[ord(character) for character in text] for _, text, _ in rollouts]
     width = max(map(len, ids))
-    mask = torch.tensor([[place < len(row) for place in range(width)] for row in ids])
-    place = torch.arange(width, dtype=torch.float32).repeat(len(ids), 1)
+    mask = torch.tensor([[index < len(row) for index in range(width)] for row in ids])
+    position = torch.arange(width, dtype=torch.float32).repeat(len(ids), 1)
     row_number = torch.arange(len(ids), dtype=torch.float32).unsqueeze(-1)
-    log_prob = torch.where(mask, -0.1 - 0.01 * place - 0.02 * row_number, 0)
-    ref_log_prob = torch.where(mask, log_prob - 0.7 * (place % 3 == 0), 0)
-    entropy = torch.where(mask, (place % 5) * 0.4, 0)
+    log_prob = torch.where(mask, -0.1 - 0.01 * position - 0.02 * row_number, 0)
+    ref_log_prob = torch.where(mask, log_prob - 0.7 * (position % 3 == 0), 0)
+    entropy = torch.where(mask, (position % 5) * 0.4, 0)
     spans = find_answer_spans(ids, chr)
     answer, answer_mask = gather_answer(log_prob, spans)
     ablated = torch.where(answer_mask, answer - 0.5 - 0.1 * row_number, 0)
-    correct = torch.tensor([right for _, _, right in rollouts])
+    correct = torch.tensor([is_correct for _, _, is_correct in rollouts])
     reward = compute_ispo_reward(
         score=correct.float(),
         correct=correct,

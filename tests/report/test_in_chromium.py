@@ -1,4 +1,4 @@
-"""The page in a real browser, at a phone's width and a desk's: it fits, says nothing to the console, asks for nothing.
+"""The page in a real browser, at the width of a phone and of a desktop: it fits, logs nothing and requests nothing.
 
 Derivation: a page wider than its window scrolls sideways; console messages, requests and elements made from model text
 are what a browser itself reports to playwright.

@@ -89,13 +89,13 @@ def test_numbers_are_those_of_the_logs(tmp_path: Path):
     html = report(tmp_path / "a", tmp_path / "b")
     # 0.25 + 0.01 * mean(1..20) = 0.355; the last tenth of 20 steps are 19 and 20, of 10 steps the last alone.
     assert cells(html, "zero-advantage groups by outcome, mean") == ["35.5 %", "50.0 %"]
-    assert cells(html, "critical-token entropy of wrong rollouts, last tenth (nats)") == ["-0.85", "0.1"]
+    assert cells(html, "critical-token entropy, incorrect rollouts, last tenth (nats)") == ["-0.85", "0.1"]
     assert cells(html, "training score, first → last tenth") == ["0.515 → 0.695", "0.51 → 0.6"]
-    assert cells(html, "time a step, median (s)") == ["10", "20"]
+    assert cells(html, "time per step, median (s)") == ["10", "20"]
     assert cells(html, "ISPO&#39;s share of it, median") == ["5.0 %", "2.5 %"]
     assert cells(html, "the dump&#39;s share of all time") == ["1.0 %", "0.5 %"]
     assert "a: 35.5 % of the groups had no advantage by outcome and 0.0 % in the reward that was trained on" in html
-    assert "They are of different length: compare them up to step 10." in html
+    assert "They differ in length: compare them up to step 10." in html
     under_the_chart = panel(html, "Zero-advantage groups, by outcome")
     rows = re.findall(r"<tr><td>(\d+)</td><td class=number>(.*?)</td><td class=number>(.*?)</td></tr>", under_the_chart)
     assert rows[0] == ("1", "26.0 %", "50.0 %")
@@ -151,7 +151,7 @@ def test_an_empty_dump_is_a_gap(tmp_path: Path):
 def test_figure_six_counts_from_the_dump(tmp_path: Path):
     run = write_run(tmp_path / "run", steps=4)
     html = report(run, early_steps=2)
-    # Both prompts fail at step 1 and are drawn at every step; 6*7 is right from step 3 on, 1+1 never.
+    # Both prompts fail at step 1 and are drawn at every step; 6*7 is solved from step 3 on, 1+1 never.
     assert "<tr><td>run</td><td class=number>2</td><td class=number>2</td><td class=number>2</td>" in html
     assert "1 of 2" in panel(html, "In numbers")
     drawn = panel(html, "Failed early, solved by this step")
@@ -171,20 +171,20 @@ def test_a_rollout_shows_the_numbers_of_the_dump(tmp_path: Path):
     run = write_run(tmp_path / "run", steps=4)
     html = report(run, steps=[4])
     group = next(group for group in read_groups(run / "dump", 4)[0] if group.prompt_text == "6*7=")
-    section = html[html.index("run: mixed: 1 of 2 right") :].split('<details class="group"')[0]
+    section = html[html.index("run: mixed: 1 of 2 correct") :].split('<details class="group"')[0]
     for rollout in group.rollouts:
         for number in (rollout.parts["ifd"], rollout.parts["token"], rollout.composite, rollout.advantage, rollout.ifd):
             assert f"{number:+.3f}" in section
     assert "Expected answer:</b> 42" in section
     assert re.search(r"advantage = \(trained on [+−] \d\.\d{3}\) / \d\.\d{3}", section)
-    right = group.rollouts[0]
+    first = group.rollouts[0]
     assert section.count('class="e') == sum(len(rollout.token_texts) for rollout in group.rollouts)
     assert len(re.findall(r'class="[^"]*\banswer"', section)) == 4
     assert len(re.findall(r'class="[^"]*\blead-in"', section)) == 2 * len("\\boxed{")
     assert len(re.findall(r'class="[^"]*\bcritical\b', section)) == sum(
         len(rollout.critical) for rollout in group.rollouts
     )
-    assert right.correct
+    assert first.correct
 
 
 def test_a_golden_fragment(tmp_path: Path):
@@ -196,7 +196,7 @@ def test_a_golden_fragment(tmp_path: Path):
         '<span class="e2 d3 lead-in" title="1: H 0.4, p 0.8958, drift 0.000">b</span>',
         '<span class="e3 d3 answer" title="7: H 0.8, p 0.8437, drift 0.000">&lt;</span>'
         '<span class="e4 d3" title="8: H 1.2, p 0.8353, drift 0.000">}</span></div>',
-        "IFD +0.500 nats a token, R_token 0.000, critical tokens 0 (entropy filter 1, drift filter 3).",
+        "IFD +0.500 nats per token, R_token 0.000, critical tokens 0 (entropy filter 1, drift filter 3).",
         '<tr><td><b>all</b></td><td class="number">0.8437</td><td class="number">0.5117</td>',
         '<span class="e0 d5 critical in-e in-d" title="0: H 0, p 0.8869, drift +0.700">x</span></div>',
         "No answer found: IFD is 0.",

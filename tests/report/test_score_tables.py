@@ -1,6 +1,6 @@
-"""The evaluation table in the report: a row a method, a column a benchmark, and nothing that the file does not say.
+"""The evaluation table in the report: one row per method, one column per benchmark, and nothing beyond the file.
 
-Not exercised here: how the page looks (test_in_browser), and what wrote the file (tests/evaluation).
+Not exercised here: how the page looks (test_in_chromium), and what wrote the file (tests/evaluation).
 """
 
 from __future__ import annotations

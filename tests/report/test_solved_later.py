@@ -1,6 +1,6 @@
 """Figure 6: of the prompts whose first group was all wrong early on, the share solved at a later draw.
 
-Derivation: a prompt fails early if the first group of it, at a step up to ``early_steps``, has no right rollout. The
+Derivation: a prompt fails early if the first group of it, at a step up to ``early_steps``, has no correct rollout. The
 share is over those drawn again, and can only rise.
 
 Not exercised: the paper's own counting, which it does not give.
@@ -24,7 +24,7 @@ def test_by_hand():
         outcomes(
             (1, "solved", 0),
             (1, "never solved", 0),
-            (1, "right at once", 3),
+            (1, "solved at once", 3),
             (2, "never drawn again", 0),
             (3, "too late to be early", 0),
             (4, "solved", 0),

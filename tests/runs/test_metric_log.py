@@ -1,8 +1,8 @@
 """Reading verl's metrics.
 
-Derivation: verl's file logger writes ``{"step": s, "data": {...}}`` a line, NaN as null, and starts its file anew at
-every start; so attempts are files, a later one counts where steps meet, and the last line of a killed run may be cut
-off. Tensorboard's event files carry the same scalars.
+Derivation: verl's file logger writes one ``{"step": s, "data": {...}}`` per line, NaN as null, and overwrites its file
+at every start; so each attempt is a file, the later one counts where both have a step, and the last line of a killed
+run may be cut off. Tensorboard's event files carry the same scalars.
 
 Not exercised: event files of other writers than torch's, logs too large for memory.
 """
@@ -101,7 +101,7 @@ def test_repeated_steps_are_said(tmp_path: Path):
 )
 def test_a_foreign_file_is_named(tmp_path: Path, content: str):
     (tmp_path / "metrics.jsonl").write_text(content)
-    with pytest.raises(UserError, match=r"metrics\.jsonl is no metrics log of verl: line 1"):
+    with pytest.raises(UserError, match=r"metrics\.jsonl is not a metrics log of verl: line 1"):
         read_metric_log(tmp_path)
 
 
@@ -111,7 +111,7 @@ def test_nothing_to_read_says_what_to_do(tmp_path: Path):
     with pytest.raises(UserError, match=r"no metrics\*\.jsonl and no tensorboard.*trainer\.logger"):
         read_metric_log(tmp_path)
     (tmp_path / "experiment.jsonl").write_text(json.dumps({"step": 1, "data": {"a": 1}}))
-    with pytest.raises(UserError, match=r"it has experiment\.jsonl: give such a file itself"):
+    with pytest.raises(UserError, match=r"it has experiment\.jsonl: give one of these files itself"):
         read_metric_log(tmp_path)
     assert list(read_metric_log(tmp_path / "experiment.jsonl").steps) == [1]
     (tmp_path / "metrics.jsonl").write_text("")

@@ -1,7 +1,7 @@
 """The trainer's dump: its settings, which groups it takes, what it writes, and that the reader gives it back.
 
 Derivation: eq. 8 holds line by line (composite = outcome + weighted parts), IFD is the mean gain of the answer's
-tokens, the advantage follows from the training rewards of the group. A file is there whole or not at all.
+tokens, the advantage follows from the training rewards of the group. A file is either complete or absent.
 
 Not exercised here: TransferQueue and Ray; `tests/training` runs verl's trainer with a dump.
 """
@@ -39,9 +39,9 @@ def test_the_choice_has_every_kind_and_does_not_depend_on_the_batch_order(groups
     shuffled = data.draw(st.permutations(groups))
 
     def chosen(order: list[tuple[str, str]]) -> list[tuple[str, str]]:
-        places = choose_groups([outcome for outcome, _ in order], [prompt for _, prompt in order], count)
-        assert len(places) == len(set(places)) == min(count, len(order))
-        return [order[place] for place in places]
+        indices = choose_groups([outcome for outcome, _ in order], [prompt for _, prompt in order], count)
+        assert len(indices) == len(set(indices)) == min(count, len(order))
+        return [order[index] for index in indices]
 
     assert {outcome for outcome, _ in chosen(groups)} == {outcome for outcome, _ in groups}
     if len({prompt for _, prompt in groups}) == len(groups):
@@ -96,7 +96,7 @@ def test_outcomes_are_written_at_every_step_and_rollouts_at_some(tmp_path: Path)
     assert {outcome.step for outcome in outcomes} == {1, 2, 3, 4}
     first = {outcome.prompt_id: (outcome.right, outcome.rollouts) for outcome in outcomes if outcome.step == 1}
     assert first == {
-        hash_prompt([ord(character) for character in prompt]): (sum(right for _, right in members), len(members))
+        hash_prompt(list(map(ord, prompt))): (sum(is_correct for _, is_correct in members), len(members))
         for prompt, members in GROUPS
     }
 
@@ -153,11 +153,11 @@ def test_the_description_has_versions_and_seeds_and_no_secrets(tmp_path: Path):
     [
         (lambda group: group.update(format=99), "format 99, this report reads 1"),
         (lambda group: group.pop("prompt_text"), "'prompt_text' is missing"),
-        (lambda group: group.update(outcome="odd"), "outcome 'odd' is none of"),
+        (lambda group: group.update(outcome="odd"), "outcome 'odd' is not one of"),
         (lambda group: group.update(rollouts=[]), "a group without rollouts"),
         (lambda group: group["rollouts"][0]["entropy"].pop(), r"entropy has \d+ entries for \d+ tokens"),
-        (lambda group: group["rollouts"][0].update(critical=[10**6]), "critical holds something else than places"),
-        (lambda group: group["rollouts"][0].update(answer_end=10**6), "answer places"),
+        (lambda group: group["rollouts"][0].update(critical=[10**6]), "critical holds something else than positions"),
+        (lambda group: group["rollouts"][0].update(answer_end=10**6), r"answer positions \(.*\) do not fit"),
         (lambda group: group["rollouts"][0].update(advantage="1"), "advantage holds something else than numbers"),
         (lambda group: group["rollouts"][0].update(token_texts=[3]), "token_texts holds something else than text"),
     ],

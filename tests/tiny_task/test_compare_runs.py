@@ -1,7 +1,8 @@
 """The summary of runs, on logs made up here with verl's own line format.
 
-The logs are written as verl's ``FileLogger`` writes them (orjson, one object a line, NaN as null); that it does so is
-checked against the real class in test_with_verl.py. Accuracies, standard errors and differences are recomputed by hand.
+The logs are written as verl's ``FileLogger`` writes them (orjson, one object per line, NaN as null);
+test_with_verl.py checks this against the real class. Accuracies, standard errors and differences are worked out by
+hand.
 
 Not exercised: how the figure looks (it was looked at by eye); that its panels exist, that gaps are gaps and that
 it is a PNG of the stated width is checked.
@@ -56,7 +57,7 @@ def write_log(folder, entries, name="metrics.jsonl", tail=b""):
 
 
 def plain(runs, problems_per_level):
-    """The text with its line breaks taken out, so that a sentence can be looked for."""
+    """The text without its line breaks, so that a sentence can be looked for."""
     return " ".join(compare_runs.describe(runs, problems_per_level).split())
 
 
@@ -102,7 +103,7 @@ def test_the_interval_says_something_at_0_and_at_1():
 def test_accuracies_that_do_not_fit_the_number_of_problems_are_pointed_out(tmp_path):
     run = read_metric_table(write_log(tmp_path, [(0, validation(1, 2, 3, 4, 5, 7))]))
     assert read_accuracies(run, 50)[0].solved == dict(zip("123456", (1, 2, 3, 4, 5, 7), strict=True))
-    with pytest.warns(UserWarning, match="no multiples of 1/40"):
+    with pytest.warns(UserWarning, match="not multiples of 1/40"):
         read_accuracies(run, 40)
 
 
@@ -137,19 +138,20 @@ def test_the_table_shows_the_counts(three_runs):
 
 def test_the_text_says_what_the_numbers_show(three_runs):
     text = plain(compare_runs.read_runs(three_runs), 50)
-    assert "n = 300 problems, 50 a level" in text
-    assert "GRPO at step 30 against its start: +0.367 (standard error 0.027), higher beyond noise." in text
-    assert "ISPO (literal) against GRPO: -0.150 (standard error 0.029), lower beyond noise." in text
-    assert "ISPO (guarded) against GRPO: +0.007 (standard error 0.027), no difference beyond noise." in text
+    assert "300 problems, 50 per level" in text
+    assert "GRPO at step 30 against its start: +0.367 (standard error 0.027), higher by more than noise." in text
+    assert "ISPO (literal) against GRPO: -0.150 (standard error 0.029), lower by more than noise." in text
+    assert "ISPO (guarded) against GRPO: +0.007 (standard error 0.027), within noise." in text
     assert "ISPO (guarded) against ISPO (literal): +0.157" in text
-    assert "GRPO: in 30 of 30 steps some group's outcomes were all equal" in text
-    assert "was 0 in 30 steps, at most 0.00" in text
+    assert "GRPO: in 30 of 30 steps at least one group's outcomes were all equal" in text
+    assert "the latter was 0 in 30 steps and at most 0.00" in text
     # dropped traces fall linearly from 0.6 to 0.01 and 0.4: at steps 21 to 30 the gap is 0.85 x 0.39 on average
-    assert "It showed in this run: against GRPO, ISPO (literal) ended with more answers without a trace (+0.33" in text
+    assert "This happened here: compared with GRPO, ISPO (literal) ended" in text
+    assert "ISPO (literal) ended with more answers without a trace (+0.33" in text
     assert "and lower accuracy (-0.150)" in text
     assert "more missing answers" not in text
-    assert "GRPO: mean IFD in the first 10 steps 1.50 (right) and 2.60 (wrong) nats a token." in text
-    assert "GRPO: the trace-ablated pass took 0.050 s a step, the old log-probs 0.150 s (medians)." in text
+    assert "in nats per token) in the first 10 steps: GRPO 1.50 for correct and 2.60 for incorrect rollouts;" in text
+    assert "forward pass (trace ablated) and of the old log-probs: GRPO 0.050 s and 0.150 s;" in text
     assert "One run of each method" in text
 
 
@@ -159,15 +161,15 @@ def test_the_text_follows_the_numbers_and_not_the_names(three_runs, tmp_path):
     (tmp_path / "grpo").rename(tmp_path / "swapped" / "ispo")
     (tmp_path / "ispo").rename(tmp_path / "swapped" / "grpo")
     text = plain(compare_runs.read_runs([tmp_path / "swapped" / name for name in ("grpo", "ispo")]), 50)
-    assert "ISPO (literal) against GRPO: +0.150 (standard error 0.029), higher beyond noise." in text
-    assert "It did not show in this run" in text
+    assert "ISPO (literal) against GRPO: +0.150 (standard error 0.029), higher by more than noise." in text
+    assert "This did not happen here" in text
 
 
 def test_a_composite_that_collapses_is_reported(tmp_path):
     entries = [(0, validation(1, 1, 1, 1, 1, 1))]
     entries += [(step, training(step, composite=0.25 if step == 3 else 0.0)) for step in range(1, 5)]
     text = plain(compare_runs.read_runs([write_log(tmp_path / "ispo", entries)]), 50)
-    assert "was 0 in 3 steps, at most 0.25" in text
+    assert "the latter was 0 in 3 steps and at most 0.25" in text
 
 
 def test_what_was_not_logged_is_a_dash(tmp_path, capsys):
@@ -188,7 +190,7 @@ def test_runs_at_different_steps_are_not_compared(tmp_path):
     text = plain(compare_runs.read_runs(folders), 50)
     assert "ISPO (literal) and GRPO were last validated at steps 20 and 30; not compared." in text
     assert "ISPO (literal) against GRPO" not in text
-    assert "Whether it showed in these runs cannot be said" in text
+    assert "Whether this happened here cannot be said" in text
 
 
 def test_the_command_prints_and_writes_the_same(three_runs, tmp_path, capsys):

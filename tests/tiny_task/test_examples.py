@@ -1,6 +1,6 @@
-"""The tiny examples without their trainings: what they ask the launcher for, in which order, and what they print.
+"""The tiny examples without their trainings: what they call the launcher with, in which order, and what they print.
 
-Processes are noted and not started. Not exercised: the examples themselves (examples/quickstart.sh takes minutes).
+Processes are recorded and not started. Not exercised: the examples themselves (examples/quickstart.sh takes minutes).
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ tiny,ispo,grpo,Average,avg@4,1.2500,-0.5000,3.0000,0.00001
 
 
 class Steps:
-    """Trainings and processes that were asked for."""
+    """Records the trainings and processes that an example starts."""
 
     def __init__(self, fails: str = "") -> None:
         self.fails = fails
@@ -134,7 +134,7 @@ def test_the_quickstart_does_its_steps_in_order(
     out = capsys.readouterr().out
     assert f"averages of {runs}/table" in out
     assert "5/5 what happened" in out
-    assert out.splitlines()[-1].startswith("took ")
+    assert out.splitlines()[-1].startswith("Took ")
 
 
 def test_the_quickstart_ends_where_a_step_does(steps: Steps, capsys: pytest.CaptureFixture[str]) -> None:
@@ -159,7 +159,7 @@ def test_averages_and_comparisons_as_lines(tmp_path: Path) -> None:
         "Held-out accuracy in %, mean over levels: avg@4 (mean accuracy of 4 samples)",
         "  Base           35.9 [33.2, 38.7] n=300",
         "",
-        "Against grpo (points, 95 % interval, p after Holm over all comparisons of the table)",
+        "Compared with grpo (difference in points, 95 % interval, p-value after Holm's correction for all comparisons)",
         "  Base           pass@1_greedy    -35.3 [-40.7, 0.0]     p = 0.007",
         "  ispo           avg@4             +1.3 [-0.5, +3.0]     p = <0.001",
     ]
@@ -190,7 +190,7 @@ def test_a_signal_ends_the_studys_runs(tmp_path: Path) -> None:
     asking = threading.Thread(target=ask)
     asking.start()
     begin = time.monotonic()
-    with pytest.raises(StepFailedError, match="the same command goes on") as end:
+    with pytest.raises(StepFailedError, match="the same command resumes from the checkpoints") as end:
         study_runs.run_some_at_a_time([command, command, command], 1)
     asking.join()
     assert end.value.status == 143

@@ -1,8 +1,8 @@
 """Problems, worked traces and the split.
 
-A worked response is right if every step ``a+b=c`` is true, starts from the total of the step before, uses the chain's
+A worked response is correct if every step ``a+b=c`` is true, starts from the total of the step before, uses the chain's
 operands in order, and the box holds the chain's value. The value itself is recomputed here by a small parser of the
-question, not taken from the generator. The reward must accept each worked response and refuse a wrong box.
+question, not taken from the generator. The reward must accept each worked response and refuse an incorrect box.
 
 Not exercised: whether a model can learn the task, and how often formats occur beyond their being mixed.
 """

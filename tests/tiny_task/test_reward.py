@@ -34,7 +34,7 @@ def accepted(response, truth="8"):
         r"}{\boxed{8}",
     ],
 )
-def test_right(response):
+def test_correct(response):
     assert accepted(response)
 
 
@@ -61,7 +61,7 @@ def test_right(response):
         r"\boxed{" + "0" * 400 + "8}",
     ],
 )
-def test_wrong(response):
+def test_incorrect(response):
     assert not accepted(response)
 
 

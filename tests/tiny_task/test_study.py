@@ -1,7 +1,7 @@
 """The study's comparison and its rule, on made-up measures whose answers are known by hand.
 
-The rule is docs/tiny_study.md's: a guard that loses traces or answers in any seed is out however accurate it is, of the
-others the most accurate one is chosen, and a rate that was never logged does not count as kept.
+The rule is docs/tiny_study.md's: a guard that loses traces or answers in any seed is out, however accurate it is; of
+the others the most accurate one is chosen; and a rate that was never logged does not count as kept.
 
 Not exercised: reading runs (test_with_verl, tests/evaluation) and the runs themselves (examples/tiny_study.sh).
 """
@@ -19,9 +19,9 @@ from verl_ispo.tiny_task.study import RunMeasures, choose_guard, compare, descri
 PROBLEMS = 40
 
 
-def measures(right: int, dropped: float = 0.02, missing: float = 0.0) -> RunMeasures:
-    """Two levels, in each of which the first ``right`` of 40 problems are solved by every sample."""
-    level = np.array([1.0] * right + [0.0] * (PROBLEMS - right))
+def measures(solved: int, dropped: float = 0.02, missing: float = 0.0) -> RunMeasures:
+    """Two levels, in each of which the first ``solved`` of 40 problems are solved by every sample."""
+    level = np.array([1.0] * solved + [0.0] * (PROBLEMS - solved))
     return RunMeasures(
         greedy=(level, level),
         sampled=(level, level),

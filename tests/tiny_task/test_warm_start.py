@@ -1,11 +1,11 @@
 """The supervised run: its gradient, its resume after a kill, its reuse, and its refusals.
 
-A run of a few steps stands for the real one: it has two phases, checkpoints and the evaluation. One test kills the real
-command with SIGKILL after its first checkpoint and compares the restarted run with one that was never interrupted,
-tensor by tensor.
+A run of a few steps is used instead of the real one: it has two phases, checkpoints and the evaluation. One test kills
+the real command with SIGKILL after its first checkpoint and compares the restarted run with one that was never
+interrupted, tensor by tensor.
 
 Not exercised: that 800 steps reach the accuracy that the docs state, which takes minutes (the record beside each model
-says what it reached), and a power cut, which no test can stage.
+says what it reached), and a power cut.
 """
 
 import json
@@ -195,7 +195,7 @@ def test_a_run_killed_outright_goes_on(tmp_path):
     assert not out.exists()
     again = subprocess.run([*command, str(out)], env=environment, capture_output=True, text=True, timeout=180)
     assert again.returncode == 0, again.stderr
-    assert "Going on from" in again.stdout
+    assert "Resuming from" in again.stdout
     assert "5/5" in again.stderr  # progress, with the steps done before the kill
     ws.main([*command[3:-1], "--out", str(tmp_path / "whole")])
     assert_same_weights(weights(out), weights(tmp_path / "whole"))

@@ -2,7 +2,7 @@
 
 Importing verl takes seconds, and the data set goes through the ``datasets`` library, hence the mark.
 
-Not exercised here: a training, which is in the trainer's tests.
+Not exercised here: a training; the trainer's tests have one.
 """
 
 import asyncio

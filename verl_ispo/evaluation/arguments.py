@@ -7,7 +7,7 @@ from pathlib import Path
 
 EVAL_EPILOG = """\
 examples:
-  # one checkpoint of the hub, five benchmarks prepared by data_prep, 16 samples a problem
+  # one checkpoint of the hub, five benchmarks prepared by data_prep, 16 samples per problem
   verl-ispo eval --model Qwen/Qwen2.5-Math-1.5B --base-model Qwen2.5-Math-1.5B --method Base \\
       --benchmarks ~/data/math/{aime24,aime25,amc23,math500,olympiadbench}.parquet --out results/base
 
@@ -19,8 +19,8 @@ examples:
   verl-ispo eval --model runs/quickstart/base --benchmarks runs/quickstart/data/heldout.parquet \\
       --reward-function pkg://verl_ispo.tiny_task.reward --n 4 --max-new-tokens 64 --out results/tiny
 
-The same command goes on where a killed run stopped; on a CPU the result is the same to the byte. Exit status: 0 done,
-2 a fault in files or options (one sentence says which), 130 interrupted.
+The same command resumes a run that was killed; on a CPU the result is then the same, byte for byte. Exit status:
+0 done, 2 a fault in files or options (the message names it), 130 interrupted.
 """
 
 TABLE_EPILOG = """\
@@ -40,7 +40,7 @@ def add_eval_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser
         help="sample a checkpoint on benchmarks and grade it: greedy pass@1, and n samples at a temperature",
         description=(
             "Samples a checkpoint on benchmark files (verl's parquet columns) and grades every response. Writes one "
-            "line a sample to OUT/samples.jsonl, scores with intervals to OUT/summary.json, and all settings with "
+            "line per sample to OUT/samples.jsonl, scores with intervals to OUT/summary.json, and all settings with "
             "digests of model and problems to OUT/manifest.json."
         ),
         epilog=EVAL_EPILOG,
@@ -52,10 +52,10 @@ def add_eval_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser
         help="Hugging Face folder or hub id, or a verl checkpoint folder (its last step, or name a global_step_N)",
     )
     parser.add_argument("--benchmarks", type=Path, nargs="+", required=True, metavar="PARQUET", help="problems")
-    parser.add_argument("--out", type=Path, required=True, help="folder of this evaluation; resumed if it is there")
+    parser.add_argument("--out", type=Path, required=True, help="folder of this evaluation; resumed if it exists")
     drawing = parser.add_argument_group("sampling")
     drawing.add_argument(
-        "--n", type=int, default=16, help="samples of each problem beside the greedy one; 0: only that (default: 16)"
+        "--n", type=int, default=16, help="samples per problem besides the greedy one; 0: greedy only (default: 16)"
     )
     drawing.add_argument("--temperature", type=float, default=0.6, help="of the samples (default: %(default)s)")
     drawing.add_argument("--top-p", type=float, default=1.0, help="of the samples (default: %(default)s)")
@@ -68,7 +68,7 @@ def add_eval_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser
     drawing.add_argument(
         "--context-tokens",
         type=int,
-        help="prompt and response together (default: the model's max_position_embeddings)",
+        help="limit on prompt and response together (default: the model's max_position_embeddings)",
     )
     drawing.add_argument(
         "--seed", type=int, default=0, help="of the sampling, not of the training (default: %(default)s)"
@@ -77,18 +77,18 @@ def add_eval_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser
         "--sampler",
         choices=("auto", "vllm", "cpu"),
         default="auto",
-        help="auto: vLLM when it is installed and a GPU is there, else the CPU (default)",
+        help="auto: vLLM if it is installed and there is a GPU, else the CPU (default)",
     )
     drawing.add_argument("--tensor-parallel-size", type=int, default=1, help="GPUs for one model (vLLM; default: 1)")
     parser.add_argument(
         "--reward-function",
         default="pkg://verl_ispo.grading",
         metavar="PLACE[:NAME]",
-        help="grader of verl's signature, in pkg://a.module or a/file.py (default: %(default)s:compute_score)",
+        help="grader with verl's signature, in pkg://a.module or a/file.py (default: %(default)s:compute_score)",
     )
-    labels = parser.add_argument_group("names in the table (can be changed by repeating the command)")
+    labels = parser.add_argument_group("names in the table (repeat the command to change them)")
     labels.add_argument("--base-model", help="model the training started from (default: name of --model)")
-    labels.add_argument("--method", help="what it was trained with (default: name of --out)")
+    labels.add_argument("--method", help="method it was trained with (default: name of --out)")
     labels.add_argument("--training-seed", type=int, help="seed of the training run, where there are several")
 
 
@@ -96,11 +96,11 @@ def add_table_parser(commands: argparse._SubParsersAction[argparse.ArgumentParse
     """Add ``table`` to the subcommands."""
     parser = commands.add_parser(
         "table",
-        help="models x benchmarks x methods with intervals, seeds, comparisons and the paper's figures",
+        help="models x benchmarks x methods with intervals, seeds, comparisons and the paper's scores",
         description=(
             "Puts evaluated checkpoints into tables: problems, 95 % intervals, training seeds, paired comparisons "
-            "with a baseline (Holm's correction), and the paper's figures beside ours. What was not run says so. "
-            "Results about different problems are refused."
+            "with a baseline (Holm's correction), and the paper's scores beside ours. A cell that was not run says so. "
+            "Results on different problems are refused."
         ),
         epilog=TABLE_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -119,7 +119,7 @@ def add_table_parser(commands: argparse._SubParsersAction[argparse.ArgumentParse
         nargs="+",
         default=[],
         metavar="METRIC",
-        help="pass@1_greedy, avg@K, maj@K, pass@K (default: greedy, and the others at the samples that there are)",
+        help="pass@1_greedy, avg@K, maj@K, pass@K (default: greedy, and the others with K = the number of samples)",
     )
     parser.add_argument(
         "--baseline", metavar="METHOD", help="compare with this one (default: GRPO, else Base, else none)"
@@ -128,7 +128,7 @@ def add_table_parser(commands: argparse._SubParsersAction[argparse.ArgumentParse
         "--paper-rows",
         choices=("run", "models", "all"),
         default="run",
-        help="rows beside those that were run: none, the paper's for the models that were run, or all of the paper's "
+        help="rows besides those that were run: none, the paper's for the models that were run, or all of the paper's "
         "(default: %(default)s)",
     )
 

@@ -34,8 +34,8 @@ class Comparison:
     Attributes:
         difference: mean over problems of method minus baseline, in [-1, 1]; seeds averaged problem by problem.
         interval: paired bootstrap over problems; `None` where it is undefined.
-        test: exact McNemar where both are one greedy answer a problem, else the sign-flip test. ``only_first`` counts
-            problems that are the method's.
+        test: exact McNemar where both are one greedy answer per problem, else the sign-flip test. ``only_first`` counts
+            the problems that only the method solves.
         p_holm: adjusted for all comparisons of the table.
         seeds: training seeds of method and baseline.
     """
@@ -54,10 +54,10 @@ class Comparison:
 
 
 def choose_baseline(groups: Sequence[Group], asked: str | None) -> str | None:
-    """The method to compare with: the one asked for, else GRPO, else Base, else none.
+    """The method to compare with: the one given, else GRPO, else Base, else none.
 
     Raises:
-        UserError: if the one asked for is not among the results.
+        UserError: if the one given is not among the results.
     """
     methods = list(dict.fromkeys(group.method for group in groups if group.results))
     wanted = (asked,) if asked is not None else _DEFAULT_BASELINES
@@ -123,6 +123,6 @@ def _comparison(
         difference=float(np.mean([(ours - theirs).mean() for ours, theirs in pairs])),
         interval=interval,
         test=test,
-        p_holm=test.p_value,  # until all of them are there
+        p_holm=test.p_value,  # until all comparisons are known
         seeds=seeds,
     )

@@ -31,7 +31,7 @@ class CPUSampler:
         self._eos_token_ids = eos_token_ids(folder)
 
     def __call__(self, requests: Sequence[SampleRequest]) -> Iterator[list[tuple[int, Completion]]]:
-        """Sample in batches of prompts of like length."""
+        """Sample in batches of prompts of similar length."""
         for batch in batches([len(request.prompt_ids) for request in requests]):
             samples = sample_batch(self._model, [requests[index] for index in batch], self._eos_token_ids)
             yield [
@@ -41,7 +41,7 @@ class CPUSampler:
 
 
 def batches(prompt_lengths: Sequence[int]) -> Iterator[list[int]]:
-    """Indices in batches within both limits, sorted by length inside of windows; the order stays about as given."""
+    """Indices in batches within both limits, sorted by length within windows; the order stays roughly as given."""
     for start in range(0, len(prompt_lengths), _WINDOW):
         window = sorted(
             range(start, min(start + _WINDOW, len(prompt_lengths))), key=lambda index: (prompt_lengths[index], index)

@@ -29,8 +29,8 @@ class TableDocument:
         baseline: the method that others are compared with, `None` if there is none.
         comparisons: of all metrics that are compared.
         groups: the rows' results, for the list of runs.
-        notes: caveats of single cells, in the order of their letters a, b, ...
-        remarks: what holds for the whole document.
+        notes: caveats on single cells, in the order of their letters a, b, ...
+        remarks: caveats on the whole document.
     """
 
     tables: tuple[MetricTable, ...]
@@ -77,7 +77,7 @@ def build_document(
 
 
 def _remarks(groups: Sequence[Group]) -> list[str]:
-    """What a reader has to know of these results."""
+    """What a reader has to know about these results."""
     results = [result for group in groups for result in group.results]
     rows_by_rule: dict[str, list[str]] = {}
     for group in groups:
@@ -108,6 +108,6 @@ def _remarks(groups: Sequence[Group]) -> list[str]:
     unfinished = [str(result.folder.name) for result in results if not result.finished]
     if unfinished:
         remarks.append(
-            f"'unfinished': {', '.join(unfinished)} lacks samples; the same verl-ispo eval command goes on with it."
+            f"'unfinished': {', '.join(unfinished)} lacks samples; the same verl-ispo eval command resumes it."
         )
     return remarks

@@ -9,28 +9,28 @@ from collections.abc import Sequence
 
 
 def pass_at_k(n: int, c: int, k: int) -> float:
-    """Unbiased estimate of the probability that at least one of ``k`` samples is right.
+    """Unbiased estimate of the probability that at least one of ``k`` samples is correct.
 
-    1 - C(n - c, k) / C(n, k): the share of all subsets of ``k`` out of the ``n`` samples that hold a right one (Chen et
-    al. 2021, "Evaluating Large Language Models Trained on Code", eq. 1). Counted in whole numbers, so that nothing is
-    rounded before the one division: no overflow, and no cancellation where the probability is small.
+    1 - C(n - c, k) / C(n, k): the share of all subsets of ``k`` out of the ``n`` samples that hold a correct one (Chen
+    et al. 2021, "Evaluating Large Language Models Trained on Code", eq. 1). Counted in whole numbers, so that nothing
+    is rounded before the one division: no overflow, and no cancellation where the probability is small.
 
     Args:
         n (`int`): samples drawn for the problem, at least 1.
-        c (`int`): how many of them are right.
+        c (`int`): how many of them are correct.
         k (`int`): samples that a user would draw, 1 to ``n``.
 
     Returns:
         `float`: in [0, 1].
 
     Raises:
-        ValueError: if ``k > n`` (it cannot be estimated without bias), or if a value is no whole number in its range.
+        ValueError: if ``k > n`` (it cannot be estimated without bias), or a value is not a whole number in its range.
     """
     n, c, k = _whole(n, "n"), _whole(c, "c"), _whole(k, "k")
     if n < 1:
         raise ValueError(f"n = {n}: pass@k needs at least one sample")
     if not 0 <= c <= n:
-        raise ValueError(f"c = {c}: of n = {n} samples between 0 and {n} can be right")
+        raise ValueError(f"c = {c}: of n = {n} samples between 0 and {n} can be correct")
     if k < 1:
         raise ValueError(f"k = {k}: give at least 1")
     if k > n:
@@ -40,7 +40,7 @@ def pass_at_k(n: int, c: int, k: int) -> float:
 
 
 def avg_at_k(correct: Sequence[bool]) -> float:
-    """Share of a problem's samples that are right; its mean over problems is avg@k.
+    """Share of a problem's samples that are correct; its mean over problems is avg@k.
 
     Raises:
         ValueError: if there is no sample.
@@ -51,16 +51,16 @@ def avg_at_k(correct: Sequence[bool]) -> float:
 
 
 def maj_at_k(predictions: Sequence[str], correct: Sequence[bool]) -> float:
-    """Probability that the most frequent answer of a problem's samples is right.
+    """Probability that the most frequent answer of a problem's samples is correct.
 
-    The rule, which is ours: two samples agree when the grader's normalised answers are the same text. The ground truth
-    is not used to bring different writings of the right answer together, since a real vote could not either. Samples
+    The rule, which is ours: two samples agree when the grader's normalized answers are the same text. The ground truth
+    is not used to merge different spellings of the correct answer, since a real vote could not do so either. Samples
     without an answer do not vote; without any vote the score is 0. A tie is broken at random, and the score is the
     expected value over the tied answers. Where the grader decided one answer differently (a time-out), the answer's
-    score is the share of its samples that are right.
+    score is the share of its samples that are correct.
 
     Args:
-        predictions (`Sequence[str]`): each sample's answer as normalised by the grader, ``""`` for none.
+        predictions (`Sequence[str]`): each sample's answer as normalized by the grader, ``""`` for none.
         correct (`Sequence[bool]`): each sample's grade.
 
     Raises:
@@ -69,9 +69,9 @@ def maj_at_k(predictions: Sequence[str], correct: Sequence[bool]) -> float:
     if len(predictions) == 0:
         raise ValueError("maj@k of no sample is undefined")
     grades: dict[str, list[bool]] = defaultdict(list)
-    for prediction, right in zip(predictions, correct, strict=True):
+    for prediction, is_correct in zip(predictions, correct, strict=True):
         if prediction:
-            grades[prediction].append(bool(right))
+            grades[prediction].append(bool(is_correct))
     if not grades:
         return 0.0
     most = max(map(len, grades.values()))

@@ -1,4 +1,4 @@
-"""The table document as CSV, one line a score or comparison, for further work."""
+"""The table document as CSV, one line per score or comparison, for further work."""
 
 from __future__ import annotations
 

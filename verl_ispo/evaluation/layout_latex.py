@@ -34,7 +34,7 @@ _MARKUP = str.maketrans(
 def format_latex(document: TableDocument) -> str:
     """One ``table*`` for each metric, one for the comparisons; the notes are in the captions."""
     lines = ["% needs \\usepackage{booktabs}; written by verl-ispo table"]
-    notes = " ".join(f"({note_letter(place)}) {note}" for place, note in enumerate(document.notes))
+    notes = " ".join(f"({note_letter(index)}) {note}" for index, note in enumerate(document.notes))
     for table in document.tables:
         caption = " ".join([f"{table.metric.title}.", READING, notes, *document.remarks])
         lines += _table(["base model", "method", "seeds", *table.columns], table_rows(table, document), caption)

@@ -31,7 +31,7 @@ def format_markdown(document: TableDocument) -> str:
         lines += _table(comparison_columns(document.baseline), rows)
     runs = [run_fields(group, result) for group in document.groups for result in group.results]
     lines += ["## Runs", "", *_table(RUN_COLUMNS, runs), "## Notes", ""]
-    lines += [f"- ({note_letter(place)}) {_escape(note)}" for place, note in enumerate(document.notes)]
+    lines += [f"- ({note_letter(index)}) {_escape(note)}" for index, note in enumerate(document.notes)]
     lines += [f"- {_escape(remark)}" for remark in document.remarks]
     return "\n".join(lines) + "\n"
 

@@ -15,14 +15,14 @@ LEVEL = f"{100 * CONFIDENCE_LEVEL:.0f} %"
 READING = (
     f"Scores are percentages; in brackets the {LEVEL} interval over problems (bootstrap, BCa; exact binomial where all "
     "problems score 0 or all 1); n is the number of problems. With several training seeds the score is their mean and "
-    "the interval is about problems for these very seeds; the standard deviation between seeds stands apart (sd). A "
-    "place without a finished run says so. The average is the plain mean of the benchmarks."
+    "the interval is over problems, for these seeds; the standard deviation between seeds (sd) is separate. A cell "
+    "without a finished run says so. The average is the plain mean of the benchmarks."
 )
 COMPARING = (
     f"Differences in points, on the same problems, with the {LEVEL} interval of the paired bootstrap over problems "
-    "(percentile). The p-value is the exact McNemar test where both methods have one greedy answer a problem, else a "
+    "(percentile). The p-value is the exact McNemar test where both methods have one greedy answer per problem, else a "
     "paired sign-flip permutation test of averages. Holm's correction covers all comparisons listed. Seeds are "
-    "averaged problem by problem, so a p-value speaks of these checkpoints, not of further training seeds."
+    "averaged problem by problem, so a p-value is about these checkpoints, not about other training seeds."
 )
 
 
@@ -71,9 +71,9 @@ def note_letters(notes: Sequence[str], document: TableDocument) -> str:
     return f" ({', '.join(letters)})" if letters else ""
 
 
-def note_letter(place: int) -> str:
+def note_letter(index: int) -> str:
     """a, b, c, ..."""
-    return chr(ord("a") + place)
+    return chr(ord("a") + index)
 
 
 def seeds_text(group: Group) -> str:

@@ -13,7 +13,7 @@ from verl_ispo.user_error import UserError
 MANIFEST_NAME = "manifest.json"
 FORMAT = 1
 _FREE = ("labels", "model")
-"""Sections that a resumed run may change: names for the table, and where the model lies (its digest is in `inputs`)."""
+"""Sections that a resumed run may change: names for the table, and the model's path (its digest is in `inputs`)."""
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -29,7 +29,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     except FileNotFoundError as error:
         raise UserError(f"{folder}: no {MANIFEST_NAME}; give a folder that verl-ispo eval has written") from error
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path}: not a manifest ({error})") from error
+        raise UserError(f"{path}: not a manifest ({error}); evaluate into a new folder") from error
     if found != FORMAT:
         raise UserError(f"{path}: format {found}, this version reads {FORMAT}; evaluate again")
     return manifest
@@ -41,7 +41,7 @@ def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
 
 
 def refuse_differences(folder: Path, manifest: Mapping[str, Any]) -> None:
-    """Refuse to go on in a folder that was begun with other options.
+    """Refuse to resume in a folder that was begun with other options.
 
     Raises:
         UserError: naming each difference, as ``options.n: recorded 4, asked 8``.
@@ -56,7 +56,7 @@ def refuse_differences(folder: Path, manifest: Mapping[str, Any]) -> None:
     if differences:
         raise UserError(
             f"{folder} holds an evaluation begun with other settings ({'; '.join(differences)}). "
-            "Give the recorded ones to go on with it, or another --out for a new one"
+            "Give the recorded ones to resume it, or another --out for a new one"
         )
 
 

@@ -21,7 +21,7 @@ class Metric:
 
     Attributes:
         kind (`str`): ``greedy``, ``avg``, ``maj`` or ``pass``.
-        k (`int`): samples it is about; 1 for greedy.
+        k (`int`): number of samples; 1 for greedy.
     """
 
     kind: str
@@ -39,7 +39,7 @@ class Metric:
             "greedy": "pass@1, greedy",
             "avg": f"avg@{self.k} (mean accuracy of {self.k} samples)",
             "maj": f"maj@{self.k} (majority vote of {self.k} samples)",
-            "pass": f"pass@{self.k} (at least one of {self.k} samples is right, unbiased)",
+            "pass": f"pass@{self.k} (at least one of {self.k} samples is correct, unbiased)",
         }[self.kind]
 
 

@@ -1,4 +1,4 @@
-"""From what a user names, a Hugging Face folder to sample from: as it is, or merged by verl's own tool."""
+"""Find the Hugging Face folder to sample from: the one that was named, or a checkpoint merged by verl's own tool."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def resolve_checkpoint(model: str) -> Checkpoint:
         return Checkpoint(_hugging_face_folder(actor), step, rule)
     if (path / "config.json").is_file():
         if not _has_weights(path):
-            raise UserError(f"{path}: config.json, but no weights (*.safetensors or *.bin) beside it")
+            raise UserError(f"{path}: there is a config.json, but no weights (*.safetensors or *.bin) beside it")
         return Checkpoint(path, None, "folder as given")
     raise UserError(
         f"{path}: neither a Hugging Face folder (config.json and weights) nor a verl checkpoint (a folder with "
@@ -135,7 +135,7 @@ def _hugging_face_folder(actor: Path) -> Path:
     """The folder of an actor checkpoint that can be loaded; merges the shards on the first call."""
     saved = actor / "huggingface"
     if (saved / "config.json").is_file() and _has_weights(saved):
-        return saved  # verl was asked for hf_model in checkpoint.save_contents
+        return saved  # verl's checkpoint.save_contents had hf_model
     if (actor / "fsdp_config.json").is_file():
         backend, needed = "fsdp", saved
     elif (actor / "model" / "huggingface").is_dir():
@@ -161,7 +161,7 @@ def _hugging_face_folder(actor: Path) -> Path:
 
 
 def _shards(actor: Path) -> list[list[str | int]]:
-    """Names, sizes and times of the files that are merged, so that a later checkpoint in this place is noticed."""
+    """Names, sizes and times of the files that are merged, so that a later checkpoint in this folder is noticed."""
     parts = [path for path in actor.rglob("*") if path.is_file() and not path.name.startswith(".")]
     kept = [path for path in parts if MERGED_FOLDER not in path.relative_to(actor).parts]
     return sorted([str(path.relative_to(actor)), path.stat().st_size, path.stat().st_mtime_ns] for path in kept)
@@ -175,7 +175,7 @@ def _is_current(merged: Path, actor: Path) -> bool:
 
 
 def _merge(actor: Path, backend: str, merged: Path) -> None:
-    """Run verl's merger into a temporary folder and move the result into its place."""
+    """Run verl's merger into a temporary folder and rename the result to ``merged``."""
     temporary = actor / f".{MERGED_FOLDER}.unfinished"
     shutil.rmtree(temporary, ignore_errors=True)
     shards = _shards(actor)

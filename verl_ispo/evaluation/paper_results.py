@@ -1,7 +1,7 @@
-"""The paper's own figures (arXiv 2606.08815v1, tables 1 and 4), to stand beside ours, with what is known against them.
+"""The paper's own scores (arXiv 2606.08815v1, tables 1 and 4), shown beside ours, with their known problems.
 
-They are carried in ``paper_results.csv`` with the table that each was read in. They are never used for anything but
-being shown.
+``paper_results.csv`` holds them, each with the table of the paper it was read from. They are only shown, and used in no
+calculation.
 """
 
 from __future__ import annotations

@@ -57,7 +57,7 @@ def read_questions(paths: Sequence[Path]) -> list[Question]:
 
     Raises:
         UserError: a file that is missing, unreadable, empty or without verl's columns, a problem without prompt
-            or ground truth, or one id twice in a benchmark.
+            or ground truth, or an id that is in a benchmark twice.
     """
     questions = [question for path in paths for question in _read_file(path)]
     for benchmark in dict.fromkeys(question.benchmark for question in questions):
@@ -67,7 +67,7 @@ def read_questions(paths: Sequence[Path]) -> list[Question]:
             raise UserError(
                 f"benchmark {benchmark!r}: {len(repeated)} ids stand for more than one row, {_some(repeated)} "
                 f"({counts[repeated[0]]} times). Some published copies repeat each problem; `eval` draws its samples "
-                "itself, so prepare the file with one row a problem (python -m data_prep.NAME does) and pass it once."
+                "itself, so prepare the file with one row per problem (python -m data_prep.NAME does) and pass it once."
             )
     return questions
 
@@ -98,22 +98,22 @@ def _read_file(path: Path) -> list[Question]:
     if unanswered:
         raise UserError(
             f"{path}: {len(unanswered)} of {len(questions)} problems have no reward_model.ground_truth, "
-            f"{_some(unanswered)}; nothing can be graded against that. Mend the file, or leave these rows out of it"
+            f"{_some(unanswered)}; they cannot be graded. Fill in the ground truths, or leave these rows out"
         )
     return questions
 
 
 def _question(path: Path, number: int, row: Mapping[str, Any]) -> Question:
-    place = f"{path}, row {number}"
+    where = f"{path}, row {number}"
     messages = row["prompt"]
     if (
         not isinstance(messages, list)
         or not messages
         or any(not isinstance(message, dict) or not message.get("content") for message in messages)
     ):
-        raise UserError(f"{place}: prompt is not a list of chat messages with role and content: {messages!r:.80}")
+        raise UserError(f"{where}: prompt is not a list of chat messages with role and content: {messages!r:.80}")
     if _is_blank(row["data_source"]):
-        raise UserError(f"{place}: data_source is empty; it names the benchmark")
+        raise UserError(f"{where}: data_source is empty; give the benchmark's name")
     extra_info = row.get("extra_info") or {}
     benchmark = str(row["data_source"])
     question_id = extra_info.get("id")

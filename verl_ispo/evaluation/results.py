@@ -26,8 +26,8 @@ class SampleCounts:
         samples: all of them, greedy and sampled.
         truncated: cut off by the token limit.
         prompt_too_long: not sampled, since the prompt fills the context.
-        no_answer: graded as without an answer.
-        undecided: the grader ran into a time-out or an error; counted as not right.
+        no_answer: the grader found no answer in it.
+        undecided: the grader ran into a time-out or an error; counted as incorrect.
     """
 
     samples: int
@@ -112,7 +112,7 @@ def load_result(folder: Path) -> EvaluationResult:
         of_problem = samples.setdefault((record["benchmark"], record["question_id"]), {})
         key = (record["mode"], record["sample_index"])
         if key in of_problem:
-            raise UserError(f"{folder / SAMPLES_NAME}: sample {key} of {record['question_id']} is there twice")
+            raise UserError(f"{folder / SAMPLES_NAME}: {record['question_id']} has sample {key} twice; remove one")
         of_problem[key] = (record["correct"], record["prediction"])
         counts.setdefault(record["benchmark"], Counter()).update(
             {
@@ -147,7 +147,8 @@ def load_result(folder: Path) -> EvaluationResult:
         )
     if samples:
         raise UserError(
-            f"{folder / SAMPLES_NAME}: samples of problems that {QUESTIONS_NAME} does not have: {next(iter(samples))}"
+            f"{folder / SAMPLES_NAME}: samples of problems that {QUESTIONS_NAME} does not have: {next(iter(samples))}; "
+            "remove it and evaluate again"
         )
     benchmarks = {
         name: BenchmarkResult(name, tuple(of_benchmark), SampleCounts(**counts[name]))

@@ -1,4 +1,4 @@
-"""``verl-ispo eval``: samples a checkpoint on benchmarks and grades it; a killed run goes on where it stopped."""
+"""``verl-ispo eval``: samples a checkpoint on benchmarks and grades it; a killed run resumes where it stopped."""
 
 from __future__ import annotations
 
@@ -54,14 +54,14 @@ class EvaluationOptions:
 
 
 def evaluate(options: EvaluationOptions) -> dict[str, Any]:
-    """Run or resume an evaluation; returns the summary, which lies in ``summary.json`` too.
+    """Run or resume an evaluation; returns the summary, which is also in ``summary.json``.
 
     In ``options.out``: ``manifest.json``, ``questions.jsonl``, ``samples.partial.jsonl`` until all samples are
     there, then ``samples.jsonl`` and ``summary.json``. On a CPU these are the same bytes however often the run was
     interrupted.
 
     Raises:
-        UserError: for what the user can correct; nothing was sampled then, or what was sampled is kept.
+        UserError: for what the user can correct; what was sampled until then is kept.
         KeyboardInterrupt: on Ctrl-C or SIGTERM; what was sampled is kept.
     """
     _check(options)
@@ -99,15 +99,15 @@ def run(options: EvaluationOptions) -> int:
         samples = options.out / SAMPLES_NAME
         print(f"95 % intervals over problems. Samples: {samples}; next: verl-ispo table {options.out}")
 
-    kept = f"interrupted; finished samples are kept in {options.out}, and the same command goes on"
+    kept = f"interrupted; finished samples are kept in {options.out}, and the same command resumes"
     return run_command("verl-ispo eval", work, kept)
 
 
 class _Prompts:
-    """Tokenised prompts, and how many tokens each response may have.
+    """Tokenized prompts, and how many tokens each response may have.
 
-    A response ends with the model's context at the latest. A prompt that fills it gets no response and counts as wrong:
-    leaving the problem out would change the benchmark.
+    A response ends at the end of the model's context at the latest. A prompt that fills it gets no response and counts
+    as incorrect: leaving the problem out would change the benchmark.
     """
 
     def __init__(self, folder: Path, questions: Sequence[Question], options: EvaluationOptions) -> None:
@@ -116,7 +116,7 @@ class _Prompts:
         tokenizer = AutoTokenizer.from_pretrained(folder)
         if not tokenizer.chat_template:
             raise UserError(
-                f"{folder}: the tokenizer has no chat template, so the prompts cannot be laid out; put a "
+                f"{folder}: the tokenizer has no chat template, so prompts cannot be built; put a "
                 "chat_template.jinja into that folder, the one used in training"
             )
         self._tokenizer = tokenizer
@@ -135,27 +135,28 @@ class _Prompts:
 
     def _warn(self, questions: Sequence[Question]) -> None:
         for benchmark in dict.fromkeys(question.benchmark for question in questions):
-            room = [self.room(question) for question in questions if question.benchmark == benchmark]
+            limits = [self.response_limit(question) for question in questions if question.benchmark == benchmark]
             context = f"the context of {self.context_tokens} tokens"
-            if not any(room):
+            if not any(limits):
                 raise UserError(
-                    f"benchmark {benchmark!r}: each of its {len(room)} prompts fills {context}, so nothing could be "
+                    f"benchmark {benchmark!r}: each of its {len(limits)} prompts fills {context}, so nothing could be "
                     "sampled. Give a model with a longer context, or --context-tokens to go beyond the declared one"
                 )
             for count, words in (
-                (sum(tokens == 0 for tokens in room), f"fill {context}: they are not sampled and count as wrong"),
+                (sum(tokens == 0 for tokens in limits), f"fill {context}: they are not sampled and count as incorrect"),
                 (
-                    sum(0 < tokens < self._max_new_tokens for tokens in room),
+                    sum(0 < tokens < self._max_new_tokens for tokens in limits),
                     f"leave less than --max-new-tokens {self._max_new_tokens} of {context}",
                 ),
             ):
                 if count:
-                    print(f"warning: {benchmark}: {count} of {len(room)} prompts {words}", file=sys.stderr, flush=True)
+                    warning = f"warning: {benchmark}: {count} of {len(limits)} prompts {words}"
+                    print(warning, file=sys.stderr, flush=True)
 
     def ids(self, question: Question) -> tuple[int, ...]:
         return self._ids[question.benchmark, question.question_id]
 
-    def room(self, question: Question) -> int:
+    def response_limit(self, question: Question) -> int:
         """Tokens that the response may have."""
         return max(0, min(self._max_new_tokens, self.context_tokens - len(self.ids(question))))
 
@@ -219,7 +220,7 @@ def _manifest(
 
 @contextmanager
 def _exclusive(out: Path) -> Iterator[None]:
-    """The output folder, made if need be; nobody else writes into it meanwhile."""
+    """Hold the output folder, which is made if it does not exist; no other process writes into it meanwhile."""
     try:
         out.mkdir(parents=True, exist_ok=True)
         lock = take_lock(out / LOCK_NAME, out, "writing an evaluation there", "give another --out")
@@ -278,9 +279,9 @@ def _sample(
     if not missing:
         return
     if len(log):
-        print(f"Going on: {len(log)} of {len(plan)} samples are there.", flush=True)
-    unsampled = [planned for planned in missing if prompts.room(planned.question) == 0]
-    missing = [planned for planned in missing if prompts.room(planned.question) > 0]
+        print(f"Resuming: {len(log)} of {len(plan)} samples are there.", flush=True)
+    unsampled = [planned for planned in missing if prompts.response_limit(planned.question) == 0]
+    missing = [planned for planned in missing if prompts.response_limit(planned.question) > 0]
     grades = grader.grade_all([(planned.question, "") for planned in unsampled])
     log.append(
         [_record(planned, "", 0, "prompt_too_long", grade) for planned, grade in zip(unsampled, grades, strict=True)]
@@ -291,7 +292,7 @@ def _sample(
     requests = [
         SampleRequest(
             prompt_ids=prompts.ids(planned.question),
-            max_new_tokens=prompts.room(planned.question),
+            max_new_tokens=prompts.response_limit(planned.question),
             temperature=planned.temperature,
             top_p=options.top_p if planned.mode == "sampled" else 1.0,
             seed=planned.seed or 0,

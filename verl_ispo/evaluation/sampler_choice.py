@@ -13,7 +13,7 @@ def resolve_sampler(choice: str) -> tuple[str, str]:
     """The sampler to use and the reason, in words.
 
     Args:
-        choice (`str`): ``vllm``, ``cpu``, or ``auto``: vLLM when it is installed and a GPU is there.
+        choice (`str`): ``vllm``, ``cpu``, or ``auto``: vLLM if it is installed and there is a GPU.
 
     Raises:
         UserError: ``vllm`` where it cannot run.
@@ -26,7 +26,7 @@ def resolve_sampler(choice: str) -> tuple[str, str]:
         raise UserError(f"--sampler vllm: {state}; install verl_ispo[gpu] on a machine with a GPU, or use cpu")
     if choice == "auto":
         return ("vllm" if installed and gpu else "cpu"), state
-    return choice, "asked for"
+    return choice, "given by --sampler"
 
 
 def load_sampler(name: str, folder: Path, context_tokens: int, tensor_parallel_size: int) -> Sampler:

@@ -1,4 +1,4 @@
-"""Graded samples on disk: an append-only log while they are made, one sorted file when all are there.
+"""Graded samples on disk: an append-only log while they are made, one sorted file when it is complete.
 
 A line is one sample, as ASCII JSON:
 
@@ -45,8 +45,8 @@ class PlannedSample:
 def sample_seed(run_seed: int, benchmark: str, question_id: str, sample_index: int) -> int:
     """Seed of one sample, of 53 bits, so that every JSON reader (JavaScript's too) keeps it exactly.
 
-    It depends on these four alone: neither order, nor batch, nor a pause, nor the number of samples changes it, and the
-    first 16 of 32 samples are those of a run with 16.
+    It depends only on these four, not on order, batch, a pause or the number of samples, so the first
+    16 of 32 samples are those of a run with 16.
     """
     identity = json.dumps([run_seed, benchmark, question_id, sample_index])
     return int.from_bytes(hashlib.blake2b(identity.encode(), digest_size=8).digest(), "little") >> 11
@@ -55,7 +55,7 @@ def sample_seed(run_seed: int, benchmark: str, question_id: str, sample_index: i
 def plan_samples(
     questions: Sequence[Question], samples_per_question: int, temperature: float, run_seed: int
 ) -> list[PlannedSample]:
-    """One greedy response and ``samples_per_question`` sampled ones a question, in the order of the final file."""
+    """One greedy response and ``samples_per_question`` sampled ones per question, in the order of the final file."""
     return [
         planned
         for question in questions
@@ -83,10 +83,10 @@ def record_key(record: Mapping[str, Any]) -> SampleKey:
 class SampleLog:
     """The append-only log of one evaluation.
 
-    Opening it drops a last line that a kill has torn, and finds what is there.
+    Opening it drops a last line that a kill has cut off, and indexes the samples that are there.
 
     Args:
-        path (`Path`): made if need be.
+        path (`Path`): made if it does not exist.
 
     Raises:
         UserError: if a line other than the last cannot be read, or a sample is there twice.
@@ -94,7 +94,7 @@ class SampleLog:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._places: dict[SampleKey, tuple[int, int]] = {}
+        self._positions: dict[SampleKey, tuple[int, int]] = {}
         self._file = path.open("a+b")
         sync_folder(path.parent)
         self._file.seek(0)
@@ -107,19 +107,19 @@ class SampleLog:
                 key = record_key(json.loads(line))
             except (ValueError, KeyError, TypeError) as error:
                 raise UserError(
-                    f"{path}, line {number}: not a sample ({error}); the file was changed from outside. Remove that "
+                    f"{path}, line {number}: not a sample ({error}); something else changed the file. Remove that "
                     "line to have its sample drawn again, or start in another --out"
                 ) from error
-            if key in self._places:
+            if key in self._positions:
                 raise UserError(f"{path}, line {number}: {key} is there twice; remove one of the lines")
-            self._places[key] = (end, len(line))
+            self._positions[key] = (end, len(line))
             end += len(line)
 
     def __contains__(self, key: SampleKey) -> bool:
-        return key in self._places
+        return key in self._positions
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self._positions)
 
     def append(self, records: Sequence[Mapping[str, Any]]) -> None:
         """Add samples; they are on the disk when this returns."""
@@ -129,14 +129,14 @@ class SampleLog:
         self._file.flush()
         os.fsync(self._file.fileno())
         for record, line in zip(records, lines, strict=True):
-            self._places[record_key(record)] = (end, len(line))
+            self._positions[record_key(record)] = (end, len(line))
             end += len(line)
 
     def publish(self, path: Path, keys: Sequence[SampleKey]) -> None:
         """Write the samples in the order of ``keys`` to a file that appears whole."""
         with atomic_file(path) as file:
             for key in keys:
-                offset, length = self._places[key]
+                offset, length = self._positions[key]
                 self._file.seek(offset)
                 file.write(self._file.read(length))
 
@@ -149,7 +149,7 @@ def read_samples(path: Path) -> Iterator[dict[str, Any]]:
     """Read the sorted file of a finished evaluation.
 
     Raises:
-        UserError: for a line that is not a sample: the fields, or a NaN.
+        UserError: for a line that is not a sample (fields missing or of the wrong type, or a NaN).
     """
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
@@ -165,9 +165,15 @@ def read_samples(path: Path) -> Iterator[dict[str, Any]]:
                     and (record["prediction"] is None or isinstance(record["prediction"], str))
                 )
             except (ValueError, KeyError, TypeError) as error:
-                raise UserError(f"{path}, line {number}: not a sample ({type(error).__name__}: {error})") from error
+                raise UserError(
+                    f"{path}, line {number}: not a sample ({type(error).__name__}: {error}); remove the file and "
+                    "evaluate again"
+                ) from error
             if not valid:
-                raise UserError(f"{path}, line {number}: a field of this sample has the wrong type")
+                raise UserError(
+                    f"{path}, line {number}: a field of this sample has the wrong type; remove the file and "
+                    "evaluate again"
+                )
             yield record
 
 

@@ -1,17 +1,17 @@
 """Intervals and tests over problems.
 
 The unit is always the problem: samples of one problem are averaged before they come here, and training seeds are
-averaged problem by problem or compared as whole runs, so that neither ever counts as more problems.
+averaged problem by problem or compared as whole runs, so neither ever counts as more problems.
 
 **Which bootstrap.** Over problems, as `scipy.stats.bootstrap` does it: BCa (Efron 1987) for scores, the percentile
-interval for paired differences. Both were chosen by their exact coverage for right and wrong answers, every outcome
-weighted by its probability (``tests/evaluation/test_statistics.py``). For scores at n = 30 and 40 and p from 0.02 to
-0.9, BCa covers 95 to 99 % and the percentile interval falls to 91 %. For two equally good methods, of which one alone
-solves 6 to 20 % of 30 to 50 problems, the percentile interval of the difference covers 95 to 99 %, BCa falls to 91 %.
-Where one is better and very few problems tell them apart, both fall under 90 %: read the exact test beside them.
+interval for paired differences. Both were chosen by their exact coverage for correct and incorrect answers, every
+outcome weighted by its probability (``tests/evaluation/test_statistics.py``). For scores at n = 30 and 40 and p from
+0.02 to 0.9, BCa covers 95 to 99 % and the percentile interval falls to 91 %. For two equally good methods, of which one
+alone solves 6 to 20 % of 30 to 50 problems, the percentile interval of the difference covers 95 to 99 %, BCa falls to
+91 %. Where one is better and very few problems tell them apart, both fall under 90 %: read the exact test beside them.
 
-**Where all problems score the same** resampling shows no spread, and an interval of no width would be a lie. For scores
-that are all 0 or all 1 the exact binomial (Clopper-Pearson) interval takes its place. It holds for averages too: a
+**Where all problems score the same** resampling shows no spread, and an interval of no width would be false. For scores
+that are all 0 or all 1 the exact binomial (Clopper-Pearson) interval is used instead. It holds for averages too: a
 score in [0, 1] with mean m is above 0 with probability at least m, so n zeros have a probability of at most (1 - m)^n.
 For any other common value there is no interval.
 """
@@ -31,7 +31,7 @@ RESAMPLES = 9999
 _RESAMPLES_AT_ONCE = 1000
 _ROUNDING = 1e-12
 _SEED = 20260608
-"""Of the resampling: the same scores give the same interval."""
+"""Seed of the resampling: the same scores give the same interval."""
 
 Scores = NDArray[np.float64]
 
@@ -62,7 +62,7 @@ class PairedTest:
 
 
 def as_scores(values: ArrayLike, what: str, low: float = 0.0) -> Scores:
-    """One score a problem as a float64 vector.
+    """One score per problem as a float64 vector.
 
     Raises:
         ValueError: if there is no problem, or a score is NaN or outside of [``low``, 1].
@@ -72,8 +72,8 @@ def as_scores(values: ArrayLike, what: str, low: float = 0.0) -> Scores:
         raise ValueError(f"{what}: one score for each problem is needed, got an array of shape {scores.shape}")
     bad = ~((scores >= low) & (scores <= 1.0))
     if bad.any():
-        place = int(np.argmax(bad))
-        raise ValueError(f"{what}: the score of problem {place} is {scores[place]}, outside of [{low:g}, 1]")
+        index = int(np.argmax(bad))
+        raise ValueError(f"{what}: the score of problem {index} is {scores[index]}, outside of [{low:g}, 1]")
     return scores
 
 
@@ -107,8 +107,8 @@ def macro_mean_interval(groups: Sequence[ArrayLike]) -> Interval | None:
 def difference_interval(first: ArrayLike, second: ArrayLike) -> Interval | None:
     """Paired bootstrap: interval of the mean difference ``first - second`` on the same problems in the same order.
 
-    Where all differences are 0 the interval is [-u, u] with u = 1 - 0.05^(1/n), by the argument of the module's text
-    for the absolute difference (and its mirror image about +1 or -1 where all of them are that).
+    Where all differences are 0 the interval is [-u, u] with u = 1 - 0.05^(1/n), by the argument in the module's
+    docstring for the absolute difference (and its mirror image about +1 or -1 where all of them are that).
 
     Returns:
         `Interval`, or `None` where all differences share one other value.
@@ -132,7 +132,7 @@ def macro_difference_interval(pairs: Sequence[tuple[ArrayLike, ArrayLike]]) -> I
 
 
 def mcnemar_exact(first: ArrayLike, second: ArrayLike) -> PairedTest:
-    """Exact McNemar test of two methods' right and wrong answers to the same problems.
+    """Exact McNemar test of two methods' correct and incorrect answers to the same problems.
 
     Under the null hypothesis a problem that only one method solves is either's with probability 1/2: a binomial test of
     the discordant problems. Without any the p-value is 1.
@@ -190,9 +190,9 @@ def holm(p_values: Sequence[float]) -> list[float]:
     # statsmodels takes a second to import, and only this needs it
     from statsmodels.stats.multitest import multipletests
 
-    for place, p_value in enumerate(p_values):
+    for index, p_value in enumerate(p_values):
         if not 0.0 <= p_value <= 1.0:
-            raise ValueError(f"holm: p-value {place} is {p_value}, outside of [0, 1]")
+            raise ValueError(f"holm: p-value {index} is {p_value}, outside of [0, 1]")
     if len(p_values) == 0:
         return []
     return [float(adjusted) for adjusted in multipletests(list(p_values), method="holm")[1]]

@@ -1,11 +1,12 @@
-"""Puts results of several checkpoints into one table: scores with intervals, seeds, and the paper's figures beside.
+"""Puts results of several checkpoints into one table: scores with intervals, seeds, and the paper's scores beside them.
 
 Rules:
 
 - A cell holds a score only if a finished evaluation produced it; else it says why there is none.
 - All results of a benchmark are about the same problems with the same ground truths, or the table is refused.
 - Results of one base model and method with different training seeds make one row: its score is the mean over seeds, its
-  interval is about problems (each problem's score averaged over the seeds), and the spread between seeds stands apart.
+  interval is over problems (each problem's score averaged over the seeds), and the spread between seeds is given
+  separately.
 - The checkpoint is the one that the evaluation was given; how it was chosen is named, and never depends on a score.
 """
 
@@ -54,8 +55,8 @@ class Score:
 
     Attributes:
         value: mean over problems, then over training seeds.
-        interval: about problems; `None` where it is undefined.
-        problems: how many problems it is about.
+        interval: over problems; `None` where it is undefined.
+        problems: number of problems.
         seeds: each training seed's name and score.
         seed_deviation: standard deviation between seeds; `None` for a single one.
         notes: caveats.
@@ -71,7 +72,7 @@ class Score:
 
 @dataclass(frozen=True)
 class Cell:
-    """One place of a table: a score, or in words why there is none; and the paper's figure, if it has one."""
+    """One cell of a table: a score, or in words why there is none; and the paper's score, if it has one."""
 
     score: Score | None
     missing: str
@@ -147,7 +148,7 @@ def group_results(results: Sequence[EvaluationResult]) -> list[Group]:
             if other.training_seed == result.training_seed:
                 raise UserError(
                     f"{other.folder} and {result.folder} are both {result.base_model}, {result.method}, training seed "
-                    f"{seed_name(result)}. Leave one out, or tell them apart: repeat their verl-ispo eval command with "
+                    f"{seed_name(result)}. Leave one out, or rename one: repeat its verl-ispo eval command with "
                     "another --method or --training-seed (nothing is sampled again)"
                 )
         same_method.append(result)
@@ -178,7 +179,7 @@ def with_paper_rows(groups: Sequence[Group], which: str) -> list[Group]:
 
 
 def table_benchmarks(groups: Sequence[Group]) -> list[str]:
-    """The columns: the paper's five where one of its models is there, in its order, then what else was evaluated."""
+    """The columns: the paper's five in its order if one of its models is there, then the other evaluated ones."""
     figures = paper_figures()
     evaluated = list(
         dict.fromkeys(name for group in groups for result in group.results for name in result.planned_benchmarks)
@@ -188,7 +189,7 @@ def table_benchmarks(groups: Sequence[Group]) -> list[str]:
         names = {canonical(name): name for name in evaluated}
         columns = [names.pop(canonical(name), name) for name in by_paper]
         return columns + list(names.values())
-    return sorted(evaluated, key=lambda name: _paper_place(name, by_paper))
+    return sorted(evaluated, key=lambda name: _paper_position(name, by_paper))
 
 
 def default_metrics(results: Sequence[EvaluationResult]) -> list[Metric]:
@@ -216,7 +217,7 @@ def benchmark_title(name: str) -> str:
     return paper_spelling(name, [figure.benchmark for figure in paper_figures()])
 
 
-def _paper_place(name: str, by_paper: Sequence[str]) -> int:
+def _paper_position(name: str, by_paper: Sequence[str]) -> int:
     names = [canonical(other) for other in by_paper]
     return names.index(canonical(name)) if canonical(name) in names else len(names)
 
@@ -242,7 +243,7 @@ def _average(group: Group, benchmarks: Sequence[str], metric: Metric) -> Cell:
         return Cell(None, missing[0] if len(set(missing)) == 1 else NOT_RUN, None)
     names = [name for name, _ in found[0]]
     per_seed = tuple(
-        (name, float(np.mean([scores[place][1].mean() for scores in found]))) for place, name in enumerate(names)
+        (name, float(np.mean([scores[index][1].mean() for scores in found]))) for index, name in enumerate(names)
     )
     value, deviation = between_seeds([score for _, score in per_seed])
     by_problem = [np.mean([values for _, values in scores], axis=0) for scores in found]
@@ -258,8 +259,8 @@ def _refuse_mixed_problems(results: Iterable[EvaluationResult]) -> None:
             other_result, other = first.setdefault(name, (result, benchmark))
             ours, theirs = _truths(benchmark), _truths(other)
             parts = [
-                f"{len(ids)} only in {place}: {', '.join(ids[:_SHOWN_IDS])}{' ...' if len(ids) > _SHOWN_IDS else ''}"
-                for ids, place in (
+                f"{len(ids)} only in {folder}: {', '.join(ids[:_SHOWN_IDS])}{' ...' if len(ids) > _SHOWN_IDS else ''}"
+                for ids, folder in (
                     (sorted(set(theirs) - set(ours)), other_result.folder),
                     (sorted(set(ours) - set(theirs)), result.folder),
                 )
@@ -272,12 +273,12 @@ def _refuse_mixed_problems(results: Iterable[EvaluationResult]) -> None:
             ][:_SHOWN_IDS]
             if parts:
                 raise UserError(
-                    f"benchmark {name}: the results are not about the same problems ({'; '.join(parts)}). Evaluate all "
+                    f"benchmark {name}: the results are not on the same problems ({'; '.join(parts)}). Evaluate all "
                     "of them on one file, or make a table for each"
                 )
             if [problem.question_id for problem in benchmark.problems] != [p.question_id for p in other.problems]:
                 raise UserError(
-                    f"benchmark {name}: {other_result.folder} and {result.folder} hold the same problems in another "
+                    f"benchmark {name}: {other_result.folder} and {result.folder} hold the same problems in different "
                     "order; evaluate both on one file"
                 )
 

@@ -1,9 +1,9 @@
 """Sampling with vLLM's offline engine, after its documented API (``LLM.generate``, ``SamplingParams``, token prompts).
 
-https://docs.vllm.ai/en/stable/api/vllm/ . Written against the API of the vLLM that verl 0.9.1 asks for (0.24), and
-checked against a stand-in only: no GPU was there to run it. Seeds are a request's own, but bfloat16 kernels give a
-token slightly other logits in another batch, so a resumed run can differ in rare tokens unless vLLM runs with
-VLLM_BATCH_INVARIANT=1 (https://docs.vllm.ai/en/stable/features/batch_invariance/).
+https://docs.vllm.ai/en/stable/api/vllm/ . Written against the API of the vLLM that verl 0.9.1 requires (0.24), and
+checked against a stand-in only, since there was no GPU. Each request has its own seed, but bfloat16 kernels give a
+token slightly different logits in a different batch, so a resumed run can differ in rare tokens unless vLLM runs
+with VLLM_BATCH_INVARIANT=1 (https://docs.vllm.ai/en/stable/features/batch_invariance/).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from verl_ispo.cpu.sampling import SampleRequest
 from verl_ispo.evaluation.sampler import Completion
 
 REQUESTS_AT_ONCE = 2048
-"""A kill loses at most so many responses; many more than run at a time, so that the engine stays busy."""
+"""A kill loses at most this many responses; many more than run at a time, so that the engine stays busy."""
 
 
 class VLLMSampler:
@@ -35,7 +35,7 @@ class VLLMSampler:
         )
 
     def __call__(self, requests: Sequence[SampleRequest]) -> Iterator[list[tuple[int, Completion]]]:
-        """Sample in chunks; vLLM batches inside of them."""
+        """Sample in chunks; vLLM forms batches within them."""
         from vllm import SamplingParams
         from vllm.inputs import TokensPrompt
 
@@ -59,11 +59,11 @@ class VLLMSampler:
             )
             yield [
                 (
-                    start + place,
+                    start + index,
                     Completion(
                         tuple(output.outputs[0].token_ids),
                         "length" if output.outputs[0].finish_reason == "length" else "stop",
                     ),
                 )
-                for place, output in enumerate(outputs)
+                for index, output in enumerate(outputs)
             ]

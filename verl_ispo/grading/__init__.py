@@ -1,6 +1,6 @@
-"""Grading of mathematical answers: exact where it can be, symbolic in killable processes where it has to be.
+"""Grading of mathematical answers: exact where possible, else symbolic, in processes that can be killed.
 
-:func:`compute_score` is the reward function for verl; :func:`grading_stats` tells which path decided what.
+:func:`compute_score` is the reward function for verl; :func:`grading_stats` counts which path decided how many answers.
 """
 
 from .counters import grading_stats

@@ -11,11 +11,11 @@ from .normalization import MAX_ANSWER_CHARS
 
 
 class AnswerTooLarge(Exception):
-    """The answer is longer, deeper or lists more than is graded; its text has to match to the letter."""
+    """The answer is longer, deeper or lists more than is graded; only the ground truth's exact text is accepted."""
 
 
 def check_answer(gold: GroundTruth, answer: str, symbolic: SymbolicComparer | None = None) -> Verdict:
-    """Whether an answer is right; ``None`` where only a worker (``symbolic``) can tell.
+    """Whether an answer is correct; ``None`` where only a worker (``symbolic``) can decide.
 
     Args:
         gold (`GroundTruth`): From :func:`~verl_ispo.grading.ground_truth_reading.read_ground_truth`.

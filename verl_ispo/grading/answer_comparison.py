@@ -1,7 +1,7 @@
 """Compare two answers part by part: equal, different, or not decided.
 
 The rules for brackets, sets, units and percentages stand here once. Scalars that the exact path cannot decide go to a
-:class:`SymbolicComparer`: the caller's process has none, so that its verdict may be ``None``; a worker has one.
+:class:`SymbolicComparer`: a worker has one; the caller's process has none, so its verdict may be ``None``.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ MIN_ROUNDED_DIGITS = 6
 
 
 class SymbolicComparer(Protocol):
-    """What a worker can decide about scalars that are no plain arithmetic."""
+    """What a worker can decide about scalars that are not plain arithmetic."""
 
     def expressions_equal(self, gold: str, answer: str) -> Verdict: ...
 
@@ -39,7 +39,7 @@ class Rules:
     """What the problem says about its answer.
 
     Args:
-        tolerance (`Fraction`, *optional*): Largest absolute error of a number; exact where it is not given.
+        tolerance (`Fraction`, *optional*): Largest absolute error of a number; without it numbers must be equal.
         symbolic (`SymbolicComparer`, *optional*): Decides what the exact path cannot.
     """
 
@@ -85,10 +85,10 @@ def compare(gold: Node, answer: Node, rules: Rules) -> Verdict:
 
     Args:
         gold, answer (`Node`): From :func:`~verl_ispo.grading.answer_structure.parse_answer`.
-        rules (`Rules`): The problem's tolerance, and the comparer for what is no plain arithmetic.
+        rules (`Rules`): The problem's tolerance, and the comparer for what is not plain arithmetic.
 
     Raises:
-        GoldNotUnderstood: if the ground truth is no expression that can be parsed.
+        GoldNotUnderstood: if the ground truth cannot be parsed as an expression.
         RefusedExpression: if a scalar is too long, too deep, or its numbers are too large to work out.
     """
     if gold == answer:
@@ -152,7 +152,7 @@ def _compare_real_sets(gold: Node, answer: Node, rules: Rules) -> Verdict:
 
 def _is_real_set(node: Node) -> bool:
     if isinstance(node, Collection) and node.unordered:
-        # x < 2 and x > 3 lists two conditions, and is no union
+        # x < 2 and x > 3 lists two conditions; it is not a union
         return not any(isinstance(item, Collection) and item.variable for item in node.items)
     return isinstance(node, Union | Difference | Collection) or (isinstance(node, Relation) and node.operator == r"\ne")
 
@@ -216,7 +216,7 @@ def _compare_assignments(gold: Node, answer: Node, rules: Rules) -> Verdict:
     if isinstance(bare, Relation):
         return _compare_equations(gold, answer, rules)
     if isinstance(bare, Collection) and bare.variable:
-        return False  # an inequality is no assignment
+        return False  # an inequality is not an assignment
     if isinstance(bare, Collection) and bare.unordered and any(isinstance(item, Assignment) for item in bare.items):
         return _compare_as_sets(_parts(gold), _parts(answer), rules)
     if isinstance(gold, Assignment):
@@ -293,7 +293,7 @@ def _compare_relations(gold: Node, answer: Node, rules: Rules) -> Verdict:
 
 
 def _names_a_quantity(left: str) -> bool:
-    """Whether the left side repeats what the question asks for (``a + b``, ``f(5)``, ``|z|``), and is no equation.
+    """Whether the left side repeats what the question asks for (``a + b``, ``f(5)``, ``|z|``) and is not an equation.
 
     ``x^2 = 5`` and ``2x = 10`` are equations for their one letter, whose solution is not their right side.
     """
@@ -425,7 +425,7 @@ def _compare_reading(gold: str, gold_factor: str, answer: str, answer_factor: st
     if not check_expression(answer):
         return False
     if not check_expression(gold):
-        raise GoldNotUnderstood(f"the ground truth is no expression: {gold[:80]!r}")
+        raise GoldNotUnderstood(f"the ground truth is not an expression: {gold[:80]!r}")
     if rules.symbolic is None:
         return None
     texts = [text if factor == "1" else f"{factor}\\cdot({text})" for text, factor in

@@ -4,7 +4,7 @@ The parts are compared one by one, so that the parser behind the symbolic path s
 is decided here, once, for both sides:
 
 - ``(a, b)`` and ``[a, b]`` keep their brackets: a pair and an open interval are written alike, and are the same answer;
-- a bare list, ``\{...\}``, ``a and b``, ``a \pm b`` and several assignments to one name are sets, without an order;
+- a bare list, ``\{...\}``, ``a and b``, ``a \pm b`` and several assignments to one name are sets, in any order;
 - ``1,000`` is a number, ``1, 000`` and ``1,2`` are lists, and within brackets a comma always separates.
 """
 
@@ -76,7 +76,7 @@ class Assignment:
 
 @dataclass(frozen=True)
 class Relation:
-    r"""An equation or inequality that is no assignment: ``operator`` is one of ``=``, ``<``, ``\le``, ``\ne``."""
+    r"""An equation or inequality that is not an assignment: ``operator`` is one of ``=``, ``<``, ``\le``, ``\ne``."""
 
     operator: str
     left: str
@@ -106,7 +106,7 @@ _FLIPPED = {"<": ">", ">": "<", r"\le": r"\ge", r"\ge": r"\le"}
 
 
 class TooComplex(Exception):
-    """The text is nested deeper, or lists more items, than is taken apart here."""
+    """The text is nested deeper, or lists more items, than is split here."""
 
 
 def split_top_level(text: str, pattern: re.Pattern[str]) -> tuple[list[str], list[str]]:
@@ -199,7 +199,7 @@ def _expand_signs(text: str) -> list[str]:
 
 
 def parse_answer(text: str, several: bool = False, depth: int = 0) -> Node:
-    r"""Take a normalised answer apart.
+    r"""Split a normalized answer into its parts.
 
     Args:
         text (`str`): As :func:`~verl_ispo.grading.normalization.normalize_answer` returns it.

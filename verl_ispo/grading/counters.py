@@ -34,7 +34,7 @@ def count_answer(path: str, status: str, elapsed_s: float) -> None:
 
 
 def log_undecided(status: str, reason: str, data_source: Any, answer: str) -> None:
-    """Log a timeout or an error, at most once in ten seconds; the others are counted in the next line."""
+    """Log a timeout or an error, at most once in ten seconds; the next line counts those left out."""
     global _last_logged_s, _not_logged
     with _lock:
         now = time.monotonic()

@@ -4,7 +4,7 @@ This is the fast path: it needs neither sympy nor a worker. A text made of numbe
 and ``+ - \cdot / ^ !`` has a value; any other text has none here (``None``), and goes to the symbolic path.
 
 An irrational value is an interval of :mod:`mpmath` that is certain to hold it. Two disjoint intervals prove two answers
-different; overlapping ones prove nothing, so that equality of irrationals is never decided here.
+different; overlapping ones prove nothing, so equality of irrationals is never decided here.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _DECIMAL = re.compile(r"[-+]?\d*\.(\d+)")
 
 
 class _NotArithmetic(Exception):
-    """The text is no plain arithmetic, or too large to work out here."""
+    """The text is not plain arithmetic, or too large to work out here."""
 
 
 def _bounded(value: Fraction) -> Fraction:
@@ -253,7 +253,7 @@ class _Parser:
 
 
 def exact_value(text: str) -> Value | None:
-    r"""Value of a normalised text, or ``None`` where it is not plain arithmetic or too large.
+    r"""Value of a normalized text, or ``None`` where it is not plain arithmetic or too large.
 
     Args:
         text (`str`): As :func:`~verl_ispo.grading.normalization.normalize_answer` returns it.

@@ -15,15 +15,15 @@ _NUMERIC_TOWER = re.compile(r"\^\{?(\d+)\}?\^\{?(\d+)|\^\{(\d+)\^\{?(\d+)")
 
 
 class RefusedExpression(Exception):
-    """The text is beyond what is worked out: too long, too deep, or with numbers too large."""
+    """The text is too long or too deep to work out, or its numbers are too large."""
 
 
 class GoldNotUnderstood(Exception):
-    """The ground truth is no expression that the parser knows, so that nothing can be compared with it."""
+    """The ground truth is not an expression that the parser knows, so nothing can be compared with it."""
 
 
 def check_expression(text: str) -> bool:
-    """Whether a text may be parsed: ``False`` where it is no mathematics.
+    """Whether a text may be parsed: ``False`` where it is not mathematics.
 
     Raises:
         RefusedExpression: if the text is too long, too deep, or names numbers that are too large to work out.
@@ -39,14 +39,14 @@ def check_expression(text: str) -> bool:
     if deepest > MAX_NESTING:
         raise RefusedExpression(f"expression nested {deepest} levels deep (limit {MAX_NESTING})")
     if _HUGE_LITERAL.search(text) or _power_levels(text) > MAX_POWER_LEVELS or _huge_tower(text):
-        raise RefusedExpression("a number too large to work out")
+        raise RefusedExpression("a number is too large to work out")
     return True
 
 
 def _power_levels(text: str) -> int:
     """Height of the highest tower of powers: 1 for ``x^{2}y^{3}``, 2 for ``a^{b^c}`` and for ``a^b^c``."""
     highest = chain = 0
-    open_groups: list[int] = []  # of each open bracket, how many levels of exponent it is
+    open_groups: list[int] = []  # for each open bracket: how many levels of exponent it is in
     in_exponent = after_exponent = False
     for char in text.replace(" ", ""):
         if char == "^":

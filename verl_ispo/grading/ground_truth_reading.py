@@ -35,7 +35,7 @@ def read_tolerance(value: Any) -> Fraction | None:
     """``"1e-1"``, ``0.1``, and the OlympiadBench form ``"1e-1,1e-2"`` (the first counts); ``None`` for none.
 
     Raises:
-        ValueError: if it is no number, or below 0.
+        ValueError: if it is not a number, or below 0.
     """
     text = str(value).split(",")[0].strip() if value is not None else ""
     if text in ("", "None", "nan"):
@@ -43,9 +43,9 @@ def read_tolerance(value: Any) -> Fraction | None:
     try:
         tolerance = Fraction(text)
     except (ValueError, ZeroDivisionError) as error:
-        raise ValueError(f"extra_info['tolerance'] is {value!r}, not a number such as '1e-1'") from error
+        raise ValueError(f"extra_info['tolerance'] is {value!r}, not a number; give one such as '1e-1'") from error
     if tolerance < 0:
-        raise ValueError(f"extra_info['tolerance'] is {value!r}, and has to be at least 0")
+        raise ValueError(f"extra_info['tolerance'] is {value!r}; give a number of at least 0")
     return tolerance
 
 
@@ -55,10 +55,10 @@ def without_grouping(text: str) -> str:
 
 
 def asks_for_several(ground_truth: Any, extra_info: Any = None) -> bool:
-    """Whether a problem asks for several answers, so that boxes that form a list are graded as one answer.
+    """Whether a problem has several answers, so that boxes that form a list are graded as one answer.
 
     For callers that need to find the answer that is graded, such as `find_answer_spans`; the arguments are those of
-    `read_ground_truth`. No ground truth raises.
+    `read_ground_truth`. Never raises, whatever the ground truth is.
     """
     return _is_flagged(extra_info) or len(_normalized_answers(ground_truth)) > 1
 
@@ -89,7 +89,7 @@ def read_ground_truth(ground_truth: Any, extra_info: Mapping[str, Any] | None = 
         `GroundTruth`: With the text and the unit in normal form; ``answer_type`` is empty.
 
     Raises:
-        ValueError: if the ground truth is empty or too long, or the tolerance is no number.
+        ValueError: if the ground truth is empty or too long, or the tolerance is not a number.
     """
     info = extra_info if isinstance(extra_info, Mapping) else {}
     answers = _normalized_answers(ground_truth)

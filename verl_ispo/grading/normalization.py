@@ -1,7 +1,8 @@
 r"""Bring an answer's text to one spelling: unicode to LaTeX, LaTeX synonyms to one command, cosmetics removed.
 
-Nothing here changes what a text means; two texts that come out alike are the same answer. What needs an opinion on the
-mathematics (lists, intervals, units, numbers) is in :mod:`~verl_ispo.grading.answer_structure` and below.
+Nothing here changes what a text means; two texts that come out alike are the same answer. What needs to
+understand the mathematics (lists, intervals, units, numbers) is in :mod:`~verl_ispo.grading.answer_structure` and
+below.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import re
 import unicodedata
 
 MAX_ANSWER_CHARS = 4_000
-"""Longer answers are not normalised, and not graded beyond an exact comparison of their text."""
+"""Longer answers are not normalized, and not graded beyond an exact comparison of their text."""
 
 _UNICODE = {
     "−": "-", "–": "-", "—": "-", "‐": "-", "‑": "-", "×": r"\times ", "·": r"\cdot ", "⋅": r"\cdot ", "∙": r"\cdot ",

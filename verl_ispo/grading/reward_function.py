@@ -64,13 +64,13 @@ def compute_score(
             0.0 or 1.0, which verl averages into its validation metrics.
 
     Returns:
-        `dict`: ``score`` (1.0 or 0.0), ``acc`` (`bool`), ``pred`` (`str`, the normalised answer) and ``status``, one of
+        `dict`: ``score`` (1.0 or 0.0), ``acc`` (`bool`), ``pred`` (`str`, the normalized answer) and ``status``, one of
         ``"correct"``, ``"wrong"``, ``"no_answer"``, ``"timeout"`` and ``"error"``. Only the first two are verdicts.
 
     Raises:
         ValueError: if a limit is not a number above 0.
         GraderUnavailableError: if no worker can be started, so that a run stops rather than score every such answer 0.
-            No text of a response or ground truth raises.
+            No response and no ground truth raises, whatever its text.
     """
     limit_s = time_limit_s(timeout_s)
     settings = pool_settings(workers, memory_mb)

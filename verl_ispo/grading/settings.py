@@ -30,9 +30,9 @@ def _positive(name: str, value: float | str) -> float:
     try:
         number = float(value)
     except ValueError:
-        raise ValueError(f"{name} is {value!r}, and has to be a number") from None
+        raise ValueError(f"{name} is {value!r}; give a number above 0") from None
     if not 0 < number < float("inf"):
-        raise ValueError(f"{name} is {value!r}, and has to be above 0")
+        raise ValueError(f"{name} is {value!r}; give a number above 0")
     return number
 
 

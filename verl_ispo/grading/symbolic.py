@@ -1,15 +1,15 @@
 r"""Decide whether two scalars are the same expression, by math-verify and by evaluation at points. Runs in a worker.
 
-math-verify's LaTeX parser reads both texts. Then two independent checks speak:
+math-verify's LaTeX parser reads both texts. Then there are two independent checks:
 
 - ``math_verify.verify`` in both directions, since it is not symmetric;
 - the values at fixed sample points, to 50 digits and relative to their size. math-verify compares with an absolute
   threshold, and so takes :math:`2^{-99}` for :math:`2^{-98}`.
 
-A difference in value refutes; equal values at enough points accept; where no value can be had, math-verify decides.
+Different values: not equal. Equal values at enough points: equal. Where there are no values, math-verify decides.
 
 The texts are untrusted. Only LaTeX is parsed (never ``sympy.parse_expr``, which evaluates Python), only what
-:mod:`~verl_ispo.grading.expression_guard` admits gets that far, and time and memory are the worker's to bound.
+:mod:`~verl_ispo.grading.expression_guard` admits gets that far, and the worker bounds time and memory.
 """
 
 from __future__ import annotations
@@ -95,13 +95,13 @@ def _sample_points(symbols: list[sympy.Symbol]) -> list[dict[sympy.Symbol, sympy
     points = []
     for index in range(14):
         point = {}
-        for place, symbol in enumerate(symbols):
-            first, second = _PRIMES[(index + 2 * place) % 12], _PRIMES[(3 * index + place + 5) % 12]
+        for position, symbol in enumerate(symbols):
+            first, second = _PRIMES[(index + 2 * position) % 12], _PRIMES[(3 * index + position + 5) % 12]
             value = Fraction(first, second) if first != second else Fraction(first + 1, second)
-            if 6 <= index < 10 and (index + place) % 2 == 0:
+            if 6 <= index < 10 and (index + position) % 2 == 0:
                 value = -value
             if index >= 10:
-                value = Fraction(index - 8 + 3 * place + (place * index) % 2)
+                value = Fraction(index - 8 + 3 * position + (position * index) % 2)
             point[symbol] = sympy.Rational(value.numerator, value.denominator)
         points.append(point)
     return points
@@ -127,7 +127,7 @@ def _real(number: sympy.Expr) -> bool:
 
 
 def _summed(expression: sympy.Basic) -> sympy.Basic:
-    """Sums, products and derivatives worked out before numbers stand in for their letters: a sum to n = 1/2 is none."""
+    """Work out sums, products and derivatives before numbers replace their letters: no sum runs to n = 1/2."""
     return expression.doit() if expression.has(sympy.Sum, sympy.Product, sympy.Derivative) else expression
 
 
@@ -159,19 +159,19 @@ def _values_agree(gold: object, answer: object) -> Verdict:
 
 
 class MathVerifyComparer:
-    """The symbolic comparer of a worker; see the module's text for how it decides."""
+    """The symbolic comparer of a worker; the module's docstring says how it decides."""
 
     def expressions_equal(self, gold: str, answer: str) -> Verdict:
         """Whether two LaTeX scalars are the same expression.
 
         Raises:
-            GoldNotUnderstood: if the ground truth is no expression that the parser knows.
+            GoldNotUnderstood: if the ground truth is not an expression that the parser knows.
             RefusedExpression: if one of them is too large to be worked out.
         """
         if not check_expression(answer):
             return False
         if not check_expression(gold):
-            raise GoldNotUnderstood(f"the ground truth is no expression: {gold[:80]!r}")
+            raise GoldNotUnderstood(f"the ground truth is not an expression: {gold[:80]!r}")
         gold_parsed, answer_parsed = _parse_together(gold, answer)
         if gold_parsed is None:
             raise GoldNotUnderstood(f"the parser does not know the ground truth: {gold[:80]!r}")
@@ -193,7 +193,7 @@ class MathVerifyComparer:
         if not all(check_expression(side) for side in answer):
             return False
         if not all(check_expression(side) for side in gold):
-            raise GoldNotUnderstood(f"the ground truth is no equation: {gold!r}")
+            raise GoldNotUnderstood(f"the ground truth is not an equation: {gold!r}")
         parsed = _parse_together(*gold, *answer)
         gold_sides, answer_sides = parsed[:2], parsed[2:]
         if not all(isinstance(side, sympy.Expr) for side in gold_sides):
@@ -220,14 +220,14 @@ class MathVerifyComparer:
         """
         gold_set, answer_set = _real_set(gold), _real_set(answer)
         if gold_set is None:
-            raise GoldNotUnderstood(f"the ground truth is no set of real numbers: {str(gold)[:80]}")
+            raise GoldNotUnderstood(f"the ground truth is not a set of real numbers: {str(gold)[:80]}")
         if answer_set is None:
             return False
         return gold_set == answer_set or bool(gold_set.symmetric_difference(answer_set).is_empty)
 
 
 def _real_set(node: Node) -> sympy.Set | None:
-    """A set of real numbers, or ``None`` where the node is none whose ends are known numbers."""
+    """A set of real numbers, or ``None`` where the node is not one or its ends are not known numbers."""
     if isinstance(node, Union):
         parts = [_real_set(part) for part in node.parts]
         return None if None in parts else sympy.Union(*parts)

@@ -1,7 +1,7 @@
 r"""Units at the end of an answer: which words are units, and when two of them measure the same thing.
 
-An answer may leave out a unit that the ground truth has, or add one: the question states it. Where both carry a unit
-they have to agree, after conversion where the two measure the same quantity (``60`` minutes are ``1`` hour).
+An answer may leave out a unit that the ground truth has, or add one, since the question states it. Where both have
+a unit, the units have to agree, after conversion where both measure the same quantity (``60`` minutes are ``1`` hour).
 """
 
 from __future__ import annotations
@@ -77,8 +77,8 @@ def canonical_unit(text: str) -> str:
     r"""One spelling for a unit: ``\text{ inches}^2``, ``$in^2$`` and ``square inches`` become ``in^2``.
 
     Returns:
-        `str`: ``""`` for an empty text, ``"degree"`` for every sign of degrees, ``"%"`` for percent. A word that is in
-        no table is its own unit, in lower case and without the plural.
+        `str`: ``""`` for an empty text, ``"degree"`` for every sign of degrees, ``"%"`` for percent. A word that is
+        in no table is kept as a unit, in lower case and without the plural.
     """
     plain = re.sub(r"\\text|\\mathrm|\\mbox|[{}$\\~]", "", text.replace(r"\degree", "degree")).strip().lower()
     plain = re.sub(r"\^?\s*circ\b", "degree", plain).replace(" per ", "/").replace(".", "")
@@ -132,7 +132,7 @@ def split_unit(text: str) -> tuple[str, str]:
     r"""Split ``864\text{inches}^2`` into ``("864", "in^2")``; the unit is ``""`` where there is none.
 
     A word in ``\text{}`` counts as a unit unless it belongs to the sentence (``not``, ``mod``, ``million``); a bare
-    word only where it is a known unit or at least four letters long, so that no product of variables is taken for one.
+    word only where it is a known unit or at least four letters long, so a product of variables is not taken for one.
     """
     money = _LEADING_MONEY.fullmatch(text)
     if money is not None and money.group(3):

@@ -44,12 +44,12 @@ _SERVER = (
 
 
 class GraderUnavailableError(Exception):
-    """No worker has ever started in this process: the installation is at fault, and no answer."""
+    """No worker has ever started in this process: the installation is at fault, not an answer."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a worker said of one answer, or how it ended: ``status`` as in the result of ``compute_score``."""
+    """A worker's verdict on one answer, or how the worker ended; ``status`` as in the result of ``compute_score``."""
 
     status: str
     reason: str
@@ -114,10 +114,13 @@ class WorkerPool:
                 try:
                     worker.connection.send_bytes(message)
                     break
-                except OSError:  # it died while idle, which no answer is to blame for
+                except OSError:  # it died while idle, so this answer is not the cause
                     self._remove(worker)
                     if attempt == 2:
-                        raise RuntimeError("workers die while idle; is something killing them?") from None
+                        raise RuntimeError(
+                            "two grading workers in a row died while idle; find out what kills them "
+                            "(dmesg shows the kernel's out-of-memory killer)"
+                        ) from None
             try:
                 if not worker.connection.poll(timeout_s + _GRACE_S):
                     raise TimeoutError
@@ -162,7 +165,9 @@ class WorkerPool:
                     ours.close()
                     self._stop_server()
                     if attempt == 2:
-                        raise RuntimeError(f"the grading server ends when asked for a worker: {error}") from error
+                        raise RuntimeError(
+                            f"the grading server ended when it had to start a worker ({error}); its error is on stderr"
+                        ) from error
                     continue
                 finally:
                     theirs.close()
@@ -250,7 +255,7 @@ class WorkerPool:
             self._stop_server()
 
     def forget(self) -> None:
-        """In a forked child: let go of the parent's workers without ending them."""
+        """In a forked child: drop the parent's workers without ending them."""
         self._lock = threading.Lock()
         for worker in self._idle:
             worker.connection.close()
@@ -283,7 +288,7 @@ def pool_counters() -> dict[str, int]:
 
 
 def close_pools() -> None:
-    """End all workers of this process; the next answer that needs one starts them anew."""
+    """End all workers of this process; the next answer that needs a worker starts new ones."""
     with _pools.lock:
         pools = list(_pools.by_settings.values())
         _pools.by_settings.clear()

@@ -44,7 +44,7 @@ _WARM_UP = (
 
 def serve(control_fd: int, memory_bytes: int) -> None:
     """Run the server until the caller's end of the control socket closes; then kill the workers that are left."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the caller's to handle
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the caller handles Ctrl-C
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     warnings.simplefilter("ignore")
     logging.disable(logging.CRITICAL)
@@ -77,13 +77,13 @@ def serve(control_fd: int, memory_bytes: int) -> None:
 
 
 def _warm_up() -> None:
-    """Import what grading needs and fill the parser's caches, so that no answer pays for it."""
+    """Import what grading needs and fill the parser's caches, so that the first answers are not slower."""
     from .expression_guard import GoldNotUnderstood
     from .symbolic import MathVerifyComparer
 
     comparer = MathVerifyComparer()
     for gold, answer in _WARM_UP:
-        with contextlib.suppress(GoldNotUnderstood):  # a parser that knows less is slower, and no reason not to start
+        with contextlib.suppress(GoldNotUnderstood):  # the warm-up may fail on a text; the worker still works
             comparer.expressions_equal(gold, answer)
     comparer.equations_equal(("y", "2x"), ("2x-y", "0"))
 
@@ -108,7 +108,7 @@ def _run_worker(descriptor: int, memory_bytes: int) -> None:
 
 
 def limit_memory(memory_bytes: int) -> None:
-    """Bound what this process may allocate beyond what it has; where the platform has no such limit, leave it."""
+    """Bound what this process may allocate beyond what it has; does nothing where the platform has no such limit."""
     try:
         with open("/proc/self/statm", encoding="ascii") as statm:
             mapped = int(statm.read().split()[0]) * resource.getpagesize()

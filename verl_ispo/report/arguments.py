@@ -14,11 +14,11 @@ def add_report_parser(commands: argparse._SubParsersAction) -> None:
         description=(
             "Draws one self-contained HTML file from the folders of runs: training dynamics of all runs on shared "
             "axes, prompts that failed early and were solved later, a rollout view, the evaluation table, and what "
-            "differs between the runs' configs. What a run does not have becomes a gap that says what it takes."
+            "differs between the runs' configs. Where a run lacks something, the page says so and how to get it."
         ),
         epilog=(
             "a run folder holds: metrics*.jsonl (trainer.logger=[console,file], "
-            "VERL_FILE_LOGGER_PATH=RUN/metrics.1.jsonl; one file an attempt, later ones win) or tensorboard event "
+            "VERL_FILE_LOGGER_PATH=RUN/metrics.1.jsonl; one file per attempt, later ones win) or tensorboard event "
             "files; dump/ (trainer.v1.ispo.dump_dir=RUN/dump) for rollouts, prompts solved later, config, versions and "
             "seeds; .hydra/config.yaml (hydra.run.dir=RUN) for the config alone. "
             "example: verl-ispo report runs/grpo runs/ispo --out runs/report"
@@ -40,7 +40,7 @@ def add_report_parser(commands: argparse._SubParsersAction) -> None:
         type=_positive,
         default=300,
         metavar="N",
-        help="most tokens shown of a response: its start, around the answer, its end (default: %(default)s)",
+        help="most tokens shown per response: its start, around the answer, its end (default: %(default)s)",
     )
     report.add_argument(
         "--early-steps",
@@ -59,7 +59,7 @@ def run_report(options: argparse.Namespace) -> int:
 
 def _positive(text: str) -> int:
     if not (text.isascii() and text.isdigit() and int(text) > 0):
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of at least 1")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number; give 1 or more")
     return int(text)
 
 

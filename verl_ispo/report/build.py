@@ -24,7 +24,7 @@ from verl_ispo.runs.rollout_dump.reader import PromptOutcome, dumped_steps, read
 from verl_ispo.user_error import UserError
 
 REPORT_FILE = "report.html"
-# Names and dumps may hold what a terminal would obey.
+# Names and dumps may hold control sequences for the terminal.
 MAX_LINE_CHARS = 1000
 
 
@@ -36,7 +36,7 @@ def run(
     max_tokens: int = 300,
     early_steps: int | None = None,
 ) -> int:
-    """Make the report and say where it is; returns the exit status, 2 for input of which none can be made."""
+    """Make the report and say where it is; returns the exit status, 2 for input that no report can be made of."""
 
     def work() -> None:
         html, gaps = build_report(runs, table, steps, max_tokens, early_steps)
@@ -62,7 +62,7 @@ def build_report(
     """The page as HTML, and what it lacks.
 
     Raises:
-        UserError: input of which no report can be made.
+        UserError: input that no report can be made of.
     """
     evaluation_table = read_table(table) if table is not None else None
     runs = load_runs(run_arguments)
@@ -129,7 +129,7 @@ def _read_rollouts(
             gaps += [f"{run.name}: {problem}" for problem in problems]
             groups += [show_group(run.name, group, max_tokens) for group in found]
         if groups:
-            # Groups of one prompt next to each other, prompts in the order in which the dumps have them.
+            # Groups of one prompt next to each other, prompts in the order of the dumps.
             prompts = list(dict.fromkeys(shown_group.group.prompt_id for shown_group in groups))
             groups.sort(key=lambda shown_group: prompts.index(shown_group.group.prompt_id))
             shown.append(StepOfGroups(step, groups))

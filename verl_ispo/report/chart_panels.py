@@ -1,4 +1,4 @@
-"""Charts with their titles, gaps and numbers: one line a run on shared axes, or one chart a run."""
+"""Charts with their titles, gaps and numbers: one line per run on shared axes, or one chart per run."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SeriesOf = Callable[[Run], Series]
 
 @dataclass(frozen=True)
 class LegendEntry:
-    """A line's look, for the legend that stands over the charts and covers no data."""
+    """A line's look, for the legend, which is above the charts so that it covers no data."""
 
     label: str
     colour: str
@@ -50,7 +50,7 @@ class Panel:
         svg: `None` where there is nothing to draw.
         gap: why something is not drawn, empty where all is.
         header: of the table under the chart.
-        rows: of the table, already put into words.
+        rows: of the table, as text.
     """
 
     title: str
@@ -67,10 +67,10 @@ class FigureBlock:
     Attributes:
         anchor: id in the page.
         title: of the figure.
-        source: which of the paper's figures and tables it answers to, may be empty.
+        source: which of the paper's figures and tables it corresponds to; may be empty.
         look_for: one plain sentence on what to look for.
         legend: of all charts.
-        rows: the charts, a list a row of the page.
+        rows: the charts, one list per row of the page.
     """
 
     anchor: str
@@ -100,7 +100,7 @@ class Drawing:
         return cls(runs, (min(steps), max(steps)))
 
     def run_legend(self) -> list[LegendEntry]:
-        """One entry a run."""
+        """One entry per run."""
         return [LegendEntry(run.name, SERIES[at % len(SERIES)], at) for at, run in enumerate(self.runs)]
 
 
@@ -125,7 +125,7 @@ def overlay(
         title (`str`): of the chart.
         unit (`str`): of the y axis.
         series_of (`Callable`): from a run to steps and values, empty where it has none.
-        name (`str`): what a run has to log for it, for the note on gaps.
+        name (`str`): metric that a run has to log for it, for the note on gaps.
         percent (`bool`, *optional*, defaults to `False`): values are shares.
         value_range (`tuple`, *optional*): of the y axis; the chart's own values by default.
     """
@@ -148,7 +148,7 @@ def one_chart_a_run(
     metrics: Sequence[tuple[LegendEntry, str, str | None]],
     thresholds_of: Callable[[Run], dict[str, float]] = lambda run: {},
 ) -> list[Panel]:
-    """Charts on the same axes, one a run, with the same lines in each.
+    """Charts on the same axes, one per run, with the same lines in each.
 
     Args:
         drawing (`Drawing`).

@@ -10,7 +10,7 @@ from typing import Any
 
 from verl_ispo.report.run_folder import Run
 
-# Where a run lies and what it is called differs between any two runs and says nothing of the method.
+# A run's folder and name differ between any two runs and say nothing about the method.
 _PLACE = re.compile(r"(_dir|_path|_files|experiment_name|\.name_or_path|log_file)$|^hydra\.")
 _SECRET = re.compile(r"token$|secret|password|api_?key|credential", re.IGNORECASE)
 ABSENT = "(not set)"
@@ -26,7 +26,7 @@ class Difference:
 
 
 def config_differences(runs: Sequence[Run]) -> list[Difference]:
-    """Keys whose values are not the same in all runs that have a config; places and names last."""
+    """Keys whose values are not the same in all runs that have a config; paths and names last."""
     keys = sorted({key for run in runs for key in run.config})
     differing = []
     for key in keys:

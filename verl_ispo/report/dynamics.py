@@ -16,12 +16,12 @@ from verl_ispo.report.chart_panels import (
     one_chart_a_run,
     overlay,
 )
-from verl_ispo.report.line_chart import RIGHT, SERIES, WRONG
+from verl_ispo.report.line_chart import CORRECT, INCORRECT, SERIES
 from verl_ispo.report.number_format import show
 from verl_ispo.report.run_folder import Run
 from verl_ispo.report.series_statistics import known
 
-RIGHT_AND_WRONG = (LegendEntry("right rollouts", RIGHT, 0), LegendEntry("wrong rollouts", WRONG, 1))
+OUTCOMES = (LegendEntry("correct rollouts", CORRECT, 0), LegendEntry("incorrect rollouts", INCORRECT, 1))
 REWARD_PARTS = (
     LegendEntry("outcome", SERIES[6], 0),
     LegendEntry("IFD part", SERIES[0], 1),
@@ -90,14 +90,14 @@ def _zero_advantage(drawing: Drawing) -> FigureBlock:
     spread = "ispo/ifd_std_in_zero_adv_groups"
     return FigureBlock(
         "zero-advantage",
-        "Groups that teach nothing",
+        "Groups without an advantage",
         "figure 4 (left), table 3",
         "A group whose rollouts all got the same reward has no advantage. Look at how many there are by outcome, "
         "and how many are left in the reward that is trained on.",
         drawing.run_legend(),
         [
             [overlay(drawing, title, unit, metric(name), name, percent=True) for title, unit, name in charts],
-            [overlay(drawing, "Spread of IFD in groups of equal outcome", "nats a token", metric(spread), spread)],
+            [overlay(drawing, "Spread of IFD in groups of equal outcome", "nats per token", metric(spread), spread)],
         ],
     )
 
@@ -107,9 +107,9 @@ def _critical_entropy(drawing: Drawing) -> FigureBlock:
         "critical-entropy",
         "Entropy at critical tokens",
         "figure 4 (right)",
-        "Hallucinated certainty would be the dashed line of wrong rollouts under the solid one of right rollouts,"
-        " or under the threshold below which the hinge punishes it.",
-        RIGHT_AND_WRONG,
+        "Hallucinated certainty shows as the dashed line (incorrect rollouts) below the solid one (correct rollouts), "
+        "or below the threshold under which the hinge punishes it.",
+        OUTCOMES,
         [
             one_chart_a_run(drawing, title, "nats", _by_outcome(name), _hinge_threshold)
             for title, name in (
@@ -125,11 +125,11 @@ def _ifd(drawing: Drawing) -> FigureBlock:
         "ifd",
         "Conditional IFD by outcome",
         "figure 5",
-        "Above zero, the trace raises the answer's probability. Look at whether right rollouts lie over wrong "
-        "ones. Bands are one standard deviation among the rollouts of a step.",
-        RIGHT_AND_WRONG,
+        "Above zero, the trace raises the answer's probability. Look at whether correct rollouts lie above "
+        "incorrect ones. Bands are one standard deviation among the rollouts of a step.",
+        OUTCOMES,
         [
-            one_chart_a_run(drawing, "IFD", "nats a token", _by_outcome("ispo/ifd/{}/mean", "ispo/ifd/{}/std")),
+            one_chart_a_run(drawing, "IFD", "nats per token", _by_outcome("ispo/ifd/{}/mean", "ispo/ifd/{}/std")),
         ],
     )
 
@@ -140,8 +140,8 @@ def _critical_fraction(drawing: Drawing) -> FigureBlock:
         "critical-fraction",
         "Which tokens count",
         "table 5",
-        "At the first step policy and base are the same model, so that no token has drifted. Look at how fast the"
-        " share that has moved away from the base grows, and how much of it is critical.",
+        "At the first step policy and base are the same model, so no token has drifted. Look at how fast the "
+        "share that has moved away from the base grows, and how much of it is critical.",
         drawing.run_legend(),
         [
             [
@@ -163,7 +163,7 @@ def _reward_parts(drawing: Drawing) -> FigureBlock:
         "What the reward is made of",
         "equation 8",
         "What differs between rollouts becomes advantage. Look at the spread: a part that spreads as widely as "
-        "the outcome decides as much as being right does.",
+        "the outcome decides as much as being correct does.",
         REWARD_PARTS,
         [
             one_chart_a_run(drawing, "Mean of the parts", "reward", parts("mean")),
@@ -175,14 +175,14 @@ def _reward_parts(drawing: Drawing) -> FigureBlock:
 def _order(drawing: Drawing) -> FigureBlock:
     charts = (
         ("Order violations", "share of pairs", "ispo/order_violation_rate"),
-        ("Wrong rollouts' critical tokens under the hinge", "share of tokens", "ispo/hinge_active_rate"),
+        ("Incorrect rollouts' critical tokens under the hinge", "share of tokens", "ispo/hinge_active_rate"),
     )
     return FigureBlock(
         "order",
-        "Does the reward still put right before wrong?",
+        "Does correct still rank above incorrect?",
         "",
-        "A violation is a pair of a right and a wrong rollout of one group in which the wrong one got the higher "
-        "reward. The intrinsic terms are meant to refine the order, not to overturn it.",
+        "A violation is a pair of a correct and an incorrect rollout of one group in which the incorrect one got the "
+        "higher reward. The intrinsic terms are meant to refine the order, not to overturn it.",
         drawing.run_legend(),
         [[overlay(drawing, title, unit, metric(name), name, percent=True) for title, unit, name in charts]],
     )
@@ -209,11 +209,11 @@ def _length(drawing: Drawing) -> FigureBlock:
 def _time(drawing: Drawing) -> FigureBlock:
     return FigureBlock(
         "time",
-        "Time a step",
+        "Time per step",
         "cost",
         "ISPO's share is the time of its own work (answer spans, second forward, rewards) in the whole step, the "
         "dump for this report not counted; with ablated_pass=merged the second forward is inside the old-log-prob pass "
-        "and not counted either. The reference forward, which the drift filter needs, is drawn apart.",
+        "and not counted either. The reference forward, which the drift filter needs, is drawn separately.",
         drawing.run_legend(),
         [
             [
@@ -261,7 +261,7 @@ def _time_share(run: Run, names: Sequence[str]) -> Series:
 def _by_outcome(name: str, spread: str | None = None) -> list[tuple[LegendEntry, str, str | None]]:
     return [
         (look, name.format(outcome), spread.format(outcome) if spread else None)
-        for look, outcome in zip(RIGHT_AND_WRONG, ("correct", "wrong"), strict=True)
+        for look, outcome in zip(OUTCOMES, ("correct", "wrong"), strict=True)
     ]
 
 

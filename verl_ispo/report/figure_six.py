@@ -16,7 +16,7 @@ NEED = "per-prompt outcomes, which need trainer.v1.ispo.dump_dir"
 def figure_six(
     drawing: Drawing, outcomes: Mapping[str, Sequence[PromptOutcome]], early_steps: int | None
 ) -> FigureBlock:
-    """Share of the prompts that failed early and were solved later, one line a run.
+    """Share of the prompts that failed early and were solved later, one line per run.
 
     Args:
         drawing (`Drawing`).
@@ -35,15 +35,15 @@ def figure_six(
 
     panel = overlay(drawing, TITLE, "share of prompts", series, _missing(drawing, fates), percent=True)
     rows = [_in_words(run.name, fates.get(run.name)) for run in drawing.runs]
-    header = ["run", "early is to step", "failed early", "drawn again", "solved later"]
+    header = ["run", "early: up to step", "failed early", "drawn again", "solved later"]
     counts = Panel("In numbers", None, "", header, rows)
     return FigureBlock(
         "solved-later",
         "Prompts that failed early and were solved later",
         "figure 6",
         "Of the prompts whose first group was all wrong, and which were drawn again, the share with at least one "
-        "right rollout since. Some of it is luck (a prompt with one chance in twenty is all wrong in two of three"
-        " groups of 8), so compare runs on the same data, not levels.",
+        "correct rollout since. Some of it is luck (a prompt with one chance in twenty is all wrong in two of three "
+        "groups of 8), so compare runs on the same data and do not read the level itself.",
         drawing.run_legend(),
         [[panel, counts]],
     )

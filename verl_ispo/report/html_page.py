@@ -1,7 +1,7 @@
 """Puts the prepared parts into one HTML file. Jinja2 escapes every string but our own SVG and CSS.
 
 The page has no script at all: what can be switched is switched by radio buttons and CSS, and the content security
-policy allows nothing but inline styles. So text that a model wrote can at worst be ugly.
+policy allows nothing but inline styles. So text that a model wrote can look ugly and do nothing else.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class StepOfGroups:
 
 @dataclass(frozen=True)
 class ReportContent:
-    """All that the page shows.
+    """Everything that the page shows.
 
     Attributes:
         runs: in order.

@@ -1,4 +1,4 @@
-"""The head of the page: each run in a few numbers, and sentences that say no more than these numbers do."""
+"""The head of the page: each run in a few numbers, and sentences that state these numbers and no more."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ class KeyNumber:
     """A row of the table of key numbers.
 
     Attributes:
-        label: what it is and how a run was put into one number.
-        cells: one a run, in words.
+        label: what it is and how the run's values became one number.
+        cells: one per run, as text.
     """
 
     label: str
@@ -32,10 +32,10 @@ def key_numbers(runs: Sequence[Run]) -> list[KeyNumber]:
         _row(runs, "zero-advantage groups by outcome, mean", "ispo/zero_adv_rate/outcome", whole, True),
         _row(runs, "zero-advantage groups by training reward, mean", "ispo/zero_adv_rate/composite", whole, True),
         _row(runs, "order violations, mean", "ispo/order_violation_rate", whole, True),
-        _row(runs, "critical-token entropy of right rollouts, last tenth (nats)", "ispo/critical_entropy/correct", end),
-        _row(runs, "critical-token entropy of wrong rollouts, last tenth (nats)", "ispo/critical_entropy/wrong", end),
-        _row(runs, "IFD of right rollouts, last tenth (nats a token)", "ispo/ifd/correct/mean", end),
-        _row(runs, "IFD of wrong rollouts, last tenth (nats a token)", "ispo/ifd/wrong/mean", end),
+        _row(runs, "critical-token entropy, correct rollouts, last tenth (nats)", "ispo/critical_entropy/correct", end),
+        _row(runs, "critical-token entropy, incorrect rollouts, last tenth (nats)", "ispo/critical_entropy/wrong", end),
+        _row(runs, "IFD, correct rollouts, last tenth (nats per token)", "ispo/ifd/correct/mean", end),
+        _row(runs, "IFD, incorrect rollouts, last tenth (nats per token)", "ispo/ifd/wrong/mean", end),
         *(
             KeyNumber(f"held out: {label}, first → last", [_first_to_last(run, name) for run in runs])
             for label, name in validation_metrics(runs)
@@ -49,7 +49,7 @@ def key_numbers(runs: Sequence[Run]) -> list[KeyNumber]:
         ),
         _row(runs, "rollouts without an answer, last tenth", "ispo/answer_missing_rate", end, True),
         _row(runs, "answers with next to no trace, last tenth", "ispo/trace_dropped_rate", end, True),
-        _row(runs, "time a step, median (s)", "timing_s/step", median),
+        _row(runs, "time per step, median (s)", "timing_s/step", median),
         KeyNumber(
             "ISPO's share of it, median",
             [show(median(ispo_time_share(run)[1]), percent=True) for run in runs],
@@ -101,8 +101,8 @@ def sentences(runs: Sequence[Run]) -> list[str]:
         if parts:
             said.append(f"{run.name}: {'; '.join(parts)}.")
     said.append(
-        "These are single runs. A difference between two of them is no finding before it holds over seeds and over "
-        "the noise of the problems; the intervals are in the evaluation table, not here."
+        "These are single runs. A difference between two of them is a finding only if it holds across seeds and "
+        "exceeds the noise of the problems; the intervals are in the evaluation table, not here."
     )
     return said
 
@@ -110,7 +110,7 @@ def sentences(runs: Sequence[Run]) -> list[str]:
 def _on_lengths(runs: Sequence[Run]) -> str:
     parts = [f"{run.name} ({_steps(run)})" for run in runs]
     last = {run.log.training_steps[-1] for run in runs if run.log.training_steps}
-    uneven = f" They are of different length: compare them up to step {min(last)}." if len(last) > 1 else ""
+    uneven = f" They differ in length: compare them up to step {min(last)}." if len(last) > 1 else ""
     return f"{len(runs)} {'run' if len(runs) == 1 else 'runs'}: {', '.join(parts)}.{uneven}"
 
 

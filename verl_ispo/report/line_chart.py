@@ -1,8 +1,7 @@
 """Line charts over the training steps, drawn by matplotlib: one as inline SVG for the report, or a grid of them as PNG.
 
-The SVG is coloured by the page's CSS (light, dark, print). matplotlib, because its SVG is text that needs no script
-(plotly would put 4 to 5 MB of JavaScript into the page and ask for a laxer content security policy), and prints
-sharply.
+The SVG is coloured by the page's CSS (light, dark, print). matplotlib, because its SVG needs no script (plotly would
+put 4 to 5 MB of JavaScript into the page and need a laxer content security policy) and prints sharply.
 """
 
 from __future__ import annotations
@@ -38,11 +37,11 @@ COLOURS = {
     INK: "var(--ink)",
     FAINT: "var(--faint)",
     **{f"#a0b1{number:02x}": f"var(--series{number})" for number in range(7)},
-    "#a0b2c1": "var(--right)",
-    "#a0b2c2": "var(--wrong)",
+    "#a0b2c1": "var(--correct)",
+    "#a0b2c2": "var(--incorrect)",
 }
 SERIES = [f"#a0b1{number:02x}" for number in range(7)]
-RIGHT, WRONG = "#a0b2c1", "#a0b2c2"
+CORRECT, INCORRECT = "#a0b2c1", "#a0b2c2"
 MARKERS = "os^DvPX"
 DASHES = ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (6, 2, 1, 2)))
 
@@ -99,7 +98,7 @@ def draw_lines(lines: Sequence[Line], axes: Axes, name: str, description: str) -
     Args:
         lines (`Sequence[Line]`).
         axes (`Axes`).
-        name (`str`): made the start of every id in it, so that several charts can stand in one page.
+        name (`str`): prefix of every id in it, so that one page can hold several charts.
         description (`str`): for readers who do not see it.
     """
     with matplotlib.rc_context(_style(INK, FAINT)):
@@ -164,7 +163,7 @@ def draw_on(plot: matplotlib.axes.Axes, lines: Sequence[Line], axes: Axes) -> No
 
 
 def shared_value_range(lines: Sequence[Line], *more: float) -> tuple[float, float] | None:
-    """Smallest and largest value of all lines and their bands, with some room; `None` without any value."""
+    """Smallest and largest value of all lines and their bands, with some margin; `None` without any value."""
     values = list(more)
     for line in lines:
         spreads = line.spread if line.spread is not None else [0.0] * len(line.values)
@@ -175,8 +174,8 @@ def shared_value_range(lines: Sequence[Line], *more: float) -> tuple[float, floa
     if not finite:
         return None
     low, high = min(finite), max(finite)
-    room = 0.06 * (high - low) or 0.06 * abs(high) or 1.0
-    return low - room, high + room
+    margin = 0.06 * (high - low) or 0.06 * abs(high) or 1.0
+    return low - margin, high + margin
 
 
 def running_mean(values: Sequence[float], window: int) -> np.ndarray:
@@ -245,12 +244,12 @@ def _set_value_range(plot: matplotlib.axes.Axes, axes: Axes) -> None:
     if axes.value_range is not None:
         plot.set_ylim(*axes.value_range)
     elif axes.percent:
-        # Shares start at 0, so that a small one looks small; room above for a line at 100 %.
+        # Shares start at 0, so that a small one looks small, with a margin above for a line at 100 %.
         plot.set_ylim(-0.02 * plot.get_ylim()[1], min(max(plot.get_ylim()[1], 0.02), 1.04))
 
 
 def _inline(svg: str, name: str, description: str) -> Markup:
-    """Cut a file down to its element, make its ids its own, and hand its colours to the page."""
+    """Cut an SVG file down to its element, prefix its ids, and replace its colours by the page's CSS variables."""
     svg = svg[svg.index("<svg") :]
     # Its style sheet would hold for the whole page; the page's own has the same rule for charts.
     svg = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", svg, flags=re.DOTALL)

@@ -8,7 +8,7 @@ MISSING = "–"
 
 
 def show(value: float | None, percent: bool = False) -> str:
-    """Four significant digits, or a share in per cent with one decimal; a dash for what is not known."""
+    """Four significant digits, or a share in per cent with one decimal; a dash for a value that is not known."""
     if value is None or not math.isfinite(value):
         return MISSING
     if percent:
@@ -19,7 +19,7 @@ def show(value: float | None, percent: bool = False) -> str:
 
 
 def signed(value: float | None) -> str:
-    """Three decimals and a sign; what rounds to zero has none."""
+    """Three decimals and a sign; a value that rounds to zero has no sign."""
     if value is None or not math.isfinite(value):
         return MISSING
     return f"{value:+.3f}" if abs(value) >= 0.0005 else "0.000"

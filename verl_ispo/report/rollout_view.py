@@ -1,4 +1,4 @@
-"""The rollout view: dumped groups as what the page shows of them, bounded in size."""
+"""The rollout view: what the page shows of the dumped groups, bounded in size."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MAX_HEADING_CHARS = 70
 ENTROPY_BINS = (0.05, 0.2, 0.5, 1.0, 2.0)  # nats
 DRIFT_BINS = (-1.0, -0.3, -0.05, 0.05, 0.3, 1.0)  # nats
 
-OUTCOME_WORDS = {"all_wrong": "all wrong", "mixed": "mixed", "all_right": "all right"}
+OUTCOME_WORDS = {"all_wrong": "all wrong", "mixed": "mixed", "all_right": "all correct"}
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class AnswerToken:
 class CriticalToken:
     """One critical token and what it adds to the mean that is R_token."""
 
-    place: int
+    position: int
     text: str
     entropy: float
     log_prob: float
@@ -62,7 +62,7 @@ class ShownRollout:
     """A rollout of a group: numbers for its row, and tokens where it is among those shown in full.
 
     Attributes:
-        number: place in the group by advantage, from 1.
+        number: rank in the group by advantage, from 1.
         rollout: the numbers.
         above_mean: training reward minus the group's mean.
         bar_percent: length of the advantage's bar, of the longest in the group.
@@ -107,13 +107,13 @@ class ShownGroup:
 
     @property
     def title(self) -> str:
-        """Outcome, and how many were right."""
-        right = sum(shown.rollout.correct for shown in self.rollouts)
-        return f"{OUTCOME_WORDS[self.group.outcome]}: {right} of {len(self.rollouts)} right"
+        """Outcome, and how many were correct."""
+        correct = sum(shown.rollout.correct for shown in self.rollouts)
+        return f"{OUTCOME_WORDS[self.group.outcome]}: {correct} of {len(self.rollouts)} correct"
 
     @property
     def missing_answer_counts(self) -> bool:
-        """Whether a guard took something off rollouts without an answer."""
+        """Whether a guard lowered the reward of rollouts without an answer."""
         return any(shown.rollout.parts.get("missing_answer") for shown in self.rollouts)
 
     @property
@@ -140,10 +140,10 @@ def show_group(run: str, group: DumpedGroup, max_tokens: int) -> ShownGroup:
     mean = statistics.fmean(rewards)
     std = statistics.stdev(rewards) if len(rewards) > 1 else 0.0
     longest = max((abs(rollout.advantage) for rollout in ordered if math.isfinite(rollout.advantage)), default=0.0)
-    shown_places = _both_ends(len(ordered), MAX_ROLLOUTS_SHOWN)
+    shown_indices = _both_ends(len(ordered), MAX_ROLLOUTS_SHOWN)
     rollouts = []
     for at, rollout in enumerate(ordered):
-        tokens, left_out = _show_tokens(rollout, max_tokens) if at in shown_places else ([], 0)
+        tokens, left_out = _show_tokens(rollout, max_tokens) if at in shown_indices else ([], 0)
         rollouts.append(
             ShownRollout(
                 number=at + 1,
@@ -172,7 +172,7 @@ def _advantage_rule(rollouts: Sequence[DumpedRollout], mean: float, std: float) 
 
     centred = [rollout.training_reward - mean for rollout in rollouts]
     if all(value == 0 for value in centred) and follows([0.0] * len(rollouts)):
-        return "All training rewards are equal, so that nobody has an advantage."
+        return "All training rewards are equal, so no rollout has an advantage."
     less_mean = f"trained on {'+' if mean < 0 else '−'} {abs(mean):.3f}"
     if std and follows([value / std for value in centred]):
         return f"advantage = ({less_mean}) / {std:.3f}, from the group's mean and standard deviation."
@@ -180,13 +180,13 @@ def _advantage_rule(rollouts: Sequence[DumpedRollout], mean: float, std: float) 
         return f"advantage = {less_mean}, from the group's mean."
     return (
         f"The group's mean is {mean:.3f} and its standard deviation {std:.3f}, but the trainer's advantages do not "
-        "follow from them alone: a floor under the deviation, KL in the reward or another estimator has a part in them."
+        "follow from them alone: a floor under the deviation, KL in the reward or another estimator changes them."
     )
 
 
 def _show_tokens(rollout: DumpedRollout, max_tokens: int) -> tuple[list[ShownToken], int]:
     length = len(rollout.token_texts)
-    kept = _kept_places(length, rollout.answer, max_tokens)
+    kept = _kept_positions(length, rollout.answer, max_tokens)
     shown: list[ShownToken] = []
     at = 0
     while at < length:
@@ -201,44 +201,44 @@ def _show_tokens(rollout: DumpedRollout, max_tokens: int) -> tuple[list[ShownTok
     return shown, length - len(kept)
 
 
-def _kept_places(length: int, answer: tuple[int, int, int] | None, max_tokens: int) -> set[int]:
+def _kept_positions(length: int, answer: tuple[int, int, int] | None, max_tokens: int) -> set[int]:
     if length <= max_tokens:
         return set(range(length))
     third = max(1, max_tokens // 3)
     kept = set(range(third)) | set(range(length - third, length))
-    # What leads to the answer matters most; where it lies at the end already, the beginning gets the room.
+    # What leads to the answer matters most; where it is at the end already, the beginning gets those tokens.
     middle = answer[0] - third // 2 if answer else third
     if middle + third > length - third:
         middle = length - 2 * third
     kept |= set(range(max(0, middle), max(0, middle) + third))
-    return {place for place in kept if 0 <= place < length}
+    return {position for position in kept if 0 <= position < length}
 
 
-def _show_token(rollout: DumpedRollout, place: int) -> ShownToken:
-    entropy, log_prob = rollout.entropy[place], rollout.log_prob[place]
-    drift = log_prob - rollout.ref_log_prob[place]
+def _show_token(rollout: DumpedRollout, position: int) -> ShownToken:
+    entropy, log_prob = rollout.entropy[position], rollout.log_prob[position]
+    drift = log_prob - rollout.ref_log_prob[position]
     classes = []
-    if rollout.response_mask[place]:
+    if rollout.response_mask[position]:
         if math.isfinite(entropy):
             classes.append(f"e{bisect_right(ENTROPY_BINS, entropy)}")
         if math.isfinite(drift):
             classes.append(f"d{bisect_right(DRIFT_BINS, drift)}")
-        if place in rollout.critical:
+        if position in rollout.critical:
             classes.append("critical")
-        if place in rollout.entropy_filter:
+        if position in rollout.entropy_filter:
             classes.append("in-e")
-        if place in rollout.drift_filter:
+        if position in rollout.drift_filter:
             classes.append("in-d")
     else:
         classes.append("given")
     if rollout.answer is not None:
         lead_in, start, end = rollout.answer
-        if start <= place < end:
+        if start <= position < end:
             classes.append("answer")
-        elif lead_in <= place < start:
+        elif lead_in <= position < start:
             classes.append("lead-in")
-    hint = f"{place}: H {show(entropy)}, p {show(_probability(log_prob))}, drift {signed(drift)}"
-    text = rollout.token_texts[place]
+    hint = f"{position}: H {show(entropy)}, p {show(_probability(log_prob))}, drift {signed(drift)}"
+    text = rollout.token_texts[position]
     return ShownToken(visible(text, MAX_TOKEN_CHARS) or "∅", " ".join(classes), hint, "\n" in text)
 
 
@@ -263,14 +263,14 @@ def _answer_tokens(rollout: DumpedRollout) -> list[AnswerToken]:
 def _critical_tokens(rollout: DumpedRollout) -> list[CriticalToken]:
     return [
         CriticalToken(
-            place=place,
-            text=visible(rollout.token_texts[place], MAX_TOKEN_CHARS),
-            entropy=rollout.entropy[place],
-            log_prob=rollout.log_prob[place],
-            drift=rollout.log_prob[place] - rollout.ref_log_prob[place],
-            adds=rollout.critical_terms[place],
+            position=position,
+            text=visible(rollout.token_texts[position], MAX_TOKEN_CHARS),
+            entropy=rollout.entropy[position],
+            log_prob=rollout.log_prob[position],
+            drift=rollout.log_prob[position] - rollout.ref_log_prob[position],
+            adds=rollout.critical_terms[position],
         )
-        for place in sorted(rollout.critical)[:MAX_CRITICAL_ROWS]
+        for position in sorted(rollout.critical)[:MAX_CRITICAL_ROWS]
     ]
 
 

@@ -2,7 +2,7 @@
 
 ::
 
-    RUN/metrics*.jsonl                 verl's file logger, a file an attempt
+    RUN/metrics*.jsonl                 verl's file logger, one file per attempt
     RUN/**/events.out.tfevents.*       tensorboard's instead, where there is no metrics*.jsonl
     RUN/.hydra/config.yaml             Hydra's snapshot (hydra.run.dir=RUN), used where the dump has no config
     RUN/dump/                          trainer.v1.ispo.dump_dir=RUN/dump, see verl_ispo.runs.rollout_dump.format
@@ -36,7 +36,7 @@ class Run:
         path: folder or file that was given.
         log: metrics.
         config: dotted key to value, empty where no snapshot was found.
-        config_source: where it is from, `None` where there is none.
+        config_source: the file it was read from, `None` where there is none.
         versions: package to version.
         seeds: dotted key to seed.
         dump: folder of the rollout dump, `None` where there is none.
@@ -58,14 +58,14 @@ def load_runs(arguments: Sequence[str]) -> list[Run]:
     """The runs of a command line, each ``PATH`` or ``NAME=PATH``.
 
     Raises:
-        UserError: a path that is not there or holds no log, or two runs of one name.
+        UserError: a path that does not exist or holds no log, or two runs with the same name.
     """
     named: dict[str, Path] = {}
     for argument in arguments:
         name, path = _name_and_path(argument)
         if name in named:
             raise UserError(
-                f"two runs are called {name!r}: {named[name]} and {path}. Name them apart, for example "
+                f"two runs are called {name!r}: {named[name]} and {path}. Give each its own name, for example "
                 f"{name}-1={named[name]} {name}-2={path}"
             )
         named[name] = path
@@ -73,7 +73,7 @@ def load_runs(arguments: Sequence[str]) -> list[Run]:
 
 
 def load_run(name: str, path: Path) -> Run:
-    """One run from its folder, or from a metrics file alone.
+    """One run from its folder, or from only a metrics file.
 
     Raises:
         UserError: no log.
@@ -81,7 +81,7 @@ def load_run(name: str, path: Path) -> Run:
     log = read_metric_log(path)
     gaps = list(log.gaps)
     if path.is_file():
-        gaps.append("given as a metrics file alone: config, versions, seeds and rollouts are not known")
+        gaps.append("only a metrics file was given: config, versions, seeds and rollouts are not known")
         return Run(name, path, log, gaps=tuple(gaps))
     dump = path / DUMP_FOLDER if (path / DUMP_FOLDER).is_dir() else None
     description: Mapping[str, Any] = {}
@@ -101,7 +101,7 @@ def load_run(name: str, path: Path) -> Run:
     seeds = _section(description, "seeds") or {key: value for key, value in flat.items() if is_seed(key)}
     versions = {str(key): str(value) for key, value in _section(description, "versions").items()}
     if not versions:
-        gaps.append(f"versions are not known: they are in {DUMP_FOLDER}/run.json, which the trainer's dump writes")
+        gaps.append(f"versions are not known: {DUMP_FOLDER}/run.json has them, which the trainer's dump writes")
     return Run(name, path, log, flat, source if flat else None, versions, seeds, dump, tuple(gaps))
 
 
@@ -118,7 +118,7 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def is_seed(key: str) -> bool:
-    """Whether a dotted config key is a seed that somebody set for the run as a whole."""
+    """Whether a dotted config key is a seed that is set for the run as a whole."""
     return key in ("data.seed", "actor_rollout_ref.rollout.seed", "actor_rollout_ref.actor.data_loader_seed")
 
 
@@ -140,7 +140,7 @@ def _read_description(file: Path) -> tuple[Mapping[str, Any], str | None]:
         return {}, f"{DUMP_FOLDER}/run.json is missing"
     except (OSError, ValueError, RecursionError) as error:
         return {}, f"{DUMP_FOLDER}/run.json cannot be read: {error}"
-    return (description, None) if isinstance(description, dict) else ({}, f"{DUMP_FOLDER}/run.json is no object")
+    return (description, None) if isinstance(description, dict) else ({}, f"{DUMP_FOLDER}/run.json is not an object")
 
 
 def _read_snapshot(path: Path) -> tuple[Mapping[str, Any], str, str | None]:

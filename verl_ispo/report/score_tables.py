@@ -1,4 +1,4 @@
-"""The rows of ``verl-ispo table``'s scores.csv as tables that one reads: a row a method, a column a benchmark."""
+"""The rows of ``verl-ispo table``'s scores.csv as tables to read: one row per method, one column per benchmark."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class ScoreTable:
 
 
 def score_tables(table: EvaluationTable) -> list[ScoreTable]:
-    """One table a metric, in the order of the file; none where the file has other columns than scores.csv."""
+    """One table per metric, in the order of the file; none where the file has other columns than scores.csv."""
     if not set(NEEDED) <= set(table.header):
         return []
     entries = [dict(zip(table.header, row, strict=True)) for row in table.rows]

@@ -1,4 +1,4 @@
-"""The few ways in which the page puts a metric of a run into one number."""
+"""How the page turns the values of a metric into one number."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Figure 6 from one's own run: of the prompts whose whole group was wrong early on, the share solved at a later draw.
+"""Figure 6 from your own run: of the prompts whose whole group was wrong early on, the share solved at a later draw.
 
-A prompt counts as failed early when its first group, drawn within the first ``early_steps``, had no right rollout. It
-counts as solved from the step at which a later group of it has one. Prompts that were never drawn again cannot show
-anything and are counted apart. Definition ours; the paper gives none.
+A prompt counts as failed early when its first group, drawn within the first ``early_steps``, had no correct rollout.
+It counts as solved from the step at which a later group of it has one. Prompts that were never drawn again show
+nothing and are counted separately. The definition is ours; the paper gives none.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def solved_later(outcomes: Sequence[PromptOutcome], early_steps: int) -> SolvedL
         prompt, step = outcome.prompt_id, outcome.step
         first = first_step.setdefault(prompt, step)
         if step == first:
-            # A prompt that the data holds twice may be drawn twice in a step: right once is not failed.
+            # A prompt that the data holds twice may be drawn twice in a step: one correct rollout means not failed.
             if outcome.right == 0 and step <= early_steps and prompt not in solved_at:
                 failed.add(prompt)
             elif outcome.right:

@@ -35,7 +35,7 @@ def read_table(file: Path) -> EvaluationTable:
         with file.open(encoding="utf-8-sig", newline="") as lines:
             rows = [row for row in csv.reader(lines) if row]
     except (csv.Error, UnicodeDecodeError) as error:
-        raise UserError(f"--table {file} is no CSV: {error}") from error
+        raise UserError(f"--table {file} is not a CSV file: {error}") from error
     if len(rows) < 2:
         raise UserError(f"--table {file} has no rows under a header line")
     if len(rows) > MAX_ROWS:

@@ -1,6 +1,6 @@
 """Model text made safe to look at: nothing invisible, nothing that reorders or hides its neighbours, bounded in length.
 
-Escaping for HTML is Jinja2's, when the page is made. Here go the characters that HTML would pass through and a reader
+Jinja2 escapes HTML when the page is made. This module handles characters that HTML would pass through and a reader
 would not see: controls, marks of writing direction, zero-width and unassigned characters, lone surrogates.
 """
 
@@ -10,7 +10,7 @@ import unicodedata
 
 MAX_TOKEN_CHARS = 60
 
-# Nobody writes more marks on one letter; a stack of hundreds is drawn over the lines around it.
+# Real text has at most this many marks on a letter; a stack of hundreds is drawn over the lines around it.
 _MAX_COMBINING_MARKS = 3
 
 

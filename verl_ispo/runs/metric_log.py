@@ -1,8 +1,8 @@
 """verl's metrics of one run, step by step, from its ``file`` logger or from tensorboard event files.
 
-The ``file`` logger writes one JSON object per line, ``{"step": n, "data": {metric: value}}``, and opens its file anew,
-so a run that was resumed has one file for each attempt. A file may end in the middle of a line (the run was killed),
-and a value may be null (a NaN that was logged).
+The ``file`` logger writes one JSON object per line, ``{"step": n, "data": {metric: value}}``, and overwrites its
+file at every start, so a run that was resumed has one file for each attempt. A file may end in the middle of a line
+(the run was killed), and a value may be null (a NaN that was logged).
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ class MetricLog:
     """Metrics by step.
 
     Attributes:
-        steps: step to metric to value, ascending; NaN where a value was logged that is no finite number.
+        steps: step to metric to value, ascending; NaN where the logged value is not a finite number.
         sources: the files read, in order.
         gaps: sentences on what could not be read, for people.
-        damage: those of ``gaps`` that neither a kill nor a new attempt explains.
+        damage: those of ``gaps`` that are due to neither a kill nor a new attempt.
     """
 
     steps: Mapping[int, Mapping[str, float]]
@@ -45,7 +45,7 @@ class MetricLog:
 
     @property
     def training_steps(self) -> list[int]:
-        """Steps that trained, and did not only validate."""
+        """Steps that trained; steps that only validated are left out."""
         return [step for step, metrics in self.steps.items() if any(not name.startswith("val-") for name in metrics)]
 
     def names(self) -> list[str]:
@@ -69,12 +69,12 @@ class MetricLog:
 def read_metric_log(path: Path) -> MetricLog:
     """Metrics of a run folder, or of one ``.jsonl`` file.
 
-    A folder's ``metrics*.jsonl`` are the attempts of one run in natural order (verl's logger starts its file anew, so
-    each attempt needs one of its own); where two have a step, the later one's values count. Without them the folder's
-    tensorboard event files are read.
+    A folder's ``metrics*.jsonl`` are the attempts of one run in natural order (verl's logger overwrites its file, so
+    each attempt needs its own); where two have the same step, the values of the later one count. Without such files
+    the folder's tensorboard event files are read.
 
     Raises:
-        UserError: nothing to read, or a file that is no metrics log.
+        UserError: nothing to read, or a file that is not a metrics log.
     """
     if path.is_file():
         return _read_jsonl([path])
@@ -89,13 +89,13 @@ def read_metric_log(path: Path) -> MetricLog:
     others = sorted(file.name for file in path.glob("*.jsonl"))[:5]
     raise UserError(
         f"{path} has no {ATTEMPT_PATTERN} and no tensorboard event files"
-        + (f"; it has {', '.join(others)}: give such a file itself if it is verl's log" if others else "")
+        + (f"; it has {', '.join(others)}: give one of these files itself if it is verl's log" if others else "")
         + f". {_HOW_TO_LOG}"
     )
 
 
 def read_metric_table(path: Path) -> pd.DataFrame:
-    """The same log as a table; damage to it draws a warning.
+    """The same log as a table, with a warning if it is damaged.
 
     Returns:
         `pd.DataFrame`: float64, one row per step in ascending order, one column per metric, NaN where nothing is known.
@@ -149,7 +149,7 @@ def _read_jsonl(files: Sequence[Path]) -> MetricLog:
 
 
 def _read_jsonl_file(file: Path) -> tuple[dict[int, dict[str, float]], list[str], list[str]]:
-    """Steps, and sentences on a line that a kill has cut off and on other lines that are no entries."""
+    """Steps, and sentences on a line that a kill has cut off and on other unreadable lines."""
     steps: dict[int, dict[str, float]] = {}
     unreadable: list[int] = []
     number = 0
@@ -162,10 +162,10 @@ def _read_jsonl_file(file: Path) -> tuple[dict[int, dict[str, float]], list[str]
                 unreadable.append(number)
             else:
                 steps.setdefault(entry[0], {}).update(entry[1])
-    # The one line of a run that was killed at its first step is no sign of a foreign file, unless it is whole.
+    # A single line may be that of a run killed at its first step; if it is complete, the file is not verl's log.
     if unreadable and not steps and (len(unreadable) > 1 or line.endswith("\n")):
         raise UserError(
-            f"{file} is no metrics log of verl: line {unreadable[0]} is not an object with step and data. "
+            f"{file} is not a metrics log of verl: line {unreadable[0]} is not an object with step and data. "
             "Give the file that trainer.logger=[file] writes."
         )
     cut_off, damage = [], []
@@ -177,7 +177,7 @@ def _read_jsonl_file(file: Path) -> tuple[dict[int, dict[str, float]], list[str]
 
 
 def parse_entry(line: str | bytes) -> tuple[int, dict[str, float]] | None:
-    """Step and metrics of one line of the ``file`` logger; `None` for what is no entry of it."""
+    """Step and metrics of one line of the ``file`` logger; `None` for any other line."""
     try:
         entry = json.loads(line)
     except (ValueError, RecursionError):
@@ -203,14 +203,14 @@ def _number(value: object) -> float | None:
 
 
 def _read_tensorboard(event_files: Sequence[Path]) -> MetricLog:
-    # It says at length that TensorFlow is not installed, which is not needed here.
+    # It warns at length that TensorFlow is not installed, which is not needed here.
     logging.getLogger("tensorboard").setLevel(logging.ERROR)
     from tensorboard.backend.event_processing.event_accumulator import SCALARS, EventAccumulator
 
     folders = sorted({file.parent for file in event_files})
     steps: dict[int, dict[str, float]] = {}
     for folder in folders:
-        # One accumulator a folder: it joins the files of several attempts and drops what a restart has undone.
+        # One accumulator per folder: it joins the files of several attempts and drops what a restart has undone.
         accumulator = EventAccumulator(str(folder), size_guidance={SCALARS: 0})
         accumulator.Reload()
         for name in accumulator.Tags()[SCALARS]:
@@ -218,7 +218,7 @@ def _read_tensorboard(event_files: Sequence[Path]) -> MetricLog:
                 value = _number(float(event.value))
                 steps.setdefault(event.step, {})[name] = math.nan if value is None else value
     if not steps:
-        raise UserError(f"{folders[0]}: the tensorboard event files hold no scalars")
+        raise UserError(f"{folders[0]}: the tensorboard event files hold no scalars; has the training begun?")
     gaps = [f"{len(folders)} folders of tensorboard event files were joined"] if len(folders) > 1 else []
     return MetricLog(dict(sorted(steps.items())), tuple(event_files), tuple(gaps))
 

@@ -1,5 +1,5 @@
 """The quickstart's small task: worked arithmetic, a byte-level Qwen2 model, its warm start and the table at the end.
 
-Nothing here imports verl; the trainings that the examples start do. Each module that is a command says so in its
-docstring and teaches itself with ``--help``.
+Nothing here imports verl; only the trainings that the examples start do. Each module that is a command says so in its
+docstring and explains itself with ``--help``.
 """

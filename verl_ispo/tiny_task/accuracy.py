@@ -1,4 +1,4 @@
-"""Accuracies of a run with their uncertainty: from counts of solved held-out problems, by level and over the levels."""
+"""Accuracies of a run with their uncertainty, from counts of solved held-out problems, by level and over the levels."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Accuracy:
         return math.sqrt(sum(p * (1 - p) / self.problems for p in self.by_level.values())) / len(self.solved)
 
     def interval(self, level: str) -> tuple[float, float]:
-        """Wilson interval of one level's accuracy; unlike the standard error it says something at 0 and at 1."""
+        """Wilson interval of one level's accuracy; unlike the standard error it is not empty at 0 and at 1."""
         found = stats.binomtest(self.solved[level], self.problems).proportion_ci(CONFIDENCE, method="wilson")
         return float(found.low), float(found.high)
 
@@ -81,8 +81,8 @@ def read_accuracies(run: pd.DataFrame, problems_per_level: int) -> list[Accuracy
     counts = table * problems_per_level
     if ((counts - counts.round()).abs() > 1e-3).any(axis=None):
         warnings.warn(
-            f"the accuracies are no multiples of 1/{problems_per_level}, so that is not the number of held-out "
-            "problems of a level; the standard errors are off. Give --held-out-per-level as to make_data",
+            f"the accuracies are not multiples of 1/{problems_per_level}, so a level does not have that many held-out "
+            "problems and the standard errors are wrong. Give the --held-out-per-level that make_data was given",
             stacklevel=2,
         )
     levels = [ACCURACY_METRIC.fullmatch(name)["source"].rpartition("level")[2] for name in names]

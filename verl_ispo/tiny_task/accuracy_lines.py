@@ -1,4 +1,4 @@
-"""A table's averages and comparisons as lines for the screen, out of its scores.csv and comparisons.csv."""
+"""A table's averages and comparisons as lines for the screen, read from its scores.csv and comparisons.csv."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _NAME_WIDTH = 15
 
 
 def accuracy_lines(table: Path) -> list[str]:
-    """Each method's mean over the levels, metric by metric, then the differences to the baseline.
+    """Each method's mean over the levels, metric by metric, then the comparisons with the baseline.
 
     Args:
         table (`Path`): folder of ``verl-ispo table``.
@@ -27,10 +27,10 @@ def accuracy_lines(table: Path) -> list[str]:
             metric = row["metric"]
             lines += ["", f"Held-out accuracy in %, mean over levels: {parse_metric(metric).title}"]
         lines.append(f"  {row['method']:<{_NAME_WIDTH}}{_score(row)}")
-    for place, row in enumerate(_averages(table / "comparisons.csv")):
-        if place == 0:
-            covered = "points, 95 % interval, p after Holm over all comparisons of the table"
-            lines += ["", f"Against {row['baseline']} ({covered})"]
+    for index, row in enumerate(_averages(table / "comparisons.csv")):
+        if index == 0:
+            columns = "difference in points, 95 % interval, p-value after Holm's correction for all comparisons"
+            lines += ["", f"Compared with {row['baseline']} ({columns})"]
         difference = _rounded(row["difference_points"], signed=True)
         p_value = p_text(float(row["p_holm"]))
         interval = _interval(row, "points", signed=True)

@@ -1,4 +1,4 @@
-"""The tiny base model: a Qwen2 decoder of 0.7 M parameters (0.64 M of them in its layers), at random from a seed."""
+"""The tiny base model: a Qwen2 decoder of 0.7 M parameters (0.64 M of them in its layers), initialized from a seed."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from transformers import Qwen2Config, Qwen2ForCausalLM, Qwen2Tokenizer
 def build_config(tokenizer: Qwen2Tokenizer, max_positions: int = 256) -> Qwen2Config:
     """Shape of the model: width 128, 3 layers, 4 heads, feed-forward 384.
 
-    The vocabulary is exactly the tokenizer's: a padded row would be a token that the policy can sample and nobody can
-    decode. The output embedding is untied, as in Qwen2.5-7B: verl then initialises all ranks but the first on the meta
+    The vocabulary is exactly the tokenizer's: a padded row would be a token that the policy can sample but nothing can
+    decode. The output embedding is untied, as in Qwen2.5-7B: verl then initializes all ranks but the first on the meta
     device, shards the embedding and the head on their own under FSDP2, and writes no aliased key into a checkpoint.
 
     Args:
@@ -34,7 +34,7 @@ def build_config(tokenizer: Qwen2Tokenizer, max_positions: int = 256) -> Qwen2Co
 
 
 def build_model(tokenizer: Qwen2Tokenizer, seed: int, max_positions: int = 256) -> Qwen2ForCausalLM:
-    """Initialise the model in float32 from a seed, without touching the caller's random state."""
+    """Initialize the model in float32 from a seed, without touching the caller's random state."""
     config = build_config(tokenizer, max_positions)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -3,8 +3,8 @@
     python -m verl_ispo.tiny_task.compare_runs --runs runs/grpo runs/ispo runs/ispo_guarded --out runs
 
 Each run is a folder with the JSON lines of verl's ``file`` logger (``metrics*.jsonl``, one file for each attempt); its
-name is the run's name. The text is also written to ``summary.txt``, the figure to ``curves.png``. Whatever a run did
-not log is shown as a dash, never as 0.
+name is the run's name. The text is also written to ``summary.txt``, the figure to ``curves.png``. What a run did not
+log is shown as a dash, never as 0.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ LABELS = {"grpo": GRPO, "ispo": LITERAL, "ispo_guarded": GUARDED}
 TAIL_STEPS = 10
 MISSING = "-"
 fill = partial(textwrap.fill, width=110)
-NOTABLE_RATE_GAP = 0.05  # a smaller gap between two rates of a few steps is not called one
+NOTABLE_RATE_GAP = 0.05  # a smaller gap between two rates of a few steps is not reported
 
 OUTCOME = "ispo/zero_adv_rate/outcome"
 COMPOSITE = "ispo/zero_adv_rate/composite"
@@ -44,7 +44,7 @@ ABLATED_TIME = "timing_s/ispo_ablated_log_prob"
 
 
 def run_label(folder: Path) -> str:
-    """The name to show: the three runs of the quickstart have one of their own, any other run its folder's."""
+    """The name to show: the quickstart's three runs have a fixed name, any other run that of its folder."""
     name = folder.resolve().name
     return LABELS.get(name.lower().replace("-", "_"), name)
 
@@ -58,7 +58,7 @@ def read_runs(folders: Sequence[Path]) -> dict[str, pd.DataFrame]:
     labels = [run_label(folder) for folder in folders]
     twice = sorted({label for label in labels if labels.count(label) > 1})
     if twice:
-        raise UserError(f"--runs: {', '.join(twice)} is given twice; the folder's name is the run's name")
+        raise UserError(f"--runs: {', '.join(twice)} is given twice; rename a folder, since its name is the run's name")
     known = list(LABELS.values())
     order = sorted(
         range(len(labels)), key=lambda index: known.index(labels[index]) if labels[index] in known else len(known)
@@ -82,7 +82,7 @@ def show(value: float, digits: int = 2) -> str:
 
 
 def accuracy_table(accuracies: Mapping[str, list[Accuracy]]) -> pd.DataFrame:
-    """One row a run: accuracy before training and at the last validation, over the levels and by level."""
+    """One row per run: accuracy before training and at the last validation, over the levels and by level."""
     rows = []
     for found in accuracies.values():
         if not found:
@@ -102,7 +102,7 @@ def accuracy_table(accuracies: Mapping[str, list[Accuracy]]) -> pd.DataFrame:
 
 
 def signal_table(runs: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    """One row a run: METHOD's metrics, over all steps and over the last ones."""
+    """One row per run: ISPO's metrics, mean over all steps and over the last ones."""
     columns = {
         "zero adv. outcome": (OUTCOME, 2),
         "zero adv. composite": (COMPOSITE, 2),
@@ -127,10 +127,10 @@ def signal_table(runs: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
 
 def compare(found: Difference, subject: str, other: str) -> str:
     """One sentence on a difference of accuracies."""
-    numbers = f"{found.value:+.3f} (standard error {found.standard_error:.3f})"
-    if not found.beyond_noise:
-        return f"{subject} against {other}: {numbers}, no difference beyond noise."
-    return f"{subject} against {other}: {numbers}, {'higher' if found.value > 0 else 'lower'} beyond noise."
+    verdict = "within noise"
+    if found.beyond_noise:
+        verdict = f"{'higher' if found.value > 0 else 'lower'} by more than noise"
+    return f"{subject} against {other}: {found.value:+.3f} (standard error {found.standard_error:.3f}), {verdict}."
 
 
 def accuracy_sentences(accuracies: Mapping[str, list[Accuracy]]) -> list[str]:
@@ -140,7 +140,7 @@ def accuracy_sentences(accuracies: Mapping[str, list[Accuracy]]) -> list[str]:
         if len(found) > 1:
             lines.append(compare(difference(found[-1], found[0]), f"{label} at step {found[-1].step}", "its start"))
         else:
-            lines.append(f"{label} has {len(found)} validation(s) so far; nothing can be said of its accuracy.")
+            lines.append(f"{label} has {len(found)} validation(s) so far, too few to judge its accuracy.")
     for subject, other in ((LITERAL, GRPO), (GUARDED, GRPO), (GUARDED, LITERAL)):
         first, second = accuracies.get(subject), accuracies.get(other)
         if not first or not second:
@@ -156,7 +156,7 @@ def accuracy_sentences(accuracies: Mapping[str, list[Accuracy]]) -> list[str]:
 
 
 def zero_advantage_sentences(runs: Mapping[str, pd.DataFrame]) -> list[str]:
-    """Whether the composite reward had a spread where the outcome had none."""
+    """Whether the reward trained on gave groups an advantage whose outcomes were all equal."""
     lines = []
     for label, run in runs.items():
         if OUTCOME not in run or COMPOSITE not in run:
@@ -167,10 +167,10 @@ def zero_advantage_sentences(runs: Mapping[str, pd.DataFrame]) -> list[str]:
             continue
         none_left = int((collapsed[COMPOSITE] == 0).sum())
         lines.append(
-            f"{label}: in {len(collapsed)} of {len(both)} steps some group's outcomes were all equal; there the share "
-            f"of groups with zero spread in the composite was 0 in {none_left} steps, at most "
-            f"{collapsed[COMPOSITE].max():.2f}, and {collapsed[COMPOSITE].mean():.3f} on average (outcome: "
-            f"{collapsed[OUTCOME].mean():.3f})."
+            f"{label}: in {len(collapsed)} of {len(both)} steps at least one group's outcomes were all equal. In "
+            f"those steps the share of groups without an advantage was {collapsed[OUTCOME].mean():.3f} by outcome and "
+            f"{collapsed[COMPOSITE].mean():.3f} by the reward trained on; the latter was 0 in {none_left} steps and at "
+            f"most {collapsed[COMPOSITE].max():.2f}."
         )
     return lines
 
@@ -185,14 +185,19 @@ def hazard_sentences(runs: Mapping[str, pd.DataFrame]) -> list[str]:
             if not metric(run, name).empty
         ]
         if changes:
-            lines.append(f"Share of {what}, first {TAIL_STEPS} steps to last {TAIL_STEPS}: {', '.join(changes)}.")
-    for label, run in runs.items():
-        right, wrong = (head_mean(run, f"ispo/ifd/{outcome}/mean") for outcome in ("correct", "wrong"))
-        if not math.isnan(right + wrong):
             lines.append(
-                f"{label}: mean IFD in the first {TAIL_STEPS} steps {right:.2f} (right) and {wrong:.2f} (wrong) "
-                "nats a token."
+                f"Share of {what}, from the first {TAIL_STEPS} steps to the last {TAIL_STEPS}: {', '.join(changes)}."
             )
+    means = []
+    for label, run in runs.items():
+        correct, incorrect = (head_mean(run, f"ispo/ifd/{outcome}/mean") for outcome in ("correct", "wrong"))
+        if not math.isnan(correct + incorrect):
+            means.append(f"{label} {correct:.2f} for correct and {incorrect:.2f} for incorrect rollouts")
+    if means:
+        lines.append(
+            "Mean IFD (how much the trace raises the answer's log-probability, in nats per token) in the first "
+            f"{TAIL_STEPS} steps: {'; '.join(means)}."
+        )
     return lines
 
 
@@ -204,9 +209,7 @@ def lesson(runs: Mapping[str, pd.DataFrame], accuracies: Mapping[str, list[Accur
     literal, grpo = accuracies[LITERAL], accuracies[GRPO]
     gaps = [tail_mean(runs[LITERAL], name) - tail_mean(runs[GRPO], name) for name in (TRACE_DROPPED, ANSWER_MISSING)]
     if any(map(math.isnan, gaps)) or not literal or not grpo or literal[-1].step != grpo[-1].step:
-        return (
-            f"{HAZARD} Whether it showed in these runs cannot be said: a metric or a validation is missing.\n{CAVEAT}"
-        )
+        return f"{HAZARD} Whether this happened here cannot be said: a metric or a validation is missing.\n{CAVEAT}"
     for gap, what in zip(gaps, ("more answers without a trace", "more missing answers"), strict=True):
         if gap >= NOTABLE_RATE_GAP:
             signs.append(f"{what} ({gap:+.2f} over the last {TAIL_STEPS} steps)")
@@ -214,38 +217,42 @@ def lesson(runs: Mapping[str, pd.DataFrame], accuracies: Mapping[str, list[Accur
     if found.beyond_noise and found.value < 0:
         signs.append(f"lower accuracy ({found.value:+.3f})")
     verdict = (
-        f"It showed in this run: against GRPO, {LITERAL} ended with {' and '.join(signs)}."
+        f"This happened here: compared with GRPO, {LITERAL} ended with {' and '.join(signs)}."
         if signs
-        else f"It did not show in this run: against GRPO, {LITERAL} ended with neither fewer traces or answers, nor a "
-        "lower accuracy beyond noise."
+        else f"This did not happen here: compared with GRPO, {LITERAL} ended with neither fewer traces or answers, nor "
+        "an accuracy lower by more than noise."
     )
     return f"{HAZARD} {verdict}\n{CAVEAT}"
 
 
+SIGNAL_LEGEND = (
+    "zero adv.: share of groups without an advantage, from which nothing is learned, by outcome alone and by the "
+    "reward trained on (composite)",
+    "crit. entropy wrong: mean entropy at the critical tokens of incorrect rollouts, in nats",
+    "dropped traces: share of answers with next to no trace; missing answers: share of responses without an answer",
+)
 HAZARD = (
-    "A first lesson about the method. ISPO pays a wrong rollout for an answer that does not depend on its trace. In a "
-    "tiny, warm-started model that dependence is strong from the start, so in a group that is all wrong the term can "
-    "teach the model to stop reasoning, or to stop answering. The literal method runs as published to show this; the "
-    "guarded one has the guard that docs/tiny_study.md chose."
+    "A first lesson about the method. ISPO rewards an incorrect rollout if its answer does not depend on its trace. In "
+    "a tiny, warm-started model the answer depends strongly on the trace from the start, so in a group without a "
+    "correct rollout this reward can teach the model to stop reasoning, or to stop answering. ISPO (literal) is the "
+    "method as published; ISPO (guarded) adds the guard that docs/tiny_study.md chose."
 )
 CAVEAT = (
-    "One run of each method, and a model of 0.7 M parameters: this shows that the machinery works and where to look. "
-    "It does not show which method is better on a large model."
+    "One run of each method, and a model of 0.7 M parameters: this shows that the code works and which numbers to "
+    "watch. It does not show which method is better on a large model."
 )
 
 
 def cost_sentences(runs: Mapping[str, pd.DataFrame]) -> list[str]:
     """The time of the extra forward pass beside that of the old log-probs."""
-    lines = []
+    times = []
     for label, run in runs.items():
-        # verl's timer of the old log-probs goes on while the trace-ablated pass runs
+        # verl's timer of the old log-probs includes the trace-ablated pass
         extra, old = (float(metric(run, name).median()) for name in (ABLATED_TIME, OLD_LOG_PROB_TIME))
         if not math.isnan(extra + old):
-            lines.append(
-                f"{label}: the trace-ablated pass took {extra:.3f} s a step, the old log-probs {old - extra:.3f} s "
-                "(medians)."
-            )
-    return lines
+            times.append(f"{label} {extra:.3f} s and {old - extra:.3f} s")
+    what = "Median time per step of ISPO's extra forward pass (trace ablated) and of the old log-probs"
+    return [f"{what}: {'; '.join(times)}."] if times else []
 
 
 def describe(runs: Mapping[str, pd.DataFrame], problems_per_level: int) -> str:
@@ -257,20 +264,21 @@ def describe(runs: Mapping[str, pd.DataFrame], problems_per_level: int) -> str:
     """
     accuracies = {label: read_accuracies(run, problems_per_level) for label, run in runs.items()}
     parts = [
-        "Greedy accuracy on held-out problems, mean over levels and by level (L1 is the easiest)",
+        "Greedy accuracy on held-out problems: mean over the levels, then each level (L1 is the easiest)",
         accuracy_table(accuracies).to_string(),
     ]
     some = next((found[-1] for found in accuracies.values() if found), None)
     if some is not None:
         half = Accuracy(0, {"half": problems_per_level // 2}, problems_per_level).interval("half")
         none = Accuracy(0, {"none": 0}, problems_per_level).interval("none")
-        parts.append(
-            f"n = {some.total_problems} problems, {problems_per_level} a level; "
-            "s.e. = binomial standard error of final.\n"
-            f"A level's 0.50 stands for {half[0]:.2f} to {half[1]:.2f}, and its 0.00 for up to {none[1]:.2f} "
-            "(95 % Wilson interval).\n"
-            "Standard errors of differences below take the two scores as independent; both are on the same problems."
+        notes = (
+            "start: before training; final: last validation; s.e.: standard error of final.",
+            f"{some.total_problems} problems, {problems_per_level} per level: a level's 0.50 can stand for "
+            f"{half[0]:.2f} to {half[1]:.2f}, and its 0.00 for up to {none[1]:.2f} (95 % Wilson interval).",
+            "Standard errors of differences below treat the two scores as independent. They are on the same problems, "
+            "so this usually overstates the error.",
         )
+        parts += map(fill, notes)
     findings = [
         *accuracy_sentences(accuracies),
         *zero_advantage_sentences(runs),
@@ -280,8 +288,9 @@ def describe(runs: Mapping[str, pd.DataFrame], problems_per_level: int) -> str:
     parts += [
         f"\nSignals, mean over all steps / over the last {TAIL_STEPS}",
         signal_table(runs).to_string(),
-        "\nWhat this run shows",
-        *(fill(line, subsequent_indent="  ") for line in findings),
+        *map(fill, SIGNAL_LEGEND),
+        "\nWhat these runs show",
+        *(fill(line, initial_indent="- ", subsequent_indent="  ") for line in findings),
         "",
         *(fill(line) for line in lesson(runs, accuracies).splitlines()),
     ]
@@ -298,7 +307,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--runs", type=Path, nargs="+", required=True, help="folders that hold metrics*.jsonl")
     parser.add_argument("--out", type=Path, required=True, help="folder for summary.txt and curves.png")
     parser.add_argument(
-        "--held-out-per-level", type=int, default=50, help="as given to make_data (default: %(default)s)"
+        "--held-out-per-level", type=int, default=50, help="the number given to make_data (default: %(default)s)"
     )
     args = parser.parse_args(argv)
 

@@ -18,11 +18,11 @@ PANELS = (
     ("Answers without a trace", "ispo/trace_dropped_rate", "rate"),
     ("Responses without an answer", "ispo/answer_missing_rate", "rate"),
     ("Length of the trace (tokens)", "ispo/trace_length", "positive"),
-    ("Entropy on critical tokens of wrong\nrollouts (nats)", "ispo/critical_entropy/wrong", "positive"),
+    ("Entropy on critical tokens of\nincorrect rollouts (nats)", "ispo/critical_entropy/wrong", "positive"),
     ("Share of the absolute advantage\nin all-wrong groups", "ispo/advantage_share/all_wrong", "rate"),
 )
 SMOOTHING_STEPS = 9
-# Okabe and Ito's palette, told apart with any colour vision
+# Okabe and Ito's palette, distinguishable with any colour vision
 COLOURS = ("#555555", "#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00")
 
 

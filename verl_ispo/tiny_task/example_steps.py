@@ -1,6 +1,6 @@
 """The steps that the tiny examples share: environment, warm-started model, problems, training, evaluation, table.
 
-Each step but the training runs in a process of its own, which gives its memory back.
+Each step except the training runs in its own process, so that its memory is freed.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ ENVIRONMENT = {
     "TOKENIZERS_PARALLELISM": "false",
     "HF_HUB_OFFLINE": "1",
 }
-"""Of every process of a training and an evaluation."""
+"""Environment of every process of a training or an evaluation."""
 GRADER = "pkg://verl_ispo.tiny_task.reward"
 BASE_MODEL = "tiny"
 TABLE_METRICS = ("pass@1_greedy", "avg@4")
@@ -40,7 +40,7 @@ TRAINING_OVERRIDES = (
 
 
 class StepFailedError(UserError):
-    """A step of an example ended badly, and has said why. Its status is that of the example.
+    """A step of an example failed and has printed why. The example ends with its exit status.
 
     Attributes:
         status (`int`): exit status.
@@ -87,7 +87,7 @@ def run_module(module: str, *arguments: object, quiet: bool = False) -> None:
     Args:
         module (`str`): dotted name.
         arguments: options, as text.
-        quiet (`bool`, *optional*, defaults to `False`): show errors alone.
+        quiet (`bool`, *optional*, defaults to `False`): show only errors.
 
     Raises:
         StepFailedError: it did not end with status 0.
@@ -109,7 +109,7 @@ def make_problems(folder: Path, levels: str) -> None:
 
 
 def train_tiny(run: TinyRun) -> None:
-    """The training, through the launcher as on a cluster. A second call goes on where it stopped.
+    """The training, through the launcher as on a cluster. A second call resumes where it stopped.
 
     Raises:
         StepFailedError: it stopped before its last step.

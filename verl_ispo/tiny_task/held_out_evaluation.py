@@ -25,7 +25,7 @@ def generate_responses(
         tokenizer (`Qwen2Tokenizer`): its chat template makes the prompts.
         questions (`Sequence[str]`): what the user asks.
         sample_seed (`int`, *optional*): `None` decodes greedily; a seed samples at temperature 1 from all tokens, as
-            the rollouts of the training do, and leaves the caller's random state alone.
+            the rollouts of the training do, and does not change the caller's random state.
     """
     batch = tokenizer.apply_chat_template(
         [[{"role": "user", "content": question}] for question in questions],
@@ -44,7 +44,7 @@ def generate_responses(
 
 
 def score_responses(problems: Sequence[Problem], responses: Sequence[str]) -> dict[str, Any]:
-    """Count the right responses by level, and the shares of responses with a trace and without an answer.
+    """Count the correct responses by level, and the shares of responses with a trace and without an answer.
 
     Returns:
         `dict`: ``accuracy`` (mean over the levels), ``by_level``, ``trace_share`` (some text before the answer),
@@ -58,16 +58,16 @@ def score_responses(problems: Sequence[Problem], responses: Sequence[str]) -> di
         entry["correct"] += compute_score("held_out", response, str(problem.answer))["acc"]
         if entry["problems"] == 1:
             examples[problem.question] = response
-    places = [find_answer(response) for response in responses]
+    answers = [find_answer(response) for response in responses]
     traces = [
-        response if place is None else response[: place.lead_in_start]
-        for response, place in zip(responses, places, strict=True)
+        response if answer is None else response[: answer.lead_in_start]
+        for response, answer in zip(responses, answers, strict=True)
     ]
     return {
         "accuracy": sum(entry["correct"] / entry["problems"] for entry in by_level.values()) / len(by_level),
         "by_level": by_level,
         "trace_share": sum(bool(trace.strip()) for trace in traces) / len(responses),
-        "answer_missing_rate": sum(place is None for place in places) / len(responses),
+        "answer_missing_rate": sum(answer is None for answer in answers) / len(responses),
         "examples": examples,
     }
 

@@ -2,8 +2,8 @@
 
     python -m verl_ispo.tiny_task.make_data --out DIR --levels 1-6
 
-``--levels 1-4`` is the easy mix, which leaves few groups of rollouts all wrong; ``1-6`` is the stress mix, which leaves
-a third of them all wrong. The held-out file covers all six levels either way and does not depend on the mix.
+``--levels 1-4`` is the easy mix, with few groups of rollouts that are all wrong; ``1-6`` is the stress mix, where a
+third of them are. The held-out file covers all six levels in both cases and does not depend on the mix.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def parse_levels(text: str) -> tuple[int, ...]:
 
 
 def to_row(problem: Problem, *, index: int, split: str, data_source: str) -> dict[str, Any]:
-    """Lay out one problem in verl's columns."""
+    """One problem as a row of verl's columns."""
     return {
         "data_source": data_source,
         "prompt": [{"role": "user", "content": problem.question}],
@@ -107,7 +107,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--held-out-per-level", type=int, default=50, help="held-out problems of each level (default: %(default)s)"
     )
     parser.add_argument(
-        "--seed", type=int, default=0, help="use the warm start's seed, so that its held-out problems are these"
+        "--seed", type=int, default=0, help="give the warm start's seed, so that both hold out the same problems"
     )
     args = parser.parse_args(argv)
 

@@ -3,10 +3,7 @@
 A problem is a question such as ``3+4-2=``. A worked response spells out one operation at a time, carrying the
 running total forward, and ends in a box: ``3+4=7;7-2=5;\\boxed{5}``. In the warm-up the separator and the way the
 answer is written (``5`` or ``5.0``) vary, so that rollouts differ in ways that do not matter; this is where the
-spread inside an all-right group comes from.
-
-The levels and the form of the trace for two terms follow the task that was tried before this package existed; the form
-for longer chains, operands from 1 on, and the shares in `ResponseMix` are ours.
+spread within an all-correct group comes from.
 """
 
 from __future__ import annotations

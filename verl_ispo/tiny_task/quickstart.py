@@ -33,17 +33,17 @@ METHODS = ("grpo", "ispo", "ispo_guarded")
 
 
 def quickstart(out: Path, methods: Sequence[str], steps: int, seed: int, levels: str) -> None:
-    """The whole of it.
+    """Make the model and the problems, train and evaluate every method, print and write the results.
 
     Args:
-        out (`Path`): folder of everything.
+        out (`Path`): folder for everything that is made.
         methods (`Sequence[str]`): presets.
         steps (`int`): training steps of each.
         seed (`int`): of data order and rollouts.
         levels (`str`): difficulty mix of the training problems.
 
     Raises:
-        StepFailedError: a step ended badly.
+        StepFailedError: a step failed.
     """
     started_s = time.monotonic()
     base, data = out / "base", out / f"data-levels{levels}"
@@ -52,11 +52,11 @@ def quickstart(out: Path, methods: Sequence[str], steps: int, seed: int, levels:
     make_base(base)
     _say(f"2/5 the problems: {data}")
     make_problems(data, levels)
-    _say("3/5 the start, evaluated: 300 held-out problems, greedy and 4 samples each")
+    _say("3/5 evaluation before training: 300 held-out problems, greedy and 4 samples each")
     evaluate_tiny(base, "Base", None, data, folder / "results/Base", out / "eval-base.log")
     _say(
-        f"4/5 training and evaluation: {' '.join(methods)}, {steps} steps each (Ctrl-C is safe: a second start goes on "
-        "from the last checkpoint)"
+        f"4/5 training and evaluation: {' '.join(methods)}, {steps} steps each (Ctrl-C is safe: the same command "
+        "resumes from the last checkpoint)"
     )
     for method in methods:
         result = folder / "results" / method
@@ -70,7 +70,7 @@ def quickstart(out: Path, methods: Sequence[str], steps: int, seed: int, levels:
     print("\n".join(accuracy_lines(folder / "table")))
     print(f"\nTable:  {folder}/table/table.md (by level, with every comparison)")
     print(f"Report: {folder}/report/report.html (open it in a browser; it needs no network)")
-    print(f"took {(time.monotonic() - started_s) / 60:.0f} minutes after the installation")
+    print(f"Took {(time.monotonic() - started_s) / 60:.0f} minutes after the installation")
 
 
 def _say(text: str) -> None:

@@ -1,10 +1,10 @@
-"""What a study of several methods and seeds says, and the guard that it chooses by a rule written before the runs.
+"""Results of a study of several methods and seeds, and the guard chosen by a rule that was fixed before the runs.
 
     python -m verl_ispo.tiny_task.study --runs runs/tiny_study/levels1-6-steps30 --methods grpo ispo ispo_off \\
         --seeds 1 2 3 --out study.md
 
 ``examples/tiny_study.sh`` makes the runs and calls this; docs/tiny_study.md has the question, the measures and the
-rule. Runs are read from ``RUNS/seed<seed>/<method>``. A run that is not there is left out and named.
+rule. Runs are read from ``RUNS/seed<seed>/<method>``. A missing run is left out and named.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ BASELINE = "grpo"
 GUARD_PREFIX = "ispo_"
 TAIL_STEPS = 10
 
-# The rule of docs/tiny_study.md. A guard is admissible if, in every seed, neither rate passes this, or the baseline's
-# rate of that seed plus the margin where that is more.
+# The rule of docs/tiny_study.md. A guard is admissible if, in every seed, neither rate is above this limit, or above
+# the baseline's rate of that seed plus the margin if that is more.
 HAZARD_LIMIT = 0.10
 HAZARD_MARGIN = 0.05
 HAZARDS = {"trace dropped": "ispo/trace_dropped_rate", "answer missing": "ispo/answer_missing_rate"}
@@ -45,8 +45,8 @@ class RunMeasures:
     """One trained and evaluated run.
 
     Attributes:
-        greedy: for each level, one score a problem: whether the greedy response is right.
-        sampled: for each level, one score a problem: mean accuracy of the samples.
+        greedy: for each level, one score per problem: whether the greedy response is correct.
+        sampled: for each level, one score per problem: mean accuracy of the samples.
         hazards: by the names of `HAZARDS`, mean over the last `TAIL_STEPS` steps; NaN where never logged.
         all_wrong_share: share of the absolute advantage that lies in all-wrong groups, mean over the steps.
         flat_groups: share of groups without any advantage, mean over the steps.
@@ -65,7 +65,7 @@ class Difference:
 
     Attributes:
         mean: over seeds and problems.
-        over_problems: paired bootstrap over problems, seeds averaged: about these very trainings.
+        over_problems: paired bootstrap over problems, seeds averaged: about these trainings only.
         over_seeds: t interval of the seeds' differences: about trainings in general; `None` with one seed.
         by_seed: the difference of each seed.
         p_value: sign-flip test over problems.
@@ -121,7 +121,7 @@ def compare(ours: Sequence[RunMeasures], theirs: Sequence[RunMeasures]) -> Diffe
 
 
 def is_admissible(guard: Sequence[RunMeasures], baseline: Sequence[RunMeasures]) -> bool:
-    """Whether a guard keeps traces and answers in every seed; a rate that is not known is not kept."""
+    """Whether a guard keeps traces and answers in every seed; an unknown rate counts as lost."""
     return all(
         run.hazards[title] <= max(HAZARD_LIMIT, other.hazards[title] + HAZARD_MARGIN)
         for run, other in zip(guard, baseline, strict=True)
@@ -130,7 +130,7 @@ def is_admissible(guard: Sequence[RunMeasures], baseline: Sequence[RunMeasures])
 
 
 def choose_guard(runs: Mapping[str, Sequence[RunMeasures]]) -> str | None:
-    """The admissible guard of the highest mean sampled accuracy; the first one given, of equals.
+    """The admissible guard with the highest mean sampled accuracy; of equal ones, the first one given.
 
     Args:
         runs (`Mapping[str, Sequence[RunMeasures]]`): by method, seed by seed; the baseline and complete methods only.
@@ -152,7 +152,7 @@ def describe(runs: Mapping[str, Mapping[int, RunMeasures]], seeds: Sequence[int]
         "# The tiny study",
         "",
         f"{len(complete)} methods, seeds {', '.join(map(str, seeds))}; question, measures, rule: docs/tiny_study.md.",
-        *([f"Not there, and so left out: {', '.join(missing)}."] if missing else []),
+        *([f"Missing, and so left out: {', '.join(missing)}."] if missing else []),
         "",
         "## Measures, mean over seeds (each seed in brackets)",
         "",
@@ -182,7 +182,8 @@ def _comparison_lines(complete: Mapping[str, Sequence[RunMeasures]]) -> list[str
         f"## Mean of samples against {BASELINE}, in points",
         "",
         "The first interval is about these trainings (paired bootstrap over problems, seeds averaged), the second "
-        "about trainings in general (t over seeds). p is of the sign-flip test over problems, after Holm.",
+        "about trainings in general (t over seeds). p is that of the sign-flip test over problems, after Holm's "
+        "correction.",
         "",
         "| method | difference | 95 % over problems | 95 % over seeds | each seed | p |",
         "|---|---|---|---|---|---|",
@@ -215,7 +216,7 @@ def _choice_lines(complete: Mapping[str, Sequence[RunMeasures]]) -> list[str]:
             f"- against {name}: {100 * difference.mean:+.1f} points"
             + (f" {_interval(interval.low, interval.high)} over problems" if interval else "")
         )
-    lines.append("The chosen one's figure is the best of several and so a little too good.")
+    lines.append("The chosen guard's accuracy is the best of several, and so a little too high.")
     return lines
 
 

@@ -3,9 +3,9 @@
     python -m verl_ispo.tiny_task.study_runs --seeds 1 2 3
 
 Makes the tiny model and its problems as the quickstart does, trains and evaluates every run, and ends with a table, a
-report and the choice of the guard (`verl_ispo.tiny_task.study`). What is there is used again: a second start resumes. A
-run that fails does not stop the others; a second start tries it again. examples/tiny_study.sh makes the environment
-first.
+report and the choice of the guard (`verl_ispo.tiny_task.study`). What is there already is used again: a second start
+resumes. A run that fails does not stop the others; a second start tries it again. examples/tiny_study.sh makes
+the environment first.
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ METHODS = (
     *("grpo", "ispo"),
     *("ispo_off", "ispo_informative", "ispo_reference_std", "ispo_capped_ifd", "ispo_informative_capped"),
 )
-# the evaluation after the last step is what counts; verl's validations on the way would cost a fifth of the time
+# only the evaluation after the last step is used; verl's validations before it would cost a fifth of the time
 OVERRIDES = ("trainer.test_freq=-1", "trainer.val_before_train=false")
 
 
 def study(options: argparse.Namespace) -> None:
-    """The whole of it.
+    """Make the model and the problems, train and evaluate every run, and write the study.
 
     Raises:
-        StepFailedError: a step or a run ended badly.
+        StepFailedError: a step or a run failed.
     """
     started_s = time.monotonic()
     out, methods, seeds = options.out, options.methods, options.seeds
@@ -66,32 +66,32 @@ def study(options: argparse.Namespace) -> None:
     failed = run_some_at_a_time([[*module, *command] for command in commands], options.jobs)
     results = [folder / "result" for folder, _, _ in cells if (folder / "result/summary.json").exists()]
     if not results:
-        raise StepFailedError("no run has ended well; see above")
+        raise StepFailedError("no run succeeded; see above")
     _say("3/4 the table and the report")
     make_table(results, runs / "table", chosen_baseline(methods, methods[0]))
     of_first_seed = [runs / f"seed{seeds[0]}" / method for method in methods]
     ended = [folder for folder in of_first_seed if (folder / "done").exists()]
     if ended:
         make_report(ended, runs / "table/scores.csv", runs / "report")
-    _say("4/4 what the study says")
+    _say("4/4 the results of the study")
     chosen = ("--runs", runs, "--methods", *methods, "--seeds", *seeds, "--out", runs / "study.md")
     run_module("verl_ispo.tiny_task.study", *chosen)
     print(f"\nStudy:  {runs}/study.md (measures, intervals, the guard by the rule of docs/tiny_study.md)")
     print(f"Table:  {runs}/table/table.md (by level, with every comparison)")
     print(f"Report: {runs}/report/report.html (seed {seeds[0]}; open it in a browser, it needs no network)")
-    print(f"took {(time.monotonic() - started_s) / 60:.0f} minutes after the installation")
+    print(f"Took {(time.monotonic() - started_s) / 60:.0f} minutes after the installation")
     if failed:
         raise StepFailedError("some runs failed, see above; the same command tries them again")
 
 
 def run_some_at_a_time(commands: Sequence[Sequence[str]], jobs: int) -> int:
-    """Run commands, so many at a time; one that fails does not stop the others.
+    """Run commands, ``jobs`` at a time; one that fails does not stop the others.
 
     Returns:
         `int`: how many failed.
 
     Raises:
-        StepFailedError: a signal asked for the end; those that ran have ended by then.
+        StepFailedError: a signal arrived; the running commands have been ended.
     """
     waiting, running, failed = list(commands), [], 0
     with noted_signals() as received:
@@ -106,7 +106,7 @@ def run_some_at_a_time(commands: Sequence[Sequence[str]], jobs: int) -> int:
         for process in running:
             process.wait()
     if received:
-        raise StepFailedError("ended by a signal; the same command goes on from the checkpoints", 128 + received[0])
+        raise StepFailedError("ended by a signal; the same command resumes from the checkpoints", 128 + received[0])
     return failed
 
 

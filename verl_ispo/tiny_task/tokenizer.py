@@ -1,10 +1,10 @@
 """A byte-level Qwen2 tokenizer without merges: token id = byte value, then three special tokens.
 
-259 tokens cover any text, so nothing is ever unknown, and an answer is a handful of single-digit tokens. It is
-``Qwen2Tokenizer`` with an empty merge table, hence loads with ``AutoTokenizer`` and needs no code of ours.
+259 tokens cover any text, so no text is unknown, and an answer is a handful of single-digit tokens. It is
+``Qwen2Tokenizer`` with an empty merge table, so ``AutoTokenizer`` loads it without any code of ours.
 
-verl 0.9.1 builds a Qwen prompt through its ``QwenContinuousTokenBuilder``, which asks for two things: ``"\\n"`` is a
-single token, and ``<|im_end|>`` exists. It does not ask for ChatML, so the template stays out of the way of a 0.7 M
+verl 0.9.1 builds a Qwen prompt through its ``QwenContinuousTokenBuilder``, which requires two things: ``"\\n"`` is a
+single token, and ``<|im_end|>`` exists. It does not require ChatML, so the template is kept short for a 0.7 M
 parameter model: the user's text is the prompt, and the model's turn ends with ``<|im_end|>``, the end of sequence.
 """
 
@@ -44,8 +44,8 @@ def build_tokenizer(vocab: dict[str, int] | None = None, model_max_length: int =
     """Build the tokenizer; ``save_pretrained`` writes it in Hugging Face form.
 
     Args:
-        vocab (`dict`, *optional*, defaults to `byte_vocab`): entries by text, bytes first. Encoding reaches the bytes
-            alone, since there are no merges; further ids only decode.
+        vocab (`dict`, *optional*, defaults to `byte_vocab`): entries by text, bytes first. Encoding uses only
+            the bytes, since there are no merges; further ids only decode.
         model_max_length (`int`, *optional*, defaults to `256`): written into the tokenizer's config, in tokens.
     """
     tokenizer = Qwen2Tokenizer(

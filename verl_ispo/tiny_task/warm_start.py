@@ -3,10 +3,10 @@
     python -m verl_ispo.tiny_task.warm_start --out DIR
 
 Two phases: the model first learns the task mostly with traces, then briefly with most of the traces left out, so that
-reinforcement learning starts from a policy that knows how to reason step by step and often does not bother: there is
-something to find within a few steps, and dropping the trace for good is within reach too.
+reinforcement learning starts from a policy that knows how to reason step by step and often does not: there is
+something to learn within a few steps, and the policy may also learn to drop the trace for good.
 
-The run takes minutes, shows its progress, and may be killed at any time: started again with the same options it goes on
+The run takes minutes, shows its progress, and may be killed at any time: started again with the same options it resumes
 from its last checkpoint, and once complete it is reused as it is. Beside the model, ``warm_start.json`` holds the
 options, the loss, and the accuracy on the held-out problems by level, greedy and sampled.
 """
@@ -53,7 +53,7 @@ IGNORED = -100  # label of a position without a loss, as in torch's cross_entrop
 
 @dataclass(frozen=True)
 class Phase:
-    """One stretch of the supervised run: linear warm-up, then a cosine down to a tenth of the learning rate."""
+    """One phase of the supervised run: linear warm-up, then a cosine down to a tenth of the learning rate."""
 
     steps: int
     batch_size: int
@@ -67,9 +67,9 @@ class WarmStartOptions:
     """Everything that decides what the warm-started model is.
 
     Args:
-        seed (`int`): of the initialisation, the examples and the held-out problems.
+        seed (`int`): of the initialization, the examples and the held-out problems.
         held_out_per_level (`int`): held-out problems of each level, never trained on.
-        phases (`tuple[Phase, ...]`): run one after the other, each with a fresh optimiser.
+        phases (`tuple[Phase, ...]`): run one after the other, each with a new optimizer.
     """
 
     seed: int
@@ -78,10 +78,10 @@ class WarmStartOptions:
 
 
 def default_options(seed: int, held_out_per_level: int, steps: int, short_answer_steps: int) -> WarmStartOptions:
-    """The quickstart's warm start, its two phases as long as asked.
+    """The quickstart's warm start, with two phases of the given lengths.
 
     The share of bare answers in the second phase was set for a greedy held-out accuracy near 0.3, before any
-    reinforcement learning. Greedy decoding is sensitive to it, since about half of the examples decide against a trace:
+    reinforcement learning. Greedy decoding is sensitive to it, since about half of the examples have no trace:
     a share of 0.50 gave 0.36 to 0.42 and one of 0.55 gave 0.24 to 0.26 over three draws of the examples.
     """
     return WarmStartOptions(
@@ -111,7 +111,7 @@ def learning_rate_at(phase: Phase, step: int) -> float:
 def encode_examples(
     questions: Sequence[str], responses: Sequence[str], tokenizer: Qwen2Tokenizer
 ) -> list[tuple[list[int], int]]:
-    """Tokenise worked examples; gives token ids (prompt, response, end of sequence) and the prompt's length."""
+    """Tokenize worked examples; gives token ids (prompt, response, end of sequence) and the prompt's length."""
     prompts = [tokenizer.apply_chat_template([{"role": "user", "content": q}], return_dict=False) for q in questions]
     answers = tokenizer(list(responses))["input_ids"]
     return [
@@ -140,7 +140,7 @@ def token_loss_sum(model: Qwen2ForCausalLM, input_ids: torch.Tensor, labels: tor
 def draw_examples(
     options: WarmStartOptions, phase_index: int, step: int, excluded: frozenset[str], tokenizer: Qwen2Tokenizer
 ) -> list[tuple[list[int], int]]:
-    """Draw the worked examples of one step from a seed of their own, so that a resumed run sees the same ones."""
+    """Draw the worked examples of one step from a seed for that step, so that a resumed run sees the same ones."""
     phase = options.phases[phase_index]
     rng = random.Random(f"warm-start/{options.seed}/{phase_index}/{step}")
     problems = list(islice(training_problems(sorted(LEVELS), rng, excluded), phase.batch_size))
@@ -155,7 +155,7 @@ def train_step(
     pad_id: int,
     slices: int = 4,
 ) -> float:
-    """Take one optimiser step; gives the mean loss of a response token in nats.
+    """Take one optimizer step; returns the mean loss per response token in nats.
 
     Sorted by length and cut into ``slices``, a batch needs about half of the positions that padding it to its longest
     example would take; the gradient is that of the whole batch.
@@ -210,19 +210,19 @@ def read_complete(out: Path, options: WarmStartOptions) -> dict[str, Any] | None
         recorded = record["options"]
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise UserError(
-            f"{out} exists but holds no readable {RECORD_NAME} ({error!r}); choose another --out or remove it yourself"
+            f"{out} exists but holds no readable {RECORD_NAME} ({error!r}); choose another --out or remove it"
         ) from error
     difference = describe_difference(recorded, as_json(options))
     if difference:
         raise UserError(
             f"{out} holds a warm start made with other options ({'; '.join(difference)}); "
-            "choose another --out, give the recorded options, or remove that folder to make it anew"
+            "choose another --out, give the recorded options, or remove that folder to make it again"
         )
     return record
 
 
 def load_checkpoint(path: Path, options: WarmStartOptions) -> dict[str, Any] | None:
-    """Load a checkpoint if there is one of the same options; says so when it starts over."""
+    """Load a checkpoint if there is one with the same options; prints a line if not."""
     if not path.exists():
         return None
     state = torch.load(path, weights_only=True)
@@ -230,7 +230,7 @@ def load_checkpoint(path: Path, options: WarmStartOptions) -> dict[str, Any] | N
     if difference:
         print(f"The unfinished warm start in {path.parent} had other options ({'; '.join(difference)}): starting over.")
         return None
-    print(f"Going on from {path}: phase {state['phase'] + 1}, step {state['step']}.")
+    print(f"Resuming from {path}: phase {state['phase'] + 1}, step {state['step']}.")
     return state
 
 
@@ -243,14 +243,14 @@ def train(
 ) -> tuple[Qwen2ForCausalLM, dict[str, Any]]:
     """Run all phases from the last checkpoint on.
 
-    A plain loop and not a trainer of a library: transformers' one draws from the data in an order, averages a batch and
-    decays the weights in ways of its own, so that a seed would give another model.
+    A plain loop and not a library's trainer: that of transformers orders the data, averages a batch and decays the
+    weights differently, so a seed would give a different model.
 
     Args:
         options (`WarmStartOptions`): what to train.
         tokenizer (`Qwen2Tokenizer`): encodes the examples.
         excluded (`frozenset[str]`): held-out questions.
-        checkpoint_path (`Path`): where the run goes on from, if the file exists.
+        checkpoint_path (`Path`): the run resumes from it, if the file exists.
         checkpoint_every (`int`): steps between two checkpoints.
 
     Returns:
@@ -302,10 +302,10 @@ def train(
 
 @contextmanager
 def exclusive(out: Path) -> Iterator[Path]:
-    """Give the work folder of ``out`` to one process at a time, and remove it afterwards if nothing is left in it.
+    """Give the work folder of ``out`` to one process at a time, and remove it afterwards if it is empty.
 
     Raises:
-        UserError: if another process is at work there.
+        UserError: if another process is using it.
     """
     work = out.parent / f".{out.name}.unfinished"
     work.mkdir(parents=True, exist_ok=True)
@@ -314,12 +314,12 @@ def exclusive(out: Path) -> Iterator[Path]:
             yield work
         finally:
             (work / LOCK_NAME).unlink(missing_ok=True)
-            with suppress(OSError):  # a checkpoint is left to go on from
+            with suppress(OSError):  # not empty: a checkpoint to resume from
                 work.rmdir()
 
 
 def publish(model: Qwen2ForCausalLM, tokenizer: Qwen2Tokenizer, record: dict[str, Any], work: Path, out: Path) -> None:
-    """Write the complete folder beside its place and move it there in one step."""
+    """Write the complete folder under a temporary name and rename it to ``out``."""
     complete = work / "complete"
     shutil.rmtree(complete, ignore_errors=True)
     model.save_pretrained(complete)
@@ -329,7 +329,7 @@ def publish(model: Qwen2ForCausalLM, tokenizer: Qwen2Tokenizer, record: dict[str
         with path.open("rb") as file:
             os.fsync(file.fileno())
     os.replace(complete, out)
-    (work / CHECKPOINT_NAME).unlink(missing_ok=True)  # none after a run of no steps
+    (work / CHECKPOINT_NAME).unlink(missing_ok=True)  # there is none after a run of 0 steps
 
 
 def warm_start(out: Path, options: WarmStartOptions, checkpoint_every: int = 50) -> dict[str, Any]:
@@ -337,7 +337,7 @@ def warm_start(out: Path, options: WarmStartOptions, checkpoint_every: int = 50)
 
     Args:
         out (`Path`): folder of the model, the tokenizer and ``warm_start.json``. It appears when it is complete.
-        options (`WarmStartOptions`): what to train; a folder made with others is an error.
+        options (`WarmStartOptions`): what to train; a folder made with other options is an error.
         checkpoint_every (`int`, *optional*, defaults to `50`): steps between two checkpoints.
 
     Returns:
@@ -373,7 +373,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         description=(__doc__ or "").strip(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--out", type=Path, required=True, help="folder to make; reused if it was made alike")
+    parser.add_argument("--out", type=Path, required=True, help="folder to make; reused if made with the same options")
     parser.add_argument("--steps", type=int, default=700, help="steps with traces (default: %(default)s)")
     parser.add_argument(
         "--short-answer-steps", type=int, default=100, help="steps with 53 %% bare answers (default: %(default)s)"
@@ -382,7 +382,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--checkpoint-every", type=int, default=50, help="steps between checkpoints (default: %(default)s)"
     )
-    parser.add_argument("--seed", type=int, default=0, help="give make_data the same one (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="give make_data the same seed (default: %(default)s)")
     args = parser.parse_args(argv)
 
     def work() -> None:
@@ -393,7 +393,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         record = warm_start(args.out, options, args.checkpoint_every)
         print(format_report(record["held_out"]))
 
-    return run_command(parser.prog, work, "interrupted; the same command goes on from the last checkpoint")
+    return run_command(parser.prog, work, "interrupted; the same command resumes from the last checkpoint")
 
 
 if __name__ == "__main__":

@@ -3,26 +3,26 @@
 ::
 
     DUMP_DIR/run.json                        versions, seeds, config of the last start
-    DUMP_DIR/outcomes/step_000001_0.jsonl    every step: one line a prompt
-    DUMP_DIR/rollouts/step_000001_0.jsonl    step 1 and every dump_every-th: one line a prompt with all its rollouts
+    DUMP_DIR/outcomes/step_000001_0.jsonl    every step: one line per prompt
+    DUMP_DIR/rollouts/step_000001_0.jsonl    step 1 and every dump_every-th: one line per prompt, with all its rollouts
 
-A file is named by step and by local update, which is 0 unless ``parameter_sync_step`` makes several a step. It is
-written beside its place and moved there whole, so that a reader never sees half of one, and a step that a resumed run
-repeats replaces its file.
+A file is named by step and by local update, which is 0 unless ``parameter_sync_step`` makes several per step. It is
+written under a temporary name and renamed when it is complete, so that a reader never sees half of it. A step that a
+resumed run repeats replaces its file.
 
 A line of ``outcomes`` has ``format``, ``step``, ``local_update``, ``prompt_id``, ``uid``, ``rollouts`` and ``right``
-(how many of them are). ``prompt_id`` is a hash of the prompt's token ids: the same prompt has the same one at every
-step and in every run with that tokenizer and template. ``uid`` is verl's, new each time a prompt is drawn.
+(how many of them are correct). ``prompt_id`` is a hash of the prompt's token ids: the same prompt has the same one at
+every step and in every run with that tokenizer and template. ``uid`` is verl's, new each time a prompt is drawn.
 
-A line of ``rollouts`` has of these ``format``, ``step``, ``local_update``, ``prompt_id`` and ``uid``, and
+A line of ``rollouts`` has ``format``, ``step``, ``local_update``, ``prompt_id`` and ``uid`` too, and
 
 - ``outcome``: ``all_wrong``, ``mixed`` or ``all_right``; ``prompt_text``; ``ground_truth`` (`null` if there is none);
-- ``estimator``: verl's ``adv_estimator`` (only under ``ispo`` is the composite trained on); ``config``: the maths'
-  settings;
+- ``estimator``: verl's ``adv_estimator`` (only under ``ispo`` is the composite trained on); ``config``: the settings
+  of the method;
 - ``rollouts``: one object each, with
-    - ``key``; one entry a response token in ``token_ids``, ``token_texts``, ``response_mask`` (0: not written by the
-      policy), ``log_prob``, ``ref_log_prob``, ``entropy`` (nats, six decimals; `null` if not finite);
-    - ``entropy_filter``, ``drift_filter``, ``critical``: positions of the tokens that belong; ``critical_terms``: what
+    - ``key``; one entry per response token in ``token_ids``, ``token_texts``, ``response_mask`` (0: not written by
+      the policy), ``log_prob``, ``ref_log_prob``, ``entropy`` (nats, six decimals; `null` if not finite);
+    - ``entropy_filter``, ``drift_filter``, ``critical``: positions of the tokens in each set; ``critical_terms``: what
       each critical token adds to the mean of eq. 7, in the order of the positions;
     - ``lead_in_start``, ``answer_start``, ``answer_end`` (one past), all `null` without an answer;
       ``answer_log_prob`` and ``ablated_answer_log_prob``: the answer's tokens with the trace and without it;
@@ -32,8 +32,8 @@ A line of ``rollouts`` has of these ``format``, ``step``, ``local_update``, ``pr
       estimator); ``advantage``.
 
 A token's text is that of the token alone; where a character is spread over several tokens, the last of them holds it.
-Size: 40 to 80 bytes a token (the shorter the responses, the more), so 4 prompts x 8 rollouts x 2000 tokens are some
-3 MB a dumped step.
+Size: 40 to 80 bytes per token (more for short responses), so 4 prompts x 8 rollouts x 2000 tokens are some 3 MB per
+dumped step.
 """
 
 from __future__ import annotations

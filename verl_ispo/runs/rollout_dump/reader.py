@@ -1,4 +1,4 @@
-"""Reads the rollout dump (`verl_ispo.runs.rollout_dump.format`) and trusts none of it: every line is checked."""
+"""Reads the rollout dump (`verl_ispo.runs.rollout_dump.format`) and checks every line."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _Line = TypeVar("_Line")
 
 @dataclass(frozen=True)
 class PromptOutcome:
-    """How often one prompt's group was right at one step."""
+    """How many rollouts of one prompt's group were correct (``right``) at one step."""
 
     step: int
     prompt_id: str
@@ -29,7 +29,7 @@ class PromptOutcome:
 
 @dataclass(frozen=True)
 class DumpedRollout:
-    """One rollout; per-token lists have one entry a response token, NaN where the dump has null."""
+    """One rollout; per-token lists have one entry per response token, NaN where the dump has null."""
 
     token_texts: list[str]
     response_mask: list[bool]
@@ -132,7 +132,7 @@ def _parse_outcome(entry: Mapping[str, Any]) -> PromptOutcome:
 def _parse_group(entry: Mapping[str, Any]) -> DumpedGroup:
     outcome = _text(entry, "outcome")
     if outcome not in OUTCOMES:
-        raise ValueError(f"outcome {outcome[:40]!r} is none of {', '.join(OUTCOMES)}")
+        raise ValueError(f"outcome {outcome[:40]!r} is not one of {', '.join(OUTCOMES)}")
     rollouts = [_parse_rollout(rollout) for rollout in _typed(entry, "rollouts", list)]
     if not rollouts:
         raise ValueError("a group without rollouts")
@@ -150,7 +150,7 @@ def _parse_group(entry: Mapping[str, Any]) -> DumpedGroup:
 
 def _parse_rollout(entry: Any) -> DumpedRollout:
     if not isinstance(entry, dict):
-        raise ValueError("a rollout is no object")
+        raise ValueError("a rollout is not an object")
     texts = _typed(entry, "token_texts", list)
     if not all(isinstance(text, str) for text in texts):
         raise ValueError("token_texts holds something else than text")
@@ -159,11 +159,11 @@ def _parse_rollout(entry: Any) -> DumpedRollout:
     if entry["answer_start"] is not None:
         answer = tuple(_count(entry, name) for name in ("lead_in_start", "answer_start", "answer_end"))
         if not answer[0] <= answer[1] < answer[2] <= length:
-            raise ValueError(f"answer places {answer} in a response of {length} tokens")
+            raise ValueError(f"answer positions {answer} do not fit a response of {length} tokens")
     answer_length = answer[2] - answer[1] if answer else 0
     parts = _typed(entry, "parts", dict)
-    critical = _places(entry, "critical", length)
-    # dumps of earlier versions do not say what each critical token adds
+    critical = _positions(entry, "critical", length)
+    # dumps of earlier versions lack what each critical token adds
     terms = (
         _numbers(entry, "critical_terms", len(critical)) if "critical_terms" in entry else [math.nan] * len(critical)
     )
@@ -173,8 +173,8 @@ def _parse_rollout(entry: Any) -> DumpedRollout:
         log_prob=_numbers(entry, "log_prob", length),
         ref_log_prob=_numbers(entry, "ref_log_prob", length),
         entropy=_numbers(entry, "entropy", length),
-        entropy_filter=_places(entry, "entropy_filter", length),
-        drift_filter=_places(entry, "drift_filter", length),
+        entropy_filter=_positions(entry, "entropy_filter", length),
+        drift_filter=_positions(entry, "drift_filter", length),
         critical=critical,
         critical_terms=dict(zip(sorted(critical), terms, strict=True)),
         answer=answer,
@@ -195,7 +195,7 @@ def _parse_rollout(entry: Any) -> DumpedRollout:
 def _typed(entry: Mapping[str, Any], name: str, kind: type) -> Any:
     value = entry[name]
     if not isinstance(value, kind):
-        raise ValueError(f"{name} is no {kind.__name__}")
+        raise ValueError(f"{name} is not of type {kind.__name__}")
     return value
 
 
@@ -206,7 +206,7 @@ def _text(entry: Mapping[str, Any], name: str) -> str:
 def _count(entry: Mapping[str, Any], name: str) -> int:
     value = entry[name]
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise ValueError(f"{name} is no count: {str(value)[:40]}")
+        raise ValueError(f"{name} is not a whole number of at least 0: {str(value)[:40]}")
     return value
 
 
@@ -230,8 +230,8 @@ def _numbers(entry: Mapping[str, Any], name: str, length: int) -> list[float]:
     return values
 
 
-def _places(entry: Mapping[str, Any], name: str, length: int) -> frozenset[int]:
-    places = _typed(entry, name, list)
-    if not all(isinstance(place, int) and not isinstance(place, bool) and 0 <= place < length for place in places):
-        raise ValueError(f"{name} holds something else than places in {length} tokens")
-    return frozenset(places)
+def _positions(entry: Mapping[str, Any], name: str, length: int) -> frozenset[int]:
+    positions = _typed(entry, name, list)
+    if not all(isinstance(at, int) and not isinstance(at, bool) and 0 <= at < length for at in positions):
+        raise ValueError(f"{name} holds something else than positions in {length} tokens")
+    return frozenset(positions)

@@ -31,8 +31,8 @@ VERSIONED_PACKAGES = ("verl", "verl_ispo", "torch", "transformers", "ray", "Tran
 ROLLOUT_FIELDS = ("prompts", "responses", "response_mask", "old_log_probs", "ref_log_prob", "entropy")
 
 _DECIMALS = 6
-# A UTF-8 character has at most four bytes; a run of more undecodable tokens than this is no character.
-_MAX_TOKENS_A_CHARACTER = 4
+# A UTF-8 character has at most four bytes; a longer run of undecodable tokens is not one character.
+_MAX_TOKENS_PER_CHARACTER = 4
 _SECRET_KEY = re.compile(r"token$|secret|password|api_?key|credential", re.IGNORECASE)
 
 
@@ -42,11 +42,11 @@ class StepToDump:
 
     Attributes:
         step: verl's ``global_steps``, from 1.
-        local_update: place among the local updates of the step, from 0.
+        local_update: index of the local update within the step, from 0.
         estimator: verl's ``adv_estimator``.
         keys: verl's key of each rollout, ``{uid}_{session}_{output}``.
         observed: signals and rewards of the batch.
-        advantage: `(batch,)`, one number a rollout.
+        advantage: `(batch,)`, one number per rollout.
         columns: verl's fields by name, one entry per rollout: `ROLLOUT_FIELDS` as tensors without padding, and
             ``reward_model`` as the data set has it, where it has it.
     """
@@ -98,7 +98,7 @@ def dump_step(dump: ISPOTrainerConfig, ispo_config: ISPOConfig, tokenizer: Any, 
 
     Args:
         dump (`ISPOTrainerConfig`): with ``dump_dir`` set.
-        ispo_config (`ISPOConfig`): the maths' settings, written along.
+        ispo_config (`ISPOConfig`): the settings of the method, which are written too.
         tokenizer: has ``decode``.
         update (`StepToDump`).
 
@@ -120,17 +120,17 @@ def dump_step(dump: ISPOTrainerConfig, ispo_config: ISPOConfig, tokenizer: Any, 
         for prompt_id, row in zip(prompt_ids, first_rows, strict=True)
     ]
     file_name = f"step_{update.step:06d}_{update.local_update}.jsonl"
-    right = [int(correct[rows].sum()) for rows in members]
+    correct_counts = [int(correct[rows].sum()) for rows in members]
     outcome_lines = [
         json.dumps({**head, "rollouts": len(rows), "right": count}) + "\n"
-        for head, rows, count in zip(heads, members, right, strict=True)
+        for head, rows, count in zip(heads, members, correct_counts, strict=True)
     ]
     write_text(Path(dump.dump_dir) / "outcomes" / file_name, outcome_lines)
     if not dump.dumps_rollouts_at(update.step):
         return
     outcomes = [
         OUTCOMES[0] if count == 0 else OUTCOMES[2] if count == len(rows) else OUTCOMES[1]
-        for rows, count in zip(members, right, strict=True)
+        for rows, count in zip(members, correct_counts, strict=True)
     ]
     lines = (
         _group_line({**heads[group], "outcome": outcomes[group]}, members[group], ispo_config, tokenizer, update)
@@ -145,15 +145,15 @@ def hash_prompt(prompt_token_ids: Sequence[int]) -> str:
 
 
 def choose_groups(outcomes: Sequence[str], prompt_ids: Sequence[str], count: int) -> list[int]:
-    """Which groups to dump: the first all-wrong, mixed and all-right one, then the others, in order of prompt id.
+    """Which groups to dump: the first all-wrong, mixed and all-correct one, then the others, in order of prompt id.
 
     Args:
         outcomes (`Sequence[str]`): of each group, one of `OUTCOMES`.
-        prompt_ids (`Sequence[str]`): of each group; batches come in an order of chance, so places in one say nothing.
+        prompt_ids (`Sequence[str]`): of each group; the order of a batch is random, so an index in it means nothing.
         count (`int`): how many to choose at most.
 
     Returns:
-        `list[int]` of places.
+        `list[int]`: indices of the chosen groups.
     """
     order = sorted(range(len(outcomes)), key=lambda group: (prompt_ids[group], group))
     first_of_each = [next((group for group in order if outcomes[group] == outcome), None) for outcome in OUTCOMES]
@@ -166,15 +166,15 @@ def token_texts(token_ids: Sequence[int], decode: Callable[[list[int]], str]) ->
 
     Args:
         token_ids (`Sequence[int]`).
-        decode (`Callable`): from token ids to text, with U+FFFD where bytes are no character.
+        decode (`Callable`): from token ids to text, with U+FFFD for bytes that do not decode.
     """
     texts = [""] * len(token_ids)
     pending: list[int] = []
-    for place, token_id in enumerate(token_ids):
+    for index, token_id in enumerate(token_ids):
         pending.append(token_id)
         text = decode(pending)
-        if "\ufffd" not in text or len(pending) == _MAX_TOKENS_A_CHARACTER:
-            texts[place] = text
+        if "\ufffd" not in text or len(pending) == _MAX_TOKENS_PER_CHARACTER:
+            texts[index] = text
             pending = []
     if pending:
         texts[-1] = decode(pending)
