@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from data_prep.aime24 import integer_answer
 from data_prep.benchmark_set import Benchmark
-from data_prep.command_line import run_benchmark
+from data_prep.preparation_command import run_benchmark
 
 BENCHMARK = Benchmark(
     name="aime25", title="AIME 2025", hub_id="math-ai/aime25", expected_count=30, adjust=integer_answer

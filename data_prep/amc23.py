@@ -6,7 +6,7 @@ import re
 from dataclasses import replace
 
 from data_prep.benchmark_set import Benchmark
-from data_prep.command_line import run_benchmark
+from data_prep.preparation_command import run_benchmark
 from data_prep.schema import Problem
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from data_prep.command_line import TrainingSource, run_training_set
+from data_prep.preparation_command import TrainingSource, run_training_set
 
 SOURCE = TrainingSource(
     name="dapo_math",

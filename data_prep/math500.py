@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from data_prep.benchmark_set import Benchmark
-from data_prep.command_line import run_benchmark
+from data_prep.preparation_command import run_benchmark
 
 BENCHMARK = Benchmark(name="math500", title="MATH-500", hub_id="HuggingFaceH4/MATH-500", expected_count=500)
 

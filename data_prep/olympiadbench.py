@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from data_prep.answer_kinds import ground_truth, split_answers
 from data_prep.benchmark_set import Benchmark, Extras
-from data_prep.command_line import run_benchmark
+from data_prep.preparation_command import run_benchmark
 from verl_ispo.answers.ground_truth import GroundTruth
 
 _WANTED = {

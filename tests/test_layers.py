@@ -119,4 +119,4 @@ def test_the_reader_of_imports_sees_what_there_is() -> None:
     assert "verl_ispo.signals.composite" in imported("verl_ispo")
     assert "verl_ispo.trainer.refusals" in imported("verl_ispo.preflight.verl_features")
     assert "verl_ispo.grading.answer_comparison" in imported("verl_ispo.grading.symbolic")
-    assert "verl_ispo.report.build" in imported("verl_ispo.report.arguments")
+    assert "verl_ispo.report.build" in imported("verl_ispo.report.report_arguments")

@@ -10,7 +10,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from data_prep.command_line import run_benchmark, run_training_set
+from data_prep.preparation_command import run_benchmark, run_training_set
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 BENCHMARKS = {"aime24": 30, "aime25": 30, "amc23": 40, "math500": 500, "olympiadbench": 675}

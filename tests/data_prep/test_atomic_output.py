@@ -45,7 +45,7 @@ def stop(*arguments, **options):
         time.sleep(600)
     return original(*arguments, **options)
 setattr(holder, method, stop)
-from data_prep.command_line import run_training_set
+from data_prep.preparation_command import run_training_set
 from data_prep.generic import SOURCE
 raise SystemExit(run_training_set(SOURCE, sys.argv[5:]))
 """

@@ -21,8 +21,8 @@ from verl_ispo import cli
 from verl_ispo.report.build import build_report
 from verl_ispo.report.config_diff import config_differences
 from verl_ispo.report.line_chart import Axes, Line, draw_lines, running_mean
+from verl_ispo.report.loaded_run import load_run
 from verl_ispo.report.rollout_view import MAX_ROLLOUTS_SHOWN, show_group
-from verl_ispo.report.run_folder import load_run
 from verl_ispo.runs.rollout_dump.reader import read_groups
 
 HOSTILE = [

@@ -190,7 +190,7 @@ def evaluate_run(options: EvaluationRunOptions) -> int:
     if options.print_only:
         print(shlex.join(eval_command(options)))
         return 0
-    from verl_ispo.evaluation.arguments import add_eval_parser, run_eval
+    from verl_ispo.evaluation.evaluation_arguments import add_eval_parser, run_eval
 
     parser = argparse.ArgumentParser(prog="verl-ispo")
     add_eval_parser(parser.add_subparsers(dest="command", required=True))

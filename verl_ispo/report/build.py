@@ -16,8 +16,8 @@ from verl_ispo.report.figure_six import figure_six
 from verl_ispo.report.html_page import ReportContent, StepOfGroups, render
 from verl_ispo.report.key_numbers import critical_fractions, key_numbers, sentences
 from verl_ispo.report.line_chart import SMOOTHED_FROM_STEPS, smoothing_window
+from verl_ispo.report.loaded_run import Run, load_runs
 from verl_ispo.report.rollout_view import show_group
-from verl_ispo.report.run_folder import Run, load_runs
 from verl_ispo.report.table_file import read_table
 from verl_ispo.report.visible_text import visible
 from verl_ispo.runs.rollout_dump.reader import PromptOutcome, dumped_steps, read_groups, read_outcomes

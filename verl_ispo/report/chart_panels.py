@@ -10,8 +10,8 @@ from markupsafe import Markup
 
 from verl_ispo.report import line_chart
 from verl_ispo.report.line_chart import DASHES, MARKERS, SERIES, Axes, Line
+from verl_ispo.report.loaded_run import Run
 from verl_ispo.report.number_format import show
-from verl_ispo.report.run_folder import Run
 from verl_ispo.report.series_statistics import known
 
 # Rows of the table under a chart.

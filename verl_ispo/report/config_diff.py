@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from verl_ispo.report.run_folder import Run
+from verl_ispo.report.loaded_run import Run
 
 # A run's folder and name differ between any two runs and say nothing about the method.
 _PLACE = re.compile(r"(_dir|_path|_files|experiment_name|\.name_or_path|log_file)$|^hydra\.")

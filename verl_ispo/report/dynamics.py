@@ -17,8 +17,8 @@ from verl_ispo.report.chart_panels import (
     overlay,
 )
 from verl_ispo.report.line_chart import CORRECT, INCORRECT, SERIES
+from verl_ispo.report.loaded_run import Run
 from verl_ispo.report.number_format import show
-from verl_ispo.report.run_folder import Run
 from verl_ispo.report.series_statistics import known
 
 OUTCOMES = (LegendEntry("correct rollouts", CORRECT, 0), LegendEntry("incorrect rollouts", INCORRECT, 1))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from verl_ispo.report.chart_panels import Drawing, FigureBlock, Panel, Series, overlay
-from verl_ispo.report.run_folder import Run
+from verl_ispo.report.loaded_run import Run
 from verl_ispo.report.solved_later import SolvedLater, default_early_steps, solved_later
 from verl_ispo.runs.rollout_dump.reader import PromptOutcome
 

@@ -17,9 +17,9 @@ from markupsafe import Markup
 from verl_ispo.report.chart_panels import FigureBlock
 from verl_ispo.report.config_diff import Difference
 from verl_ispo.report.key_numbers import KeyNumber
+from verl_ispo.report.loaded_run import Run
 from verl_ispo.report.number_format import show, signed
 from verl_ispo.report.rollout_view import DRIFT_BINS, ENTROPY_BINS, ShownGroup
-from verl_ispo.report.run_folder import Run
 from verl_ispo.report.score_tables import score_tables
 from verl_ispo.report.table_file import EvaluationTable
 from verl_ispo.report.visible_text import visible

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from verl_ispo.report.dynamics import DUMP_TIME, ispo_time_share, validation_metrics
+from verl_ispo.report.loaded_run import Run
 from verl_ispo.report.number_format import MISSING, show
-from verl_ispo.report.run_folder import Run
 from verl_ispo.report.series_statistics import known, last_tenth, mean, median
 
 
