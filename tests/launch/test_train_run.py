@@ -132,6 +132,8 @@ def test_a_signal_ends_the_training_with_the_launcher(
     train: Train, fake: FakeTraining, tmp_path: Path, screen: str, asked: signal.Signals
 ) -> None:
     fake.stays = True
+    # a shell that starts the tests in the background has Ctrl-C ignored, which a launcher heeds
+    given = signal.signal(asked, signal.default_int_handler)
     before = signal.getsignal(asked)
 
     def ask() -> None:
@@ -140,11 +142,14 @@ def test_a_signal_ends_the_training_with_the_launcher(
 
     asking = threading.Thread(target=ask)
     asking.start()
-    status, _, _ = train(screen=screen)
-    asking.join()
+    try:
+        status, _, _ = train(screen=screen)
+        asking.join()
+        assert signal.getsignal(asked) is before
+    finally:
+        signal.signal(asked, given)
     assert status == {signal.SIGTERM: 143, signal.SIGINT: 130}[asked]
     assert fake.ended() == 1
-    assert signal.getsignal(asked) is before
     assert not (tmp_path / "run/done").exists()
     fake.stays = False
     assert train()[0] == 0, "the folder is free again"
