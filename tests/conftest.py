@@ -7,6 +7,8 @@ import pytest
 from hypothesis import settings
 
 TRAININGS = "tests/training/"
+# The trainings that start as a user's do, through the launcher; about half of the time of all trainings.
+LAUNCHED = ("tests/training/test_gpu_scripts.py", "tests/training/test_launcher.py")
 
 # verl asks for its platform when it is imported, so the CPU has to be chosen before any test module is.
 os.environ.setdefault("VERL_PLATFORM", "cpu")
@@ -25,15 +27,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """A file's tests on one worker, so that its fixtures are made once, and all trainings on one.
+    """A file's tests on one worker, so that its fixtures are made once, and the trainings on two.
 
-    Trainings share session fixtures and take gigabytes, so they run one at a time. (Marks would say it too, but
-    pytest-xdist 3.8 does not see the groups under pytest 9.2.)
+    Trainings share session fixtures and take about 5 GB each, so at most two run at a time. (Marks would say it too,
+    but pytest-xdist 3.8 does not see the groups under pytest 9.2.)
     """
     from xdist.scheduler import LoadScopeScheduling
 
     class FilesAndTrainings(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
+            if nodeid.startswith(LAUNCHED):
+                return "launched trainings"
             return TRAININGS if nodeid.startswith(TRAININGS) else nodeid.split("::")[0]
 
     return FilesAndTrainings(config, log)

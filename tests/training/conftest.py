@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from tests.training.forked_workers import python_of_workers
 
@@ -45,15 +46,22 @@ class TinyTask:
 
 
 @pytest.fixture(scope="session")
-def tiny_task(tmp_path_factory: pytest.TempPathFactory) -> TinyTask:
-    """A model that has seen enough worked arithmetic to write a trace and a box, if not yet the correct number."""
-    root = tmp_path_factory.mktemp("tiny")
-    warm_start = ["verl_ispo.tiny_task.warm_start", "--out", root / "base"]
-    for command in (
-        [*warm_start, "--steps", "120", "--short-answer-steps", "10", "--held-out-per-level", "1"],
-        ["verl_ispo.tiny_task.make_data", "--out", root / "data", "--train-rows", "64"],
-    ):
-        subprocess.run([sys.executable, "-m", *map(str, command)], check=True, timeout=RUN_TIMEOUT_S, env=ENVIRONMENT)
+def tiny_task(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> TinyTask:
+    """A model that has seen enough worked arithmetic to write a trace and a box, if not yet the right number.
+
+    Made once for all test processes of a run.
+    """
+    base = tmp_path_factory.getbasetemp()
+    root = (base if worker_id == "master" else base.parent) / "tiny"
+    with FileLock(root.with_suffix(".lock")):
+        if not (root / "data/heldout.parquet").exists():
+            warm_start = ["verl_ispo.tiny_task.warm_start", "--out", root / "base"]
+            for command in (
+                [*warm_start, "--steps", "120", "--short-answer-steps", "10", "--held-out-per-level", "1"],
+                ["verl_ispo.tiny_task.make_data", "--out", root / "data", "--train-rows", "64"],
+            ):
+                arguments = [sys.executable, "-m", *map(str, command)]
+                subprocess.run(arguments, check=True, timeout=RUN_TIMEOUT_S, env=ENVIRONMENT)
     return TinyTask(model=root / "base", data=root / "data")
 
 
