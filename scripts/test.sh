@@ -6,7 +6,7 @@
 #   bash scripts/test.sh all                  # everything: all examples, kills, cells of the dry run; about an hour
 #   bash scripts/test.sh tests/signals -x     # any pytest arguments
 #
-# WORKERS=2               parallel test processes (default: one per core, 4 at most); at most two trainings run at a time
+# WORKERS=2               parallel test processes (default: one per core, 4 at most), of which at most two train
 # HYPOTHESIS_PROFILE=suite   number of examples per property test: suite, all (the default of `all`)
 set -euo pipefail
 cd "$(dirname "$0")/.."
