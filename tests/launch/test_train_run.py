@@ -177,8 +177,16 @@ with locked(Path({str(tmp_path / "run")!r})) as lock:
     finally:
         os.killpg(process.pid, signal.SIGTERM)
     wait_until(fake.ended, "end of the training")
-    with locked(tmp_path / "run"):
-        pass
+
+    def is_free() -> bool:
+        try:
+            with locked(tmp_path / "run"):
+                return True
+        except FolderBusyError:
+            return False
+
+    # it says that it ends before its process is gone, and the lock goes with the process
+    wait_until(is_free, "free folder")
 
 
 def test_a_folder_of_another_run_is_not_resumed(train: Train, fake: FakeTraining) -> None:
