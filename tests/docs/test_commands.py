@@ -109,21 +109,24 @@ def test_the_preflight_finds_no_problem_in_a_training(command: Command, reader: 
     assert problems(all_findings(config, preset)) == {}
 
 
-def test_the_readmes_training_command_starts_the_papers_training(
+def test_the_readmes_training_commands_start_the_papers_trainings(
     reader: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     calls = [call for block in code_blocks(README, "bash") for call in commands_of(block.text, str(reader))]
-    (training,) = [c for c in calls if c.arguments[:1] == ("train",) and "--dry-run" not in c.arguments]
-    assert main([*training.arguments, "--print-only"]) == 0
-    words = shlex.split(capsys.readouterr().out.strip().splitlines()[-1])
-    assert words[1:3] == list(TRAINING)
-    config = compose_config(words[3].removeprefix("--config-name="), words[4:])
-    assert config.algorithm.adv_estimator == "ispo"
-    assert config.actor_rollout_ref.rollout.n == 8
-    assert config.data.train_batch_size == 512
-    assert config.trainer.n_gpus_per_node == 8
-    assert config.data.train_files == [str(reader / "data/math/dapo_math.parquet")]
-    assert len(config.data.val_files) == 5
+    trainings = [c for c in calls if c.arguments[:1] == ("train",) and "--dry-run" not in c.arguments]
+    estimators = []
+    for training in trainings:
+        assert main([*training.arguments, "--print-only"]) == 0
+        words = shlex.split(capsys.readouterr().out.strip().splitlines()[-1])
+        assert words[1:3] == list(TRAINING)
+        config = compose_config(words[3].removeprefix("--config-name="), words[4:])
+        estimators.append(config.algorithm.adv_estimator)
+        assert config.actor_rollout_ref.rollout.n == 8
+        assert config.data.train_batch_size == 512
+        assert config.trainer.n_gpus_per_node == 8
+        assert config.data.train_files == [str(reader / "data/math/dapo_math.parquet")]
+        assert len(config.data.val_files) == 5
+    assert estimators == ["grpo", "ispo", "ispo"]
 
 
 def test_the_preflight_block_finds_no_problem(reader: Path, capsys: pytest.CaptureFixture[str]) -> None:
