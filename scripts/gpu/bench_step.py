@@ -1,6 +1,6 @@
 """What scripts/gpu/bench_step.sh starts: each variant trained at each length, then a table of where the time goes.
 
-Not run on a GPU by us yet. On the CPU it runs in the tests, with a small model and --rollout cpu. The shell script's
+On the CPU it runs in the tests, with a small model and --rollout cpu. The shell script's
 help explains each option; an option is the variable's name in lower case.
 """
 
@@ -28,6 +28,7 @@ from verl_ispo.user_error import UserError
 SCRIPTS = Path(__file__).resolve().parents[1]
 MODEL = "qwen2_5_math_1_5b"
 ROLLOUTS_PER_PROMPT = 8
+ATTENTIONS = ("flash_attention_2", "torch_varlen", "sdpa")
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,7 @@ def check(options: argparse.Namespace) -> list[Variant]:
         UserError: with the remedy.
     """
     check_choice("ROLLOUT", options.rollout, ROLLOUTS)
-    check_choice("ATTENTION", options.attention, ("flash_attention_2", "sdpa"))
+    check_choice("ATTENTION", options.attention, ATTENTIONS)
     check_from_one("STEPS", options.steps)
     check_from_one("PROMPTS", options.prompts)
     for length in options.lengths:
@@ -128,10 +129,7 @@ def check_machine(options: argparse.Namespace) -> int:
             "torch sees no CUDA GPU here; run it where there is one (ROLLOUT=cpu tries it with a small model)"
         )
     if options.attention == "flash_attention_2" and importlib.util.find_spec("flash_attn") is None:
-        raise UserError(
-            f"flash-attn is not installed for {sys.executable}; install it, or set ATTENTION=sdpa, which is slow on "
-            "packed rows"
-        )
+        raise UserError(f"flash-attn is not installed for {sys.executable}; install it, or set ATTENTION=torch_varlen")
     return gpus
 
 
@@ -161,6 +159,8 @@ def common_overrides(options: argparse.Namespace, model: str, data: Path) -> lis
         ]
     if options.rollout != "cpu":
         overrides.append(f"++actor_rollout_ref.model.override_config.attn_implementation={options.attention}")
+        if options.attention == "torch_varlen":
+            overrides.append("actor_rollout_ref.model.external_lib=verl_ispo.varlen_attention")
     return overrides
 
 

@@ -2,7 +2,7 @@
 # The time of each part of a training step on GPUs, with FSDP2 and vLLM: GRPO without ISPO's signals, ISPO with a separate
 # pass for the ablated rows, and ISPO with these rows in the pass for the old log-probs.
 #
-# Not run on a GPU by us yet. On the CPU it runs in the tests, with a small model and ROLLOUT=cpu.
+# docs/cost.md has what one H200 gave. On the CPU it runs in the tests, with a small model and ROLLOUT=cpu.
 #
 #   bash scripts/gpu/bench_step.sh
 #   LENGTHS=1024 PROMPTS=16 STEPS=4 bash scripts/gpu/bench_step.sh actor_rollout_ref.rollout.gpu_memory_utilization=0.5
@@ -27,7 +27,7 @@
 #   DATA=                 folder of data as for scripts/train.sh (default: made-up problems, RANDOM_OUT/data)
 #   RANDOM_OUT=           folder of the random model and its problems, written if needed (default: OUT/random)
 #   RANDOM_MODEL=         more options of scripts/gpu/random_model.py
-#   ATTENTION=flash_attention_2   or sdpa, which is slow on packed rows
+#   ATTENTION=flash_attention_2   torch_varlen needs no flash-attn package; sdpa is slow on packed rows
 #   ROLLOUT=vllm          vllm, sglang, cpu
 #   GPUS_PER_NODE=        default: all of this machine
 #   PYTHON=python         interpreter of the environment

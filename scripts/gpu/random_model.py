@@ -3,7 +3,7 @@
 
     python scripts/gpu/random_model.py --out runs/gpu            # runs/gpu/model (3 GB), runs/gpu/data
 
-Not run on a GPU by us yet; on the CPU the tests write a small one, load it in transformers, and train it.
+On the CPU the tests write a small one, load it in transformers, and train it.
 
 Random weights sample every token of the vocabulary about equally often, so the tokenizer decides what a response looks
 like. A prompt's text is tokenized byte by byte. Of the ids that occur only in responses, one in --answer-tokens closes

@@ -4,7 +4,7 @@
     python scripts/gpu/same_as_cpu.py                      # on cuda:0
     python scripts/gpu/same_as_cpu.py --device cpu --sizes 16x64    # what the tests run
 
-Not run on a GPU by us yet. Made-up batches of float32 log-probs and entropies, full and ragged, with empty responses,
+Made-up batches of float32 log-probs and entropies, full and ragged, with empty responses,
 rollouts without an answer, tied entropies and drift at the threshold, go through `compute_ispo_reward`,
 `guarded_reward` and `group_advantage` on both devices, once with the settings of each method preset that trains on
 the signals. Masks must be equal. Numbers may differ by 1e-5 + 1e-5 times the CPU's, since both devices sum in float32

@@ -3,7 +3,7 @@
 
     python scripts/gpu/same_metrics.py runs/gpu/metrics/256/ispo-separate
 
-Not run on a GPU by us yet. The names in scripts/gpu/metric_names.txt are from two steps of ISPO on the CPU, with
+The names in scripts/gpu/metric_names.txt are from two steps of ISPO on the CPU, with
 scripts/gpu/bench_step.sh and a small random model; a test checks them. Metrics that only this run has are listed.
 """
 

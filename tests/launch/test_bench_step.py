@@ -212,7 +212,7 @@ def test_the_random_model_is_made_only_if_it_is_needed(
         (("--lengths", "1024", "4k"), ("LENGTHS=4k", "whole number")),
         (("--steps", "2"), ("WARMUP=2 leaves no step of STEPS=2", "WARMUP=0")),
         (("--prompts", "3"), ("PROMPTS=3", "is odd", "PROMPTS=4")),
-        (("--attention", "eager"), ("ATTENTION=eager", "flash_attention_2 sdpa")),
+        (("--attention", "eager"), ("ATTENTION=eager", "flash_attention_2 torch_varlen sdpa")),
         (("--rollout", "hf"), ("ROLLOUT=hf", "vllm sglang cpu")),
         ((), ("no CUDA GPU", "ROLLOUT=cpu")),
     ],

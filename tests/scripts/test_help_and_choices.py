@@ -70,7 +70,7 @@ def test_help_lists_every_variable_that_is_read_and_no_other(launcher: str, tmp_
         ("ray/start_worker.sh", {"RAY_ADDRESS": "http://head:8265"}, ("host:port",)),
         ("ray/start_head.sh", {"BLOCK": "yes"}, ("BLOCK=yes", "0 1")),
         ("slurm/train.sbatch", {}, ("submit it with sbatch",)),
-        ("gpu/run_all.sh", {"PARTS": "everything"}, ("PARTS=everything", "reward metrics cost")),
+        ("gpu/run_all.sh", {"PARTS": "everything"}, ("PARTS=everything", "reward attention metrics cost")),
         ("gpu/run_all.sh", {"CUDA_VISIBLE_DEVICES": ""}, ("no CUDA GPU",)),
     ],
 )
