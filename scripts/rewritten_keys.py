@@ -1,15 +1,16 @@
 #!/usr/bin/env python3
-r"""Grade each answer key against some fifty correct spellings and as many wrong answers, and count what comes out wrong.
+r"""Grade each answer key against some fifty correct spellings and as many wrong answers; count what comes out wrong.
 
     python scripts/rewritten_keys.py                                    # a small built-in set of keys
     python scripts/rewritten_keys.py ~/data/math                        # every *.parquet that data_prep wrote there
     python scripts/rewritten_keys.py math500.parquet --keys 200 --forms "sign" "a/b"
     python scripts/rewritten_keys.py ~/data/math --out findings.jsonl   # every verdict that is not as it should be
 
-A form rewrites only those keys for which the answer is certainly correct, or certainly wrong. The table has, by form, how
-many answers were tried, how many correct ones were rejected, and how many wrong ones were accepted; "undecided" counts
-errors and time-outs among them. Findings go to a JSON-lines file as they are found. Keys that occur several times are
-tried once. Exit status: 1 if a wrong answer was accepted, or more correct ones were rejected than ``--max-rejected``.
+A form rewrites only those keys for which the answer is certainly correct, or certainly wrong. The table has, by form,
+how many answers were tried, how many correct ones were rejected, and how many wrong ones were accepted; "undecided"
+counts errors and time-outs among them. Findings go to a JSON-lines file as they are found. Keys that occur several
+times are tried once. Exit status: 1 if a wrong answer was accepted, or more correct ones were rejected than
+``--max-rejected`` percent.
 """
 
 from __future__ import annotations
@@ -36,19 +37,20 @@ from tqdm import tqdm
 from verl_ispo.grading import close_pools, compute_score, grading_stats
 
 BUILT_IN = (
-    "0", "1", "-3", "7", "42", "1234", "-50", "27000", "3,000", r"\frac{1}{2}", r"-\frac{7}{3}", r"\frac{125}{8}", "3/4",
-    "0.25", ".5", "-1.5", r"2\sqrt{3}", r"\sqrt{2}", r"\frac{\sqrt{3}}{2}", r"3\pi", r"\frac{\pi}{6}", r"1+\sqrt{5}",
-    "3+4i", "2^{10}", "10!", r"\ln 2", r"\log_2 3", r"e^{-1}", "x", "x^2+1", r"\frac{n}{2}", r"\frac{n(n+1)}{2}", "2^n-1",
-    r"\sin x", "30^\\circ", "50\\%", "\\$12", r"12\text{ cm}", "52_8", "1,-2", "1, 2, 3", r"\frac{1}{2}, 3", "(1,2)",
-    "(3,-1,4)", r"\left(\frac{1}{2}, -3\right)", "[0,1]", "(0,4]", r"(2,\infty)", r"(-\infty, 3]", r"(-\infty,\infty)",
-    r"(-\infty,0)\cup(1,\infty)", r"\{1, 2, 3\}", "x=5", "x=3,y=2", "y = 2x+1", "f(x)=2x", "4x+3y=6", "x^2+y^2=1", "A", r"\text{B}",
-    "Yes", "False", r"\text{Evelyn}", r"\infty", r"\begin{pmatrix} 1 & 2 \\ 3 & 4 \end{pmatrix}", r"\angle ABC", r"A^{-1}B",
-    r"\left\lfloor \frac{n}{2} \right\rfloor", r"\emptyset", '["2", "-5"]', '["(1,2)", "(3,4)"]',
-)  # fmt: skip
+    *("0", "1", "-3", "7", "42", "1234", "-50", "27000", "3,000", "3/4", "0.25", ".5", "-1.5", "2^{10}", "10!"),
+    *(r"\frac{1}{2}", r"-\frac{7}{3}", r"\frac{125}{8}", r"2\sqrt{3}", r"\sqrt{2}", r"\frac{\sqrt{3}}{2}", r"3\pi"),
+    *(r"\frac{\pi}{6}", r"1+\sqrt{5}", "3+4i", r"\ln 2", r"\log_2 3", r"e^{-1}", "x", "x^2+1", r"\frac{n}{2}"),
+    *(r"\frac{n(n+1)}{2}", "2^n-1", r"\sin x", r"\left\lfloor \frac{n}{2} \right\rfloor", r"\infty", r"\emptyset"),
+    *("30^\\circ", "50\\%", "\\$12", r"12\text{ cm}", "52_8", "1,-2", "1, 2, 3", r"\frac{1}{2}, 3", r"\{1, 2, 3\}"),
+    *("(1,2)", "(3,-1,4)", r"\left(\frac{1}{2}, -3\right)", "[0,1]", "(0,4]", r"(2,\infty)", r"(-\infty, 3]"),
+    *(r"(-\infty,\infty)", r"(-\infty,0)\cup(1,\infty)", r"\begin{pmatrix} 1 & 2 \\ 3 & 4 \end{pmatrix}"),
+    *("x=5", "x=3,y=2", "y = 2x+1", "f(x)=2x", "4x+3y=6", "x^2+y^2=1", "A", r"\text{B}", "Yes", "False"),
+    *(r"\text{Evelyn}", r"\angle ABC", r"A^{-1}B", '["2", "-5"]', '["(1,2)", "(3,4)"]'),
+)
 """Keys for a run without files."""
 
 UNDECIDED = ("timeout", "error")
-_BATCH = 2_000
+_BATCH = 500
 _EXAMPLES = 3
 
 
@@ -129,16 +131,17 @@ def print_table(title: str, counts: dict[str, Counts], verb: str) -> Counts:
     print(f"\n{title:<42}{'tried':>9}{verb:>10}{'share':>9}{'undecided':>11}   first examples: answer <- key")
     for name, count in counts.items():
         if count.tried:
-            share = 100 * count.failed / count.tried
-            print(
-                f"{name:<42}{count.tried:>9}{count.failed:>10}{share:>7.2f} %{count.undecided:>11}   {'; '.join(count.examples)}"
-            )
+            print(f"{_columns(name, count)}   {'; '.join(count.examples)}")
             total.tried += count.tried
             total.failed += count.failed
             total.undecided += count.undecided
-    share = 100 * total.failed / max(1, total.tried)
-    print(f"{'all':<42}{total.tried:>9}{total.failed:>10}{share:>7.2f} %{total.undecided:>11}")
+    print(_columns("all", total))
     return total
+
+
+def _columns(name: str, count: Counts) -> str:
+    share = 100 * count.failed / max(1, count.tried)
+    return f"{name:<42}{count.tried:>9}{count.failed:>10}{share:>7.2f} %{count.undecided:>11}"
 
 
 def record(task: Task, status: str, counts: Counts, findings: TextIO) -> None:
@@ -209,14 +212,13 @@ def main() -> int:
             if options.limit_s is not None and time.monotonic() - started > options.limit_s:
                 stopped = True
                 break
-    print(
-        f"{len(keys)} distinct keys, {sum(statuses.values())} answers in {time.monotonic() - started:.0f} s: {dict(statuses)}"
-    )
+    tried, elapsed_s = sum(statuses.values()), time.monotonic() - started
+    print(f"{len(keys)} distinct keys, {tried} answers in {elapsed_s:.0f} s: {dict(statuses)}")
     print(f"paths: {grading_stats()['paths']}")
     rejected = print_table("correct forms", counts[True], "rejected")
     accepted = print_table("wrong forms", counts[False], "accepted")
     if stopped:
-        print(f"stopped after {options.limit_s:g} s: {total - sum(statuses.values())} answers were not tried")
+        print(f"stopped after {options.limit_s:g} s: {total - tried} answers were not tried")
     print(f"findings: {options.out}")
     close_pools()
     return 1 if accepted.failed or 100 * rejected.failed > options.max_rejected * rejected.tried else 0

@@ -181,7 +181,8 @@ def _(key: Key) -> list[str]:
 @_form("floor, ceiling, derivative")
 def _(key: Key) -> list[str]:
     if key.value is not None:
-        if mpmath.im(key.value) or key.differs(str(int(mpmath.floor(mpmath.re(key.value))))) is False:
+        part = mpmath.re(key.value) - mpmath.nint(mpmath.re(key.value))
+        if mpmath.im(key.value) or abs(key.value) > 1e15 or abs(part) < 1e-9:
             return [r"\frac{dy}{dx}", r"\frac{d}{dx}y"] if key.integer == 0 else []
         return [rf"\lfloor {key.text} \rfloor", rf"\lceil {key.text} \rceil", rf"[{key.text}]"]
     return (
@@ -347,15 +348,9 @@ def _(key: Key) -> list[str]:
     if key.brackets is None or any(value_of(member) is None for member in key.brackets[1]):
         return []
     left, members, right = key.brackets
-    changed = (
-        [*members[:-1], f"{members[-1]}+1"], [f"-({members[0]})-1", *members[1:]], [*members, members[-1]], ["0", *members],
-        *([members[1:]] if len(members) > 2 else []),
-    )  # fmt: skip
-    return [
-        f"{left}{', '.join(entries)}{right}"
-        for entries in changed
-        if entries[0] != members[0] or len(entries) != len(members) or entries[-1] != members[-1]
-    ]
+    changed = [[*members[:-1], f"{members[-1]}+1"], [f"{members[0]}+2", *members[1:]]]
+    longer_or_shorter = [[*members, members[-1]], ["0", *members], *([members[1:]] if len(members) > 2 else [])]
+    return [f"{left}{', '.join(entries)}{right}" for entries in (*changed, *longer_or_shorter)]
 
 
 @_form("list with one more")
@@ -442,9 +437,10 @@ def _(key: Key) -> list[str]:
         return []
     letter, other = key.choice, "ABCDE"["BCDEA".index(key.choice)]
     return [
-        other, f"({other})", f"({letter})({other})", f"{letter}+1", f"{letter}, {other}", rf"{letter} \text{{ or }} {other}",
-        letter + other, f"{letter}'", rf"\text{{({letter})}}\text{{({other})}}", rf"\text{{not }}{letter}", f"{letter}.{other}.",
-    ]  # fmt: skip
+        *(other, f"({other})", rf"\text{{not }}{letter}", rf"{letter} \text{{ or }} {other}", f"{letter}, {other}"),
+        *(f"({letter})({other})", rf"\text{{({letter})}}\text{{({other})}}", letter + other, f"{letter}.{other}."),
+        *(f"{letter}+1", f"{letter}'"),
+    ]
 
 
 @_form("yes and no")
