@@ -228,11 +228,11 @@ def _is_one_bracket(text: str) -> bool:
 
 
 def split_commas(text: str) -> list[str]:
-    """The parts between commas that are in no bracket; a thousands separator is no such comma."""
+    r"""The parts between commas that are in no bracket; neither ``\,`` nor ``,\!`` is such a comma."""
     parts, start, depth = [], 0, 0
     for index, char in enumerate(text):
         depth += (char in "([{") - (char in ")]}")
-        if char == "," and depth == 0 and not text.startswith(r"\!", index + 1):
+        if char == "," and depth == 0 and text[index - 1 : index] != "\\" and not text.startswith(r"\!", index + 1):
             parts.append(text[start:index].strip())
             start = index + 1
     return [*parts, text[start:].strip()]

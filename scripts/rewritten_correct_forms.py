@@ -54,7 +54,7 @@ _wrapped("underline", r"\underline{KEY}", r"\underline{\underline{KEY}}", only=_
 _wrapped("box in the box", r"\boxed{KEY}", r"\fbox{$KEY$}", only=_plain)
 _wrapped("therefore", r"\therefore KEY", r"\Rightarrow KEY", r"\implies KEY", "= KEY", only=_plain)
 _wrapped("check mark", r"KEY \checkmark", r"KEY \quad \blacksquare", r"KEY \qquad \square", only=_plain)
-_wrapped("full stop", "KEY.", r"KEY\,.")
+_wrapped("full stop", "KEY.", r"KEY\,.", only=lambda key: not key.text.endswith("."))
 _wrapped("braces", "{KEY}", only=lambda key: _plain(key) and not key.items)
 _wrapped("bold text", "**KEY**", only=lambda key: key.scalar or bool(key.boolean or key.choice))
 _wrapped("the answer is", r"\text{The answer is }KEY", r"\text{Answer: }KEY", r"\text{Total: }KEY", only=_plain)
@@ -393,10 +393,11 @@ def _(key: Key) -> list[str]:
 
 @_form("root as a power")
 def _(key: Key) -> list[str]:
-    if key.value is None or not re.search(r"\\sqrt\{\d+\}", key.text):
+    root = re.compile(r"(?:(?<=[-+({])|^)\\sqrt\{(\d+)\}")
+    if key.value is None or not root.search(key.text):
         return []
     powers = ("{1/2}", r"{\frac{1}{2}}", "{0.5}")
-    return [re.sub(r"\\sqrt\{(\d+)\}", lambda root, power=power: f"({root[1]})^{power}", key.text) for power in powers]
+    return [root.sub(lambda found, power=power: f"{found[1]}^{power}", key.text) for power in powers]
 
 
 @_form("short root")
@@ -496,7 +497,7 @@ def _(key: Key) -> list[str]:
 
 @_form("base of a number")
 def _(key: Key) -> list[str]:
-    match = re.fullmatch(r"([0-9A-F]+)_\{?(\d+)\}?", key.text)
+    match = re.fullmatch(r"([0-9A-F]*\d[0-9A-F]*)_\{?(\d+)\}?", key.text)
     if match is None or int(match[2]) not in _NUMBER_WORDS:
         return []
     return [
