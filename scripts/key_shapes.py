@@ -13,7 +13,9 @@ from typing import Any
 
 import mpmath
 
-mpmath.mp.dps = 40
+reals = mpmath.MPContext()
+reals.dps = 40
+"""Digits to which values are worked out; a context of its own, so that the grader's is as it is elsewhere."""
 
 MAX_EXPONENT = 4_000
 """No larger power is worked out here."""
@@ -30,7 +32,7 @@ _SYMBOLIC_COMMANDS = frozenset(
     ]
 )
 _FUNCTIONS = {
-    r"\sin": mpmath.sin, r"\cos": mpmath.cos, r"\tan": mpmath.tan, r"\ln": mpmath.log, r"\arctan": mpmath.atan,
+    r"\sin": reals.sin, r"\cos": reals.cos, r"\tan": reals.tan, r"\ln": reals.log, r"\arctan": reals.atan,
 }  # fmt: skip
 
 
@@ -249,14 +251,14 @@ def as_integer(text: str) -> int | None:
 
 def real_less(left: Any, right: Any) -> bool:
     """Whether both numbers are real and the first is below the second."""
-    return not mpmath.im(left) and not mpmath.im(right) and mpmath.re(left) < mpmath.re(right)
+    return not reals.im(left) and not reals.im(right) and reals.re(left) < reals.re(right)
 
 
 def value_of(text: str) -> Any:
     """The number that a text is, as mpmath has it; `None` where it is none, or too large to work out."""
     integer = as_integer(text)
     if integer is not None:
-        return mpmath.mpf(integer)
+        return reals.mpf(integer)
     if len(text) > 200 or re.search(r"[A-Za-z]", re.sub(r"\\[A-Za-z]+|[ei]", "", text)):
         return None
     text = re.sub(r"\\(?:left|right)(?![A-Za-z])|\\[,;!]", " ", text)
@@ -266,7 +268,7 @@ def value_of(text: str) -> Any:
         value = reader.sum()
         if reader.tokens:
             return None
-        return value if mpmath.isfinite(value) else None
+        return value if reals.isfinite(value) else None
     except (_NoValue, ValueError, ZeroDivisionError, OverflowError, mpmath.libmp.NoConvergence):
         return None
 
@@ -315,16 +317,16 @@ class _Reader:
         base = self.atom()
         while self.peek() == "!":
             self.take()
-            if base != int(mpmath.re(base)) or not 0 <= mpmath.re(base) <= 200:
+            if base != int(reals.re(base)) or not 0 <= reals.re(base) <= 200:
                 raise _NoValue
-            base = mpmath.factorial(base)
+            base = reals.factorial(base)
         if self.peek() != "^":
             return base
         self.take()
         exponent = self.argument()
         if abs(exponent) > MAX_EXPONENT or self.peek() == "^":
             raise _NoValue
-        return mpmath.power(base, exponent)
+        return reals.power(base, exponent)
 
     def argument(self) -> Any:
         """A group in braces, or what TeX takes without them: one digit or command."""
@@ -336,7 +338,7 @@ class _Reader:
         token = self.peek()
         if token.isdigit() and len(token) > 1:
             self.tokens[0] = token[1:]
-            return mpmath.mpf(token[0])
+            return reals.mpf(token[0])
         return self.atom()
 
     def atom(self) -> Any:
@@ -344,10 +346,10 @@ class _Reader:
         if token[0].isdigit() or (token[0] == "." and len(token) > 1):
             if self.peek() == r"\frac" and "." not in token:
                 part = self.atom()
-                if not 0 < mpmath.re(part) < 1:
+                if not 0 < reals.re(part) < 1:
                     raise _NoValue
-                return mpmath.mpf(token) + part
-            return mpmath.mpf(token)
+                return reals.mpf(token) + part
+            return reals.mpf(token)
         if token in ("(", "{"):
             value = self.sum()
             self.take(")" if token == "(" else "}")
@@ -356,22 +358,22 @@ class _Reader:
             top = self.argument()
             return top / self.argument()
         if token == r"\sqrt":
-            degree = mpmath.mpf(2)
+            degree = reals.mpf(2)
             if self.peek() == "[":
                 self.take()
                 degree = self.atom()
                 self.take("]")
-            return mpmath.power(self.argument(), 1 / degree)
+            return reals.power(self.argument(), 1 / degree)
         if token == r"\pi":
-            return +mpmath.pi
+            return +reals.pi
         if token == "e":
-            return +mpmath.e
+            return +reals.e
         if token == "i":
-            return mpmath.mpc(0, 1)
+            return reals.mpc(0, 1)
         if token == r"\log" and self.peek() == "_":
             self.take()
             base = self.argument()
-            return mpmath.log(self.bare_argument()) / mpmath.log(base)
+            return reals.log(self.bare_argument()) / reals.log(base)
         if token in _FUNCTIONS:
             return _FUNCTIONS[token](self.bare_argument())
         raise _NoValue

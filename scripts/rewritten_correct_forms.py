@@ -9,8 +9,7 @@ import re
 from collections.abc import Callable, Iterable
 from fractions import Fraction
 
-import mpmath
-from key_shapes import Key, plain_brackets, real_less, value_of
+from key_shapes import Key, plain_brackets, real_less, reals, value_of
 
 Form = Callable[[Key], Iterable[str]]
 CORRECT_FORMS: dict[str, Form] = {}
@@ -242,11 +241,11 @@ def _(key: Key) -> list[str]:
 @_form("an approximation behind")
 def _(key: Key) -> list[str]:
     value = key.value
-    if value is None or key.decimal is not None or mpmath.im(value) or key.has_unit or not 0.01 < abs(value) < 10_000:
+    if value is None or key.decimal is not None or reals.im(value) or key.has_unit or not 0.01 < abs(value) < 10_000:
         return []
-    if key.integer is not None or value == mpmath.nint(value):
+    if key.integer is not None or value == reals.nint(value):
         return []
-    digits = f"{float(mpmath.re(value)):.4f}"
+    digits = f"{float(reals.re(value)):.4f}"
     return [
         rf"{key.text} \approx {digits}",
         rf"{key.text} (\approx {digits})",
@@ -446,10 +445,10 @@ def _(key: Key) -> list[str]:
 @_form("value worked out")
 def _(key: Key) -> list[str]:
     value = key.value
-    if value is None or key.integer is not None or mpmath.im(value) or key.decimal is not None:
+    if value is None or key.integer is not None or reals.im(value) or key.decimal is not None:
         return []
-    whole = mpmath.nint(mpmath.re(value))
-    return [str(int(whole))] if abs(value - whole) < mpmath.mpf(10) ** -30 and 0 < abs(whole) < 10**12 else []
+    whole = reals.nint(reals.re(value))
+    return [str(int(whole))] if abs(value - whole) < reals.mpf(10) ** -30 and 0 < abs(whole) < 10**12 else []
 
 
 @_form("a function of its variable")

@@ -83,10 +83,10 @@ def read_keys(paths: Sequence[Path]) -> list[Key]:
     import pyarrow.parquet as parquet
 
     files = [file for path in paths for file in (sorted(path.glob("*.parquet")) if path.is_dir() else [path])]
-    if not files:
-        raise SystemExit(
-            f"{', '.join(map(str, paths))}: no *.parquet file; prepare one with python -m data_prep.math500"
-        )
+    missing = [str(file) for file in files if not file.is_file()]
+    if missing or not files:
+        where = ", ".join(missing or map(str, paths))
+        raise SystemExit(f"{where}: no *.parquet file; prepare one with python -m data_prep.math500")
     keys: dict[str, Key] = {}
     for file in files:
         try:

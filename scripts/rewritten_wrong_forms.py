@@ -10,8 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 
-import mpmath
-from key_shapes import Key, as_integer, value_of
+from key_shapes import Key, as_integer, reals, value_of
 
 Form = Callable[[Key], Iterable[str]]
 WRONG_FORMS: dict[str, Form] = {}
@@ -112,7 +111,7 @@ def _(key: Key) -> list[str]:
 def _(key: Key) -> list[str]:
     if key.fraction is None or not _exact(key):
         return []
-    value = float(mpmath.re(key.value))
+    value = float(reals.re(key.value))
     return [] if abs(value) > 1e6 else _different(key, [f"{value + 0.01:.4f}", f"{value * 1.001 + 0.001:.6f}"])
 
 
@@ -181,8 +180,8 @@ def _(key: Key) -> list[str]:
 @_form("floor, ceiling, derivative")
 def _(key: Key) -> list[str]:
     if key.value is not None:
-        part = mpmath.re(key.value) - mpmath.nint(mpmath.re(key.value))
-        if mpmath.im(key.value) or abs(key.value) > 1e15 or abs(part) < 1e-9:
+        part = reals.re(key.value) - reals.nint(reals.re(key.value))
+        if reals.im(key.value) or abs(key.value) > 1e15 or abs(part) < 1e-9:
             return [r"\frac{dy}{dx}", r"\frac{d}{dx}y"] if key.integer == 0 else []
         return [rf"\lfloor {key.text} \rfloor", rf"\lceil {key.text} \rceil", rf"[{key.text}]"]
     return (
@@ -213,7 +212,7 @@ def _(key: Key) -> list[str]:
 
 @_form("percent added")
 def _(key: Key) -> list[str]:
-    if key.value is None or key.has_unit or mpmath.im(key.value) or not 0 < abs(mpmath.re(key.value)) <= 1:
+    if key.value is None or key.has_unit or reals.im(key.value) or not 0 < abs(reals.re(key.value)) <= 1:
         return []
     return [rf"{key.text}\%", rf"{key.text}\text{{ percent}}"] if _exact(key) and key.integer is None else []
 
@@ -277,9 +276,9 @@ def _(key: Key) -> list[str]:
 @_form("inconsistent approximation")
 def _(key: Key) -> list[str]:
     value = key.value
-    if value is None or mpmath.im(value) or key.has_unit or not 0.01 < abs(value) < 10_000 or not _exact(key):
+    if value is None or reals.im(value) or key.has_unit or not 0.01 < abs(value) < 10_000 or not _exact(key):
         return []
-    off = float(mpmath.re(value)) * 1.3 + 0.1
+    off = float(reals.re(value)) * 1.3 + 0.1
     return [rf"{key.text} \approx {off:.3f}", rf"{key.text} (\approx {off:.3f})", rf"{off:.3f} \approx {key.text}"]
 
 
