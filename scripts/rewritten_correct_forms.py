@@ -1,4 +1,4 @@
-r"""Other spellings of an answer key: each form gives answers that are certainly the same as the key.
+r"""Other mathematical spellings of an answer key: each form gives answers that are certainly the same as the key.
 
 A form is a function from a key to answers, none where it does not apply. Keys and their kinds: ``key_shapes.py``.
 """
@@ -9,10 +9,10 @@ import re
 from collections.abc import Callable, Iterable
 from fractions import Fraction
 
-from key_shapes import Key, plain_brackets, real_less, reals, value_of
+from key_shapes import Key, plain_brackets, reals, value_of
 
 Form = Callable[[Key], Iterable[str]]
-CORRECT_FORMS: dict[str, Form] = {}
+SPELLINGS: dict[str, Form] = {}
 """All forms by name, in the order of the table."""
 
 _NUMBER_WORDS = {2: "two", 3: "three", 4: "four", 5: "five", 6: "six", 7: "seven", 8: "eight", 9: "nine", 16: "sixteen"}
@@ -20,15 +20,10 @@ _NUMBER_WORDS = {2: "two", 3: "three", 4: "four", 5: "five", 6: "six", 7: "seven
 
 def _form(name: str) -> Callable[[Form], Form]:
     def register(function: Form) -> Form:
-        CORRECT_FORMS[name] = function
+        SPELLINGS[name] = function
         return function
 
     return register
-
-
-def _wrapped(name: str, *templates: str, only: Callable[[Key], bool] = lambda key: True) -> None:
-    """A form that puts the key's text for ``KEY`` in each template."""
-    CORRECT_FORMS[name] = lambda key: [template.replace("KEY", key.text) for template in templates] if only(key) else []
 
 
 def _outside_text(key: Key, pattern: str, replacement: str) -> list[str]:
@@ -37,41 +32,6 @@ def _outside_text(key: Key, pattern: str, replacement: str) -> list[str]:
         return []
     answer = re.sub(pattern, replacement, key.text)
     return [answer] if answer != key.text else []
-
-
-def _plain(key: Key) -> bool:
-    return "$" not in key.text and not key.listed
-
-
-_wrapped("as it is", "KEY")
-_wrapped("dollars inside", "$KEY$", r"\(KEY\)", only=_plain)
-_wrapped("spaces around", "  KEY ", "KEY\n")
-_wrapped("display style", r"\displaystyle KEY", r"\displaystyle{KEY}", only=_plain)
-_wrapped("colour", r"\textcolor{red}{KEY}", r"{\color{blue} KEY}", r"\color{red}{KEY}", only=_plain)
-_wrapped("size", r"\Large KEY", r"\large{KEY}", r"{\huge KEY}", only=_plain)
-_wrapped("underline", r"\underline{KEY}", r"\underline{\underline{KEY}}", only=_plain)
-_wrapped("box in the box", r"\boxed{KEY}", r"\fbox{$KEY$}", only=_plain)
-_wrapped("therefore", r"\therefore KEY", r"\Rightarrow KEY", r"\implies KEY", "= KEY", only=_plain)
-_wrapped("check mark", r"KEY \checkmark", r"KEY \quad \blacksquare", r"KEY \qquad \square", only=_plain)
-_wrapped("full stop", "KEY.", r"KEY\,.", only=lambda key: not key.text.endswith("."))
-_wrapped("braces", "{KEY}", only=lambda key: _plain(key) and not key.items)
-_wrapped("bold text", "**KEY**", only=lambda key: key.scalar or bool(key.boolean or key.choice))
-_wrapped("the answer is", r"\text{The answer is }KEY", r"\text{Answer: }KEY", r"\text{Total: }KEY", only=_plain)
-_wrapped(
-    "bold number", r"\mathbf{KEY}", r"\bf KEY", r"\mathrm{KEY}", r"\bm{KEY}", only=lambda key: key.integer is not None
-)
-_wrapped("word styles", r"\text{KEY}", r"\textbf{KEY}", r"\mathrm{KEY}", "KEY.", r"\textit{KEY}",
-         only=lambda key: bool(re.fullmatch(r"[A-Z][a-z]{2,}", key.text)))  # fmt: skip
-_wrapped("plus sign", "+KEY", only=lambda key: key.integer is not None and key.integer > 0)
-_wrapped("counted things", *(rf"KEY\text{{ {noun}}}" for noun in ("ways", "apples", "solutions", "rectangles")),
-         "KEY students", r"\text{KEY ways}",
-         only=lambda key: key.integer is not None and key.integer > 1 and not key.has_unit)  # fmt: skip
-_wrapped(
-    "brackets around",
-    "(KEY)",
-    r"\left(KEY\right)",
-    only=lambda key: key.scalar and not key.has_unit and "," not in key.text,
-)
 
 
 @_form("left and right")
@@ -219,18 +179,6 @@ def _(key: Key) -> list[str]:
     return [*(f"{name} = {key.text}" for name in names), rf"\text{{Area}} = {key.text}"]
 
 
-@_form("a name before a tuple")
-def _(key: Key) -> list[str]:
-    if key.brackets is None or (key.brackets[0], key.brackets[2]) != ("(", ")") or r"\infty" in key.text:
-        return []
-    names = ("", "", "(x, y)", "(x, y, z)", "(a, b, c, d)")
-    count = len(key.brackets[1])
-    letters = re.sub(r"\\[A-Za-z]+", "", key.text)
-    if count >= len(names) or re.search(r"[a-z]", letters):
-        return []
-    return [f"{names[count]} = {key.text}", f"{names[count].replace(' ', '')}={key.text}"]
-
-
 @_form("the value without its name")
 def _(key: Key) -> list[str]:
     if key.named is None or value_of(key.named[1]) is None:
@@ -279,115 +227,6 @@ def _(key: Key) -> list[str]:
     if key.value is None or not re.fullmatch(r"[a-z]+", unit):
         return []
     return [rf"{key.text}\text{{ {unit}}}", rf"{key.text}\,\mathrm{{{unit}}}", f"{key.text} {unit}"]
-
-
-@_form("list in another order")
-def _(key: Key) -> list[str]:
-    if not key.items:
-        return []
-    return [", ".join(reversed(key.items)), ", ".join([*key.items[1:], key.items[0]])]
-
-
-@_form("and between")
-def _(key: Key) -> list[str]:
-    if not key.items:
-        return []
-    first = ", ".join(key.items[:-1])
-    return [
-        rf"{first} \text{{ and }} {key.items[-1]}",
-        rf"{first}, \text{{and }} {key.items[-1]}",
-        f"{first} and {key.items[-1]}",
-    ]
-
-
-@_form("list in braces")
-def _(key: Key) -> list[str]:
-    inside = ", ".join(key.items)
-    return [rf"\{{{inside}\}}", rf"\left\{{ {inside} \right\}}", "; ".join(key.items)] if key.items else []
-
-
-@_form("list with a name")
-def _(key: Key) -> list[str]:
-    if not key.items or any(value_of(item) is None for item in key.items):
-        return []
-    return [
-        "x = " + ", ".join(key.items),
-        ", ".join(f"x = {item}" for item in key.items),
-        r" \text{ or } ".join(f"x = {item}" for item in key.items),
-        rf"x \in \{{{', '.join(key.items)}\}}",
-    ]
-
-
-@_form("boxes that form the list")
-def _(key: Key) -> list[str]:
-    """The answer stands in a box, so a closing brace ends that box."""
-    return (
-        [separator.join(key.items) for separator in (r"}, \boxed{", r"} \text{ and } \boxed{", r"}$ and $\boxed{")]
-        if key.items
-        else []
-    )
-
-
-@_form("names and values in another order")
-def _(key: Key) -> list[str]:
-    names = key.named_list
-    if not names:
-        return []
-    backwards = [f"{name}={value}" for name, value in reversed(names)]
-    left, right = ", ".join(name for name, _ in names), ", ".join(value for _, value in names)
-    cases = r" \\ ".join(f"{name}={value}" for name, value in names)
-    return [
-        ", ".join(backwards),
-        r" \text{ and } ".join(backwards),
-        f"({left}) = ({right})",
-        rf"\begin{{cases}} {cases} \end{{cases}}",
-    ]
-
-
-@_form("set in another order")
-def _(key: Key) -> list[str]:
-    if key.braces is None or len(key.braces) < 2:
-        return []
-    return [r"\{" + ", ".join(reversed(key.braces)) + r"\}", r"\left\{" + ", ".join(key.braces) + r"\right\}"]
-
-
-@_form("interval as a set")
-def _(key: Key) -> list[str]:
-    if key.interval is None:
-        return []
-    left, low, high, right = key.interval
-    return [rf"x \in {key.text}", rf"\{{x \mid {_inequality(left, low, high, right)}\}}"]
-
-
-@_form("interval as an inequality")
-def _(key: Key) -> list[str]:
-    if key.interval is None:
-        return []
-    tight = _inequality(*key.interval)
-    return (
-        [tight, tight.replace(r"\le", r"\leq").replace(r"\ge", r"\geqslant")]
-        if tight
-        else [r"\mathbb{R}", r"x \in \mathbb{R}"]
-    )
-
-
-def _inequality(left: str, low: str, high: str, right: str) -> str:
-    below, above = (r"\le" if left == "[" else "<"), (r"\le" if right == "]" else "<")
-    if r"\infty" in low:
-        return "" if r"\infty" in high else f"x {above} {high}"
-    if r"\infty" in high:
-        return f"x {below.replace('<', '>').replace('le', 'ge')} {low}"
-    return f"{low} {below} x {above} {high}"
-
-
-@_form("union in another order")
-def _(key: Key) -> list[str]:
-    parts = re.split(r"\s*\\cup\s*", key.text)
-    return (
-        [r" \cup ".join(reversed(parts))]
-        if len(parts) > 1 and "=" not in key.text and r"\in" not in key.text.replace(r"\infty", "")
-        else []
-    )
 
 
 @_form("root as a power")
@@ -506,9 +345,79 @@ def _(key: Key) -> list[str]:
     ]
 
 
-def is_equal_in_value(key: Key, answer: str) -> bool | None:
-    """Whether an answer has the key's value, where both have one that can be worked out; for the tests of the forms."""
-    value = value_of(answer)
-    if key.value is None or value is None:
-        return None
-    return bool(abs(value - key.value) <= 1e-25 * (1 + abs(key.value))) and not real_less(value, value)
+@_form("repeating decimal")
+def _(key: Key) -> list[str]:
+    if key.fraction is None or key.fraction[2] not in (3, 9, 11, 33, 99):
+        return []
+    sign, top, bottom = key.fraction
+    whole, rest = divmod(top, bottom)
+    if rest * 99 % bottom or not rest:
+        return []
+    cycle = f"{rest * 99 // bottom:02d}"
+    cycle = cycle[0] if cycle[0] == cycle[1] else cycle
+    answers = [rf"{sign}{whole}.\overline{{{cycle}}}", f"{sign}{whole}.({cycle})"]
+    return (
+        [*answers, rf"{sign}{whole}.\bar{{{cycle}}}", rf"{sign}{whole}.\dot{{{cycle}}}"] if len(cycle) == 1 else answers
+    )
+
+
+@_form("choose")
+def _(key: Key) -> list[str]:
+    binomial = re.compile(r"\\[dt]?binom\{([^{}]+)\}\{([^{}]+)\}")
+    if not binomial.search(key.text):
+        return []
+    return [binomial.sub(r"{\1 \\choose \2}", key.text), re.sub(r"\\[dt]?binom", r"\\dbinom", key.text)]
+
+
+@_form("floor")
+def _(key: Key) -> list[str]:
+    text = plain_brackets(key.text)
+    if text.count(r"\lfloor") != 1 or "[" in text:
+        return []
+    return [text.replace(r"\lfloor", r"\left\lfloor ").replace(r"\rfloor", r"\right\rfloor "), _bracketed_floor(text)]
+
+
+def _bracketed_floor(text: str) -> str:
+    return re.sub(r"\\lfloor\s*", "[", re.sub(r"\s*\\rfloor", "]", text))
+
+
+@_form("another letter with a quantifier")
+def _(key: Key) -> list[str]:
+    match = re.fullmatch(r"(.*[^A-Za-z])([kn])([^A-Za-z].*)?,?\s*\2\s*\\in\s*\\mathbb\{?Z\}?", key.text)
+    if match is None or key.listed or r"\text" in key.text:
+        return []
+    other = "n" if match[2] == "k" else "k"
+    if re.search(rf"(?<![A-Za-z\\]){other}(?![A-Za-z])", key.text):
+        return []
+    return [re.sub(rf"(?<![A-Za-z\\]){match[2]}(?![A-Za-z])", other, key.text)]
+
+
+@_form("unit of the key")
+def _(key: Key) -> list[str]:
+    match = re.fullmatch(r"(-?\d+(?:\.\d+)?)\s*\\(?:text|mathrm|mbox)\{[ ~]*([a-z]{2,})\s*\}", key.text)
+    if match is None or key.info.get("unit"):
+        return []
+    number, unit = match.groups()
+    return [
+        number,
+        rf"{number}\text{{ {unit}}}",
+        rf"{number}\,\mathrm{{{unit}}}",
+        f"{number} {unit}",
+        rf"\text{{{number} {unit}}}",
+    ]
+
+
+@_form("complex numbers")
+def _(key: Key) -> list[str]:
+    match = re.fullmatch(r"(-?\d+)\s*([-+])\s*(\d*)i", key.text)
+    if match is None:
+        return []
+    real, sign, imaginary = match.groups()
+    first = f"{'-' if sign == '-' else ''}{imaginary}i"
+    turned = f"{first} - {real[1:]}" if real.startswith("-") else f"{first} + {real}"
+    return [turned, rf"{real} {sign} {imaginary}\text{{i}}", rf"{real}{sign}{imaginary}\mathrm{{i}}"]
+
+
+@_form("braces of indices")
+def _(key: Key) -> list[str]:
+    return _outside_text(key, r"_([A-Za-z0-9])", r"_{\1}") + _outside_text(key, r"\^([A-Z])", r"^{\1}")

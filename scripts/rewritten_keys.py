@@ -30,8 +30,8 @@ from pathlib import Path
 from typing import TextIO
 
 from key_shapes import Key
-from rewritten_correct_forms import CORRECT_FORMS
-from rewritten_wrong_forms import WRONG_FORMS
+from rewritten_dress import Response
+from rewritten_forms import CORRECT_FORMS, WRONG_FORMS
 from tqdm import tqdm
 
 from verl_ispo.grading import close_pools, compute_score, grading_stats
@@ -115,7 +115,8 @@ def make_tasks(keys: Sequence[Key], forms: Sequence[str]) -> Iterator[Task]:
 
 def grade(task: Task, timeout_s: float, workers: int) -> str:
     """The grader's status; whatever it raises is one too."""
-    response = rf"So the final answer is \boxed{{{task.answer}}}."
+    is_response = isinstance(task.answer, Response)
+    response = task.answer if is_response else rf"So the final answer is \boxed{{{task.answer}}}."
     try:
         result = compute_score(
             "rewritten", response, task.key.gold, task.key.info, timeout_s=timeout_s, workers=workers
@@ -151,7 +152,7 @@ def record(task: Task, status: str, counts: Counts, findings: TextIO) -> None:
     failed = (status == "correct") is not task.correct or status.startswith("raised")
     counts.failed += failed
     if failed:
-        shown = f"{task.answer} <- {task.key.gold}"
+        shown = f"{task.answer} <- {task.key.gold}".replace("\n", r"\n")
         if len(counts.examples) < _EXAMPLES and len(shown) < 60:
             counts.examples.append(shown)
     if failed or status in UNDECIDED:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from key_shapes import Key, as_integer, reals, value_of
 
 Form = Callable[[Key], Iterable[str]]
-WRONG_FORMS: dict[str, Form] = {}
+CHANGED_VALUES: dict[str, Form] = {}
 """All forms by name, in the order of the table."""
 
 _WORDS_BEFORE = (r"\text{not }", r"\text{anything but }", r"\text{never }", r"\neg ", r"\text{not equal to }")
@@ -26,7 +26,7 @@ _OTHER_UNITS = {"length": r"\text{ seconds}", "time": r"\text{ kg}", "angle": r"
 
 def _form(name: str) -> Callable[[Form], Form]:
     def register(function: Form) -> Form:
-        WRONG_FORMS[name] = function
+        CHANGED_VALUES[name] = function
         return function
 
     return register
@@ -307,90 +307,6 @@ def _(key: Key) -> list[str]:
     return []
 
 
-@_form("interval's brackets")
-def _(key: Key) -> list[str]:
-    if key.interval is None:
-        return []
-    left, low, high, right = key.interval
-    ends = {(other_left, other_right) for other_left in "([" for other_right in ")]"} - {(left, right)}
-    if r"\infty" in low:
-        ends = {pair for pair in ends if pair[0] == left}
-    if r"\infty" in high:
-        ends = {pair for pair in ends if pair[1] == right}
-    return [f"{other_left}{low}, {high}{other_right}" for other_left, other_right in sorted(ends)]
-
-
-@_form("interval's ends")
-def _(key: Key) -> list[str]:
-    if key.interval is None:
-        return []
-    left, low, high, right = key.interval
-    answers = [f"{left}{high}, {low}{right}"]
-    answers += [f"{left}{low}+1, {high}{right}"] if r"\infty" not in low else [f"{left}0, {high}{right}"]
-    answers += [f"{left}{low}, {high}+1{right}"] if r"\infty" not in high else []
-    return answers
-
-
-@_form("tuple's entries exchanged")
-def _(key: Key) -> list[str]:
-    if key.brackets is None:
-        return []
-    left, members, right = key.brackets
-    first, last = value_of(members[0]), value_of(members[-1])
-    if first is None or last is None or abs(first - last) < 1e-9:
-        return []
-    return [f"{left}{', '.join([members[-1], *members[1:-1], members[0]])}{right}"]
-
-
-@_form("tuple's entry changed, missing, repeated")
-def _(key: Key) -> list[str]:
-    if key.brackets is None or any(value_of(member) is None for member in key.brackets[1]):
-        return []
-    left, members, right = key.brackets
-    changed = [[*members[:-1], f"{members[-1]}+1"], [f"{members[0]}+2", *members[1:]]]
-    longer_or_shorter = [[*members, members[-1]], ["0", *members], *([members[1:]] if len(members) > 2 else [])]
-    return [f"{left}{', '.join(entries)}{right}" for entries in (*changed, *longer_or_shorter)]
-
-
-@_form("list with one more")
-def _(key: Key) -> list[str]:
-    if not key.items or any(value_of(item) is None for item in key.items):
-        return []
-    return [f"{', '.join(key.items)}, 98765", f"-98765, {', '.join(key.items)}"]
-
-
-@_form("list with one repeated")
-def _(key: Key) -> list[str]:
-    if not key.items or any(value_of(item) is None for item in key.items):
-        return []
-    return [", ".join([key.items[0], *key.items]), ", ".join([*key.items, key.items[-1]])]
-
-
-@_form("list with one missing")
-def _(key: Key) -> list[str]:
-    if not key.items:
-        return []
-    if len(set(key.items)) < len(key.items):
-        return []
-    return [", ".join(key.items[1:]), ", ".join(key.items[:-1]), key.items[0]]
-
-
-@_form("list with one changed")
-def _(key: Key) -> list[str]:
-    if not key.items or any(value_of(item) is None for item in key.items):
-        return []
-    return [", ".join([*key.items[:-1], f"98765+{key.items[-1]}"]), f"({', '.join(key.items)}, 5)"]
-
-
-@_form("set changed")
-def _(key: Key) -> list[str]:
-    if key.braces is None:
-        return []
-    inside = ", ".join(key.braces)
-    smaller = [r"\{" + ", ".join(key.braces[1:]) + r"\}"] if len(set(key.braces)) == len(key.braces) > 1 else []
-    return [rf"\{{\{{{inside}\}}\}}", rf"\{{{inside}, 98765\}}", *smaller]
-
-
 @_form("another name")
 def _(key: Key) -> list[str]:
     if key.named is None or value_of(key.named[1]) is None or len(key.named[0]) > 1:
@@ -399,22 +315,6 @@ def _(key: Key) -> list[str]:
         f"{key.named[0]} = {key.named[1]} + 1",
         f"{key.named[0]}' = {key.named[1]}",
         f"{'q' if key.named[0] != 'q' else 'r'} = {key.named[1]}",
-    ]
-
-
-@_form("names and values exchanged")
-def _(key: Key) -> list[str]:
-    if not key.named_list:
-        return []
-    names, values = zip(*key.named_list, strict=True)
-    turned = [*values[1:], values[0]]
-    pairs = ", ".join(f"{name}={value}" for name, value in zip(names, turned, strict=True))
-    return [
-        pairs,
-        ", ".join(turned),
-        f"({', '.join(turned)})",
-        f"{names[0]}={values[0]}",
-        rf"\{{{', '.join(turned)}\}}",
     ]
 
 
@@ -486,3 +386,23 @@ def _(key: Key) -> list[str]:
         f"{key.integer}.5",
         rf"{key.integer}\text{{ and a half}}",
     ]
+
+
+@_form("the key in an earlier box")
+def _(key: Key) -> list[str]:
+    """The answer stands in a box, so a closing brace ends that box."""
+    if not key.scalar:
+        return []
+    other = f"({key.text})+7"
+    words = (" and therefore, after another look, it is ", r" \text{ and } ", ", ", "\n")
+    return [rf"{key.text}}}{between}\boxed{{{other}" for between in words]
+
+
+@_form("bare log to the base 10")
+def _(key: Key) -> list[str]:
+    """A bare log in a key is what its data set means, natural unless the file says so."""
+    bare = re.compile(r"\\log(?![A-Za-z_ ]*_)(?![A-Za-z])")
+    known = key.symbolic or value_of(bare.sub(r"\\ln ", key.text)) is not None
+    if not bare.search(key.text) or "_" in key.text or key.info.get("log_base") or not known:
+        return []
+    return [bare.sub(r"\\log_{10} ", key.text), bare.sub(r"\\log_2 ", key.text)]

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from grading_workload import plain_answer
 from key_shapes import Key
-from rewritten_wrong_forms import WRONG_FORMS
+from rewritten_forms import WRONG_FORMS
 
 Pair = tuple[str, str]
 """(answer, ground truth); the answer is wrong."""

@@ -60,8 +60,8 @@ def test_correct_forms_keep_the_value_and_wrong_forms_change_it(text: str):
     """Wherever both sides can be worked out, without the grader."""
     key = script("key_shapes").Key(text)
     for correct, forms in (
-        (True, script("rewritten_correct_forms").CORRECT_FORMS),
-        (False, script("rewritten_wrong_forms").WRONG_FORMS),
+        (True, script("rewritten_forms").CORRECT_FORMS),
+        (False, script("rewritten_forms").WRONG_FORMS),
     ):
         for name, form in forms.items():
             for answer in form(key):
@@ -71,13 +71,23 @@ def test_correct_forms_keep_the_value_and_wrong_forms_change_it(text: str):
                     assert bool(close) is correct, (name, answer)
 
 
-def test_every_form_rewrites_a_built_in_key():
-    rewritten = script("rewritten_keys")
-    built_in = [rewritten.Key(text) for text in (*rewritten.BUILT_IN, "3+2i", "0", "75\\text{ minutes}", "10080")]
-    seldom = {"the file's unit", "union in another order", "another letter"}
-    for forms in (rewritten.CORRECT_FORMS, rewritten.WRONG_FORMS):
+def test_every_form_rewrites_a_key():
+    rewritten, forms_of = script("rewritten_keys"), script("rewritten_forms")
+    more = (
+        "a+b",
+        r"\log 2",
+        r"\binom{n}{2}",
+        r"2\pi k, k\in\mathbb{Z}",
+        "2, -2",
+        "(-3,3)",
+        r"[-1, 1]",
+        r"\frac{1}{3}",
+    )
+    built_in = [rewritten.Key(text) for text in (*rewritten.BUILT_IN, *more)]
+    built_in.append(rewritten.Key("5", {"unit": "cm"}))
+    for forms in (forms_of.CORRECT_FORMS, forms_of.WRONG_FORMS):
         for name, form in forms.items():
-            assert name in seldom or any(list(form(key)) for key in built_in), name
+            assert any(list(form(key)) for key in built_in), name
 
 
 def test_the_readers_of_keys():
@@ -151,3 +161,15 @@ def test_the_fuzz_run_fails_on_an_accepted_wrong_answer(
         monkeypatch.setattr(sys, "argv", ["fuzz_grading.py", "--answers", "100", "--only", "wrong"])
         assert fuzz.main() == expected
         assert f"wrong ones accepted {100 * expected}" in capsys.readouterr().out
+
+
+def test_another_checkouts_grader_runs_beside_this_one():
+    """Plain numbers alone, so that neither process needs a worker."""
+    process = script("checkout_grader").CheckoutGrader(SCRIPTS.parent)
+    graded = process.grade([(r"\boxed{5}", "5"), (r"\boxed{5}", "6"), (r"\boxed{0.5}", r"\frac12")], 2, 5.0)
+    process.close()
+    assert graded.scores == [1.0, 0.0, 1.0]
+    assert len(graded.seconds_each) == 1
+    assert graded.exact_share == 1.0
+    with pytest.raises(SystemExit, match="no checkout of this repository"):
+        script("checkout_grader").CheckoutGrader(SCRIPTS)
