@@ -12,6 +12,7 @@ voted for, all three stay apart; without ``50``, the first two are one. The rule
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from fractions import Fraction
 from functools import lru_cache
@@ -61,11 +62,13 @@ def _names(answers: frozenset[str], several: bool) -> dict[str, str]:
 
 
 def _plain_number(answer: str) -> float | None:
+    """About the value of a plain number, `None` for anything else."""
     value = exact_value(answer) if len(answer) <= MAX_COMPARED_CHARS else None
     try:
-        return float(value) if isinstance(value, Fraction) else None
+        number = None if value is None else float(value if isinstance(value, Fraction) else value.mid)
     except OverflowError:
         return None
+    return number if number is not None and math.isfinite(number) else None
 
 
 def _far_apart(one: float | None, other: float | None) -> bool:
