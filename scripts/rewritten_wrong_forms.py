@@ -400,9 +400,10 @@ def _(key: Key) -> list[str]:
 
 @_form("bare log to the base 10")
 def _(key: Key) -> list[str]:
-    """A bare log in a key is what its data set means, natural unless the file says so."""
-    bare = re.compile(r"\\log(?![A-Za-z_ ]*_)(?![A-Za-z])")
-    known = key.symbolic or value_of(bare.sub(r"\\ln ", key.text)) is not None
-    if not bare.search(key.text) or "_" in key.text or key.info.get("log_base") or not known:
+    """A bare log in a key is what its data set means, natural unless the file says so. A ratio of logs has no base."""
+    bare = re.compile(r"\\log(?![A-Za-z])")
+    if len(bare.findall(key.text)) != 1 or "_" in key.text or key.info.get("log_base"):
         return []
-    return [bare.sub(r"\\log_{10} ", key.text), bare.sub(r"\\log_2 ", key.text)]
+    answers = [bare.sub(base, key.text) for base in (r"\\log_{10} ", r"\\log_2 ")]
+    natural = Key(bare.sub(r"\\ln ", key.text))
+    return [answer for answer in answers if key.symbolic or natural.differs(answer)]
