@@ -197,7 +197,7 @@ def _(key: Key) -> list[str]:
     return [
         rf"{key.text} \approx {digits}",
         rf"{key.text} (\approx {digits})",
-        rf"{key.text} \text{{ (approximately }} {digits})",
+        rf"{key.text} (\text{{approximately }} {digits})",
     ]
 
 

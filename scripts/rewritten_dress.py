@@ -47,7 +47,7 @@ _wrapped("check mark", r"KEY \checkmark", r"KEY \quad \blacksquare", r"KEY \qqua
 _wrapped("full stop", "KEY.", r"KEY\,.", only=lambda key: not key.text.endswith("."))
 _wrapped("braces", "{KEY}", only=lambda key: _plain(key) and not key.items)
 _wrapped("bold text", "**KEY**", only=lambda key: key.scalar or bool(key.boolean or key.choice))
-_wrapped("the answer is", r"\text{The answer is }KEY", r"\text{Answer: }KEY", r"\text{Total: }KEY", only=_plain)
+_wrapped("the answer is", r"\text{The answer is }KEY", r"\text{Answer: }KEY", only=_plain)
 _wrapped(
     "bold number", r"\mathbf{KEY}", r"\bf KEY", r"\mathrm{KEY}", r"\bm{KEY}", only=lambda key: key.integer is not None
 )
