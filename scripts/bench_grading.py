@@ -3,6 +3,7 @@ r"""Answers per second: math-verify called directly, verl's own ``math_verify`` 
     python scripts/bench_grading.py                      # on answers that the script makes
     python scripts/bench_grading.py --data DIR           # on the answers of DIR/*.jsonl
     python scripts/bench_grading.py --data DIR --skip-verl
+    python scripts/bench_grading.py --data DIR --rounds 3 --against ../before   # this and another checkout, in turns
 
 Each grader gets the same answers in the same order from the same number of threads, in rounds that alternate between
 the graders; the table has medians over the rounds. One answer in four is correct and spelled as in the data, one in
@@ -12,8 +13,12 @@ Hostile answers (towers of powers, factorials, deep nesting, control characters,
 limit) replace 0 %, 1 % and 10 % of them. math-verify is called in the main thread of its own process, where its time
 limit works; where it does not, in a long C call, the answer is given up after five limits, and counted.
 
-The last lines check two things: ordinary answers are at least five times as fast as with verl's scorer; and hostile
-answers cost no more than their own time limit divided by the number of workers.
+With ``--against`` only ordinary answers are graded, by this checkout, by another one (each in its own process) and by
+verl's scorer, which take turns in every round. The table has the median time of a single answer, the time of an answer
+when all threads grade, the share of answers that need no worker, and how many times as fast as verl's scorer that is.
+
+Otherwise the last lines check two things: ordinary answers are at least five times as fast as with verl's scorer; and
+hostile answers cost no more than their own time limit divided by the number of workers.
 """
 
 from __future__ import annotations
@@ -37,6 +42,7 @@ from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
 
+from checkout_grader import CheckoutGrader, GradedRound, in_threads
 from grading_workload import HOSTILE_FIXED, SLOW, plain_answer, respelled
 
 from verl_ispo.grading import close_pools, compute_score, grading_stats
@@ -154,6 +160,50 @@ def print_row(name: str, count: int, seconds: list[float], score: float) -> None
     print(f"{name:<28}{count:>8}{count / median:>14.0f}{median / count * 1e6:>14.0f}{spread:>9.0f} %{score:>10.3f}")
 
 
+def compare_checkouts(golds: list[str], options: argparse.Namespace, rng: random.Random) -> int:
+    """This checkout and another one in turns; 1 if this one is slower by a quarter, or its exact share is lower."""
+    here = Path(__file__).resolve().parents[1]
+    graders = {"this checkout": CheckoutGrader(here), str(options.against): CheckoutGrader(options.against)}
+    rounds: dict[str, list[GradedRound]] = {name: [] for name in graders}
+    verl_s: list[float] = []
+    together = in_threads(options.answers)
+    warm_up = make_tasks(golds, 60, 0.0, random.Random(1), slow=False)
+    for grader in graders.values():
+        grader.grade(warm_up, options.threads, 60.0)
+    if not options.skip_verl:
+        grade_with_verl(warm_up, options.threads, 60.0)
+    for index in range(options.rounds):
+        tasks = make_tasks(golds[index * 97 :], options.answers, 0.0, rng, slow=True)
+        # the order turns over, so that neither is always the first
+        for name in (list(graders), list(reversed(graders)))[index % 2]:
+            print(f"\r  round {index + 1}: {name} ...", end="", file=sys.stderr, flush=True)
+            rounds[name].append(graders[name].grade(tasks, options.threads, options.timeout_s))
+        if not options.skip_verl:
+            verl_s.append(time_of(grade_with_verl, tasks[:together], options)[0])
+    print(file=sys.stderr)
+    for grader in graders.values():
+        grader.close()
+    print(f"{options.rounds} rounds of {options.answers} answers, {options.threads} threads, {options.workers} workers")
+    print(f"\n{'grader':<28}{'median us':>11}{'us, threads':>13}{'exact':>9}{'score':>8}{'x verl':>9}")
+    for name, graded in rounds.items():
+        single = statistics.median(seconds for one in graded for seconds in one.seconds_each)
+        threaded = statistics.median(one.seconds_together for one in graded) / together
+        exact = statistics.fmean(one.exact_share for one in graded)
+        score = statistics.fmean(score for one in graded for score in one.scores)
+        line = f"{name[-27:]:<28}{single * 1e6:>11.0f}{threaded * 1e6:>13.0f}{exact:>9.1%}{score:>8.3f}"
+        ratios = [verl / one.seconds_together for verl, one in zip(verl_s, graded, strict=False)]
+        print(line + (f"{statistics.median(ratios):>9.1f}" if ratios else f"{'not run':>9}"))
+    ours, theirs = rounds.values()
+    pairs = list(zip(ours, theirs, strict=True))
+    slower = statistics.median(one.seconds_together / other.seconds_together for one, other in pairs)
+    gained = statistics.fmean(one.exact_share - other.exact_share for one, other in pairs)
+    differ = sum(a != b for one, other in pairs for a, b in zip(one.scores, other.scores, strict=True))
+    print(f"\nthis checkout takes {slower:.2f} times as long (median over rounds), {gained:+.1%} on the exact path")
+    print(f"{differ} of {options.rounds * options.answers} verdicts differ")
+    end_processes()
+    return 1 if slower > 1.25 or gained < -0.001 else 0
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="folder of *.jsonl files with an answer or final_answer column")
@@ -166,6 +216,7 @@ def main() -> int:
     parser.add_argument("--timeout-s", type=float, default=2.0, help="time limit of one answer (default: 2)")
     parser.add_argument("--workers", type=int, default=2, help="workers of this package (default: 2)")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--against", type=Path, metavar="CHECKOUT", help="compare with another checkout instead")
     parser.add_argument("--skip-verl", action="store_true", help="leave verl's scorer out")
     options = parser.parse_args()
     logging.disable(logging.CRITICAL)
@@ -183,6 +234,8 @@ def main() -> int:
         golds = [plain_answer(rng) for _ in range(2_000)]
         print("answers that the script made")
     rng.shuffle(golds)
+    if options.against:
+        return compare_checkouts(golds, options, rng)
     direct = MathVerifyProcess()
     graders = {"math-verify, directly": direct.grade}
     if not options.skip_verl:

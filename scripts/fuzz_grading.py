@@ -1,9 +1,11 @@
-r"""Grade many generated answers (plain, broken and hostile) and report what hung, crashed, raised or leaked.
+r"""Grade many generated answers (plain, made wrong, broken, hostile); report what was accepted, hung, raised or leaked.
 
     python scripts/fuzz_grading.py --answers 100000 --seed 0
+    python scripts/fuzz_grading.py --answers 20000 --only wrong      # nothing but answers that are made to be wrong
 
-Progress goes to stderr. The exit code is 1 if an answer raised, took longer than its limits allow, gave a result
-that verl cannot use, or if memory grew by more than ``--max-growth-mb`` after the first fifth of the run.
+Progress goes to stderr. The exit code is 1 if an answer that was made to be wrong (``wrong_answers.py``) was accepted,
+if one raised, took longer than its limits allow or gave a result that verl cannot use, or if memory grew by more than
+``--max-growth-mb`` after the first fifth of the run.
 """
 
 from __future__ import annotations
@@ -23,8 +25,12 @@ from dataclasses import dataclass, field
 import psutil
 from grading_workload import broken_answer, hostile_answer, plain_answer, respelled, response
 from tqdm import tqdm
+from wrong_answers import wrong_answer
 
 from verl_ispo.grading import close_pools, compute_score, grading_stats
+
+KINDS = {"same": 25, "plain": 18, "wrong": 25, "broken": 20, "hostile": 12}
+"""Kinds of answers, and how many of a hundred are of each."""
 
 STATUSES = {"correct", "wrong", "no_answer", "timeout", "error"}
 
@@ -38,6 +44,7 @@ class Findings:
     longest_s: float = 0.0
     longest_answer: str = ""
     problems: list[str] = field(default_factory=list)
+    accepted: dict[str, list[str]] = field(default_factory=dict)
     kinds: Counter[str] = field(default_factory=Counter)
 
 
@@ -50,10 +57,25 @@ def resident_mib(processes: Iterable[psutil.Process]) -> float:
     return total / 2**20
 
 
-def make_task(rng: random.Random) -> tuple[str, str, str, dict[str, object]]:
-    """``(kind, response, ground truth, extra_info)`` of one answer."""
+@dataclass(frozen=True)
+class Task:
+    """One answer; ``made`` says how a wrong one was made."""
+
+    kind: str
+    made: str
+    response: str
+    gold: str
+    info: dict[str, object]
+
+
+def make_task(rng: random.Random, kind: str) -> Task:
+    """One answer of a kind."""
+    if kind == "wrong":
+        made, answer, gold = wrong_answer(rng)
+        # no answer before it, and none that is cut off: another answer could be the correct one
+        text = rf"We see that $\boxed{{{answer}}}$." if rng.random() < 0.9 else f"We see it.\nAnswer: {answer}"
+        return Task(kind, made, text, gold, {})
     gold = plain_answer(rng)
-    kind = rng.choices(("same", "plain", "broken", "hostile"), weights=(30, 25, 30, 15))[0]
     answer = {
         "same": lambda: respelled(rng, gold),
         "plain": lambda: plain_answer(rng),
@@ -66,7 +88,7 @@ def make_task(rng: random.Random) -> tuple[str, str, str, dict[str, object]]:
     if rng.random() < 0.1:
         info = {"tolerance": rng.choice(("", "1e-1", "0.5")), "unit": rng.choice(("", "cm", "%", r"^{\circ}"))}
         info["multiple_answers"] = rng.random() < 0.5
-    return kind, response(rng, answer), gold, info
+    return Task(kind, "", response(rng, answer), gold, info)
 
 
 def shape_problem(result: object) -> str | None:
@@ -85,22 +107,25 @@ def shape_problem(result: object) -> str | None:
     return None
 
 
-def grade_one(task: tuple[str, str, str, dict[str, object]], limit_s: float, findings: Findings) -> None:
-    kind, text, gold, info = task
+def grade_one(task: Task, limit_s: float, findings: Findings) -> None:
     started = time.monotonic()
-    problem = None
+    problem, accepted = None, False
     try:
-        problem = shape_problem(compute_score("fuzz", text, gold, info, timeout_s=limit_s))
+        result = compute_score("fuzz", task.response, task.gold, task.info, timeout_s=limit_s)
+        problem = shape_problem(result)
+        accepted = task.kind == "wrong" and bool(result["acc"])
     except Exception as error:  # nothing may be raised, so everything is a finding
         problem = f"raised {type(error).__name__}: {error}"
     elapsed_s = time.monotonic() - started
     with findings.lock:
         findings.done += 1
-        findings.kinds[kind] += 1
+        findings.kinds[task.kind] += 1
         if elapsed_s > findings.longest_s:
-            findings.longest_s, findings.longest_answer = elapsed_s, text[-120:]
+            findings.longest_s, findings.longest_answer = elapsed_s, task.response[-120:]
         if problem is not None:
-            findings.problems.append(f"{problem}: answer {text[-200:]!r}, gold {gold!r}")
+            findings.problems.append(f"{problem}: answer {task.response[-200:]!r}, gold {task.gold!r}")
+        if accepted:
+            findings.accepted.setdefault(task.made, []).append(f"{task.response[-120:]!r} for {task.gold!r}")
 
 
 def main() -> int:
@@ -110,6 +135,7 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=4, help="threads that grade at once (default: 4)")
     parser.add_argument("--timeout-s", type=float, default=1.0, help="time limit of one answer in seconds (default: 1)")
     parser.add_argument("--max-growth-mb", type=float, default=100.0, help="memory growth that fails (default: 100)")
+    parser.add_argument("--only", nargs="+", choices=KINDS, help="only these kinds of answers (default: all)")
     options = parser.parse_args()
     rng = random.Random(options.seed)
     findings = Findings()
@@ -119,7 +145,9 @@ def main() -> int:
     this_process = psutil.Process()
     with ThreadPoolExecutor(options.threads) as executor, tqdm(total=options.answers, unit=" answers") as progress:
         while findings.done < options.answers:
-            tasks = [make_task(rng) for _ in range(min(batch, options.answers - findings.done))]
+            kinds = options.only or list(KINDS)
+            drawn = rng.choices(kinds, [KINDS[kind] for kind in kinds], k=min(batch, options.answers - findings.done))
+            tasks = [make_task(rng, kind) for kind in drawn]
             list(executor.map(lambda task: grade_one(task, options.timeout_s, findings), tasks))
             here, workers = resident_mib([this_process]), resident_mib(this_process.children(recursive=True))
             memory.append((findings.done, here, workers))
@@ -142,10 +170,20 @@ def main() -> int:
     print(f"exceptions         {len(findings.problems)}")
     for problem in findings.problems[:20]:
         print("  " + problem)
+    accepted = sum(map(len, findings.accepted.values()))
+    print(f"wrong ones accepted {accepted}")
+    for made, examples in sorted(findings.accepted.items(), key=lambda item: -len(item[1])):
+        print(f"  {made}: {len(examples)}, such as")
+        for example in examples[:3]:
+            print(f"    {example}")
     close_pools()
     left = this_process.children(recursive=True)
     print(f"processes left     {len(left)}")
-    failed = bool(findings.problems or left) or findings.longest_s > allowed_s or growth_mb > options.max_growth_mb
+    failed = (
+        bool(findings.problems or findings.accepted or left)
+        or findings.longest_s > allowed_s
+        or growth_mb > options.max_growth_mb
+    )
     return 1 if failed else 0
 
 

@@ -53,14 +53,14 @@ def avg_at_k(correct: Sequence[bool]) -> float:
 def maj_at_k(predictions: Sequence[str], correct: Sequence[bool]) -> float:
     """Probability that the most frequent answer of a problem's samples is correct.
 
-    The rule, which is ours: two samples agree when the grader's normalized answers are the same text. The ground truth
-    is not used to merge different spellings of the correct answer, since a real vote could not do so either. Samples
-    without an answer do not vote; without any vote the score is 0. A tie is broken at random, and the score is the
-    expected value over the tied answers. Where the grader decided one answer differently (a time-out), the answer's
-    score is the share of its samples that are correct.
+    The rule, which is ours: samples vote for the same answer when their texts here are the same; `equal_votes` gives
+    equal answers one text. The ground truth is not used to merge different spellings of the correct answer, since a
+    real vote could not do so either. Samples without an answer do not vote; without any vote the score is 0. A tie is
+    broken at random, and the score is the expected value over the tied answers. Where samples with one answer were
+    graded differently (a time-out, another spelling), the answer's score is the share of its samples that are correct.
 
     Args:
-        predictions (`Sequence[str]`): each sample's answer as normalized by the grader, ``""`` for none.
+        predictions (`Sequence[str]`): each sample's answer, or a name for it, ``""`` for none.
         correct (`Sequence[bool]`): each sample's grade.
 
     Raises:

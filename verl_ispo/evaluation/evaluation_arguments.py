@@ -119,7 +119,8 @@ def add_table_parser(commands: argparse._SubParsersAction[argparse.ArgumentParse
         nargs="+",
         default=[],
         metavar="METRIC",
-        help="pass@1_greedy, avg@K, maj@K, pass@K (default: greedy, and the others with K = the number of samples)",
+        help="pass@1_greedy, avg@K, maj@K (equal answers vote together), maj_text@K (answers compared as text), pass@K "
+        "(default: all but maj_text, with K = the number of samples)",
     )
     parser.add_argument(
         "--baseline", metavar="METHOD", help="compare with this one (default: GRPO, else Base, else none)"

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from verl_ispo.evaluation.equal_votes import vote_names
 from verl_ispo.evaluation.estimators import avg_at_k, maj_at_k, pass_at_k
-from verl_ispo.evaluation.results import BenchmarkResult
+from verl_ispo.evaluation.results import BenchmarkResult, ProblemResult
 from verl_ispo.evaluation.statistics import Scores
+from verl_ispo.grading.ground_truth_reading import asks_for_several
 from verl_ispo.user_error import UserError
 
 GREEDY = "pass@1_greedy"
@@ -20,7 +22,8 @@ class Metric:
     """A score.
 
     Attributes:
-        kind (`str`): ``greedy``, ``avg``, ``maj`` or ``pass``.
+        kind (`str`): ``greedy``, ``avg``, ``maj`` (equal answers vote together), ``maj_text`` (answers with the same
+            text do) or ``pass``.
         k (`int`): number of samples; 1 for greedy.
     """
 
@@ -38,29 +41,30 @@ class Metric:
         return {
             "greedy": "pass@1, greedy",
             "avg": f"avg@{self.k} (mean accuracy of {self.k} samples)",
-            "maj": f"maj@{self.k} (majority vote of {self.k} samples)",
+            "maj": f"maj@{self.k} (majority vote of {self.k} samples; equal answers count together)",
+            "maj_text": f"maj_text@{self.k} (majority vote of {self.k} samples; answers compared as text)",
             "pass": f"pass@{self.k} (at least one of {self.k} samples is correct, unbiased)",
         }[self.kind]
 
 
 def parse_metric(text: str) -> Metric:
-    """Read ``pass@1_greedy``, ``avg@16``, ``maj@16`` or ``pass@8``.
+    """Read ``pass@1_greedy``, ``avg@16``, ``maj@16``, ``maj_text@16`` or ``pass@8``.
 
     Raises:
         UserError: for anything else.
     """
     if text == GREEDY:
         return Metric("greedy", 1)
-    match = re.fullmatch(r"(avg|maj|pass)@([1-9]\d{0,5})", text)
+    match = re.fullmatch(r"(avg|maj|maj_text|pass)@([1-9]\d{0,5})", text)
     if match is None:
-        raise UserError(f"--metrics {text!r}: give {GREEDY}, avg@K, maj@K or pass@K, such as avg@16")
+        raise UserError(f"--metrics {text!r}: give {GREEDY}, avg@K, maj@K, maj_text@K or pass@K, such as avg@16")
     return Metric(match[1], int(match[2]))
 
 
 def problem_scores(benchmark: BenchmarkResult, metric: Metric) -> Scores | str:
     """Each problem's score in [0, 1], or in words why there is none.
 
-    avg@k and maj@k take the first k samples; pass@k is estimated from all of them.
+    avg@k, maj@k and maj_text@k take the first k samples; pass@k is estimated from all of them.
     """
     if metric.kind == "greedy":
         return np.array([problem.greedy for problem in benchmark.problems], dtype=np.float64)
@@ -73,9 +77,11 @@ def problem_scores(benchmark: BenchmarkResult, metric: Metric) -> Scores | str:
         return np.array([avg_at_k(problem.sampled[: metric.k]) for problem in benchmark.problems])
     if any(prediction is None for problem in benchmark.problems for prediction in problem.predictions):
         return "no answers recorded"  # the reward function returns no `pred`
-    return np.array(
-        [
-            maj_at_k([prediction or "" for prediction in problem.predictions[: metric.k]], problem.sampled[: metric.k])
-            for problem in benchmark.problems
-        ]
-    )
+    return np.array([_vote(problem, metric) for problem in benchmark.problems])
+
+
+def _vote(problem: ProblemResult, metric: Metric) -> float:
+    answers = [prediction or "" for prediction in problem.predictions[: metric.k]]
+    if metric.kind == "maj":
+        answers = vote_names(answers, several=asks_for_several(problem.ground_truth))
+    return maj_at_k(answers, problem.sampled[: metric.k])

@@ -167,8 +167,9 @@ def sign_flip_test(pairs: Sequence[tuple[ArrayLike, ArrayLike]]) -> PairedTest:
     weighted = np.concatenate([difference / difference.size for difference in differences]) / len(differences)
     only_first, only_second = int((weighted > _ROUNDING).sum()), int((weighted < -_ROUNDING).sum())
     weighted = weighted[np.abs(weighted) > _ROUNDING]
-    if weighted.size == 0:
-        return PairedTest(1.0, "sign_flip", 0, 0)
+    if weighted.size < 2:
+        # Scipy needs two observations. With one difference both of its signs are as far from 0, so p is 1.
+        return PairedTest(1.0, "sign_flip", only_first, only_second)
     test = stats.permutation_test(
         (weighted,),
         lambda values, axis: values.sum(axis=axis),
