@@ -11,10 +11,9 @@ from typing import Any
 
 from verl_ispo.answers.ground_truth import GroundTruth
 
+from .key_lists import lists_several, without_grouping
 from .normalization import MAX_ANSWER_CHARS, normalize_answer
 from .units import canonical_unit
-
-_GROUPED = re.compile(r"(?<![\d.,])\d{1,3}(?:,\d{3})+(?![\d,])")
 
 
 def _listed(text: str) -> list[str] | None:
@@ -49,18 +48,17 @@ def read_tolerance(value: Any) -> Fraction | None:
     return tolerance
 
 
-def without_grouping(text: str) -> str:
-    """``1,000 and 2,500`` with its thousands separators taken out: ``1000 and 2500``."""
-    return _GROUPED.sub(lambda number: number.group().replace(",", ""), text)
-
-
 def asks_for_several(ground_truth: Any, extra_info: Any = None) -> bool:
     """Whether a problem has several answers, so that boxes that form a list are graded as one answer.
 
     For callers that need to find the answer that is graded, such as `find_answer_spans`; the arguments are those of
     `read_ground_truth`. Never raises, whatever the ground truth is.
     """
-    return _is_flagged(extra_info) or len(_normalized_answers(ground_truth)) > 1
+    return _is_flagged(extra_info) or _are_several(_normalized_answers(ground_truth))
+
+
+def _are_several(answers: list[str]) -> bool:
+    return len(answers) > 1 or any(lists_several(answer[:MAX_ANSWER_CHARS]) for answer in answers)
 
 
 def _is_flagged(extra_info: Any) -> bool:
@@ -95,7 +93,8 @@ def read_ground_truth(ground_truth: Any, extra_info: Mapping[str, Any] | None = 
     answers = _normalized_answers(ground_truth)
     if not answers:
         raise ValueError(f"the ground truth is empty: {ground_truth!r}")
-    if len(answers) > 1:
+    flagged, several = _is_flagged(info), _are_several(answers)
+    if len(answers) > 1 or (several and not flagged):
         answers = [without_grouping(answer) for answer in answers]
     text = ", ".join(answers)
     if len(text) > MAX_ANSWER_CHARS:
@@ -104,7 +103,7 @@ def read_ground_truth(ground_truth: Any, extra_info: Mapping[str, Any] | None = 
     tolerance = read_tolerance(info.get("tolerance"))
     return GroundTruth(
         text=re.sub(r"\s+", " ", text),
-        multiple_answers=_is_flagged(info) or len(answers) > 1,
+        multiple_answers=flagged or several,
         unit=canonical_unit(normalize_answer(str(unit))) if unit else "",
         tolerance="" if tolerance is None else str(tolerance),
     )
