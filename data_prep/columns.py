@@ -100,7 +100,7 @@ def choice_line(label: str, columns: ColumnChoice, from_solution: bool, extras: 
         row_id += " (unless it is a row number)"
     parts = [f"question from {question}", f"answer from {answer}", row_id]
     if extras:
-        parts.append(f"left out by {', '.join(extras)}")
+        parts.append(f"also {', '.join(extras)}")
     return f"{label}: {', '.join(parts)}"
 
 
