@@ -29,13 +29,15 @@ _MAX_EMPTY_CHARS = 40
 _BOX_OR_BRACE = re.compile(r"\\(?:boxed|fbox|framebox)\s*\{|\\.|[{}]", re.DOTALL)
 _BARE_BOX = re.compile(r"\\boxed(?:[ \t]+|(?=\d))([^\s{}$\\]+)")
 _EMPTY = re.compile(
-    r"(?:\s|[.…?~_]|\\[ ,;:!]|\\(?:quad|qquad|[lc]?dots)(?![A-Za-z])|\\text\{\s*\}|\{\s*\})*"
-    r"|(?:\\text\{)?\s*(?:your |final |the )*answer(?: here)?\s*\}?",
+    r"(?:\s|[.…?~_]|\\[ ,;:!]|\\(?:quad|qquad|[lc]?dots|square|Box)(?![A-Za-z])|\\text\{\s*\}|\{\s*\}"
+    r"|\\(?:h?phantom|hspace)\*?\{[^{}]*\})*"
+    r"|(?:\\text\{)?\s*[\[<($]?(?:your |final |the )*answer(?: here)?[\]>)]?\s*\}?",
     re.IGNORECASE,
 )
 _BLANK = r"\s|\$|\\[()\[\]]|\\[ ,;:!\\]|\\q?quad(?![A-Za-z])|&"
 _JOIN = (
-    r"[,;，；、]|\.(?=\s)|\\text\{\s*,?\s*(?:and|or)\s*,?\s*\}|\b(?:and|or|also|as well as|together with)\b"
+    r"[,;，；、]|\.(?=\s)|\\(?:text(?:bf|rm|it)?|mathrm|mbox)\{\\?\s*,?\s*(?:and|or)\\?\s*,?\s*\}"
+    r"|<br>|\b(?:and|or|also|as well as|together with)\b"
     r"|\\(?:lor|land|vee|wedge)(?![A-Za-z])|[和或与]"
 )
 # What begins an item of a list: a dash, a bullet, a number or a letter with a bracket or full stop.

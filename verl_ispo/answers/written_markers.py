@@ -43,7 +43,8 @@ _HEADING = re.compile(
 )
 _SENTENCE = re.compile(
     r"(?:\b(?:the|our|my)[ ](?:(?:final|correct|right|required|desired|exact|numerical)[ ]){0,2}"
-    r"|\b(?:final|correct)[ ]|^)answer(?:[ ](?:to|for)[ ](?:the|this|our)(?:[ ]\w{1,12}){1,3}?)?[ ](?:is|equals)\b"
+    r"|\b(?:final|correct)[ ]|\b(?:so|thus|hence|therefore),?[ ]|^)"
+    r"answer(?:[ ](?:to|for)[ ](?:the|this|our)(?:[ ]\w{1,12}){1,3}?)?[ ](?:is|equals)\b"
     r"(?:[ ](?:thus|therefore|then|hence|simply|just|indeed|given[ ]by|equal[ ]to)\b){0,2}[ \t]{0,8}[:：]?",
     re.IGNORECASE | re.MULTILINE,
 )
