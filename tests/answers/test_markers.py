@@ -24,7 +24,7 @@ from verl_ispo.answers.answer_place import (
     row_answer_format,
 )
 from verl_ispo.grading import compute_score
-from verl_ispo.grading.key_lists import lists_several
+from verl_ispo.grading.ground_truth_reading import lists_several
 
 
 def answer(text: str, answer_format: str = "auto", several: bool = False) -> str | None:

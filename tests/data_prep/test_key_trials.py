@@ -39,7 +39,10 @@ def test_every_number_is_a_key_in_any_dress(value, form) -> None:
     assert key_fault(form.format(value)) == ""
 
 
-@pytest.mark.parametrize(("key", "kind"), [(UNREADABLE, "error"), ("", "error"), ("9" * 20_000, "error")])
+@pytest.mark.parametrize(
+    ("key", "kind"),
+    [(UNREADABLE, "error"), ("", "error"), ("9" * 20_000, "error"), (r"\sqrt{2", "rejects itself")],
+)
 def test_an_unreadable_key_is_told(key: str, kind: str) -> None:
     assert fault_kind(key_fault(key)) == kind
 

@@ -6,8 +6,7 @@ from verl_ispo.answers.ground_truth import GroundTruth
 
 from .answer_comparison import Rules, SymbolicComparer, Verdict, compare
 from .answer_structure import TooComplex, parse_answer, with_unit
-from .ground_truth_reading import read_tolerance
-from .key_lists import without_grouping
+from .ground_truth_reading import read_tolerance, without_grouping
 from .normalization import MAX_ANSWER_CHARS
 
 

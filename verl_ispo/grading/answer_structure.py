@@ -88,7 +88,7 @@ Node = Scalar | Collection | Union | Difference | Matrix | Assignment | Relation
 _AND_OR = (
     r"\\text\{\s*,?\s*(?:and|or)\s*,?\s*\}|(?<![A-Za-z\\])(?:and|or)(?![A-Za-z])|\\lor(?![A-Za-z])|\\vee(?![A-Za-z])"
 )
-SEPARATOR = re.compile(rf"\s*(?:[,;]\s*(?:{_AND_OR})?|{_AND_OR}|\\text\{{\s*[,;]\s*\}})\s*")
+_SEPARATOR = re.compile(rf"\s*(?:[,;]\s*(?:{_AND_OR})?|{_AND_OR}|\\text\{{\s*[,;]\s*\}})\s*")
 _THOUSANDS = re.compile(r"-?\d{1,3}(?:,\d{3})+(?:\.\d+)?")
 _NAME = (
     r"(?:\\text\{[A-Za-z ]{1,40}\}|[A-Za-z]{1,3}|\\(?!frac|sqrt|pi(?![A-Za-z]))[A-Za-z]+)"
@@ -221,7 +221,7 @@ def parse_answer(text: str, several: bool = False, depth: int = 0) -> Node:
     if text == r"\mathbb{R}":
         return Collection("(", ")", (Scalar(r"-\infty"), Scalar(r"\infty")))
     if several or not _THOUSANDS.fullmatch(split_unit(text)[0]):
-        pieces, separators = split_top_level(text, SEPARATOR)
+        pieces, separators = split_top_level(text, _SEPARATOR)
         pieces = [piece for piece in pieces if piece.strip()]
         if separators and pieces and (len(pieces) > 1 or several):
             return _parse_list(pieces, separators, depth)

@@ -1,8 +1,10 @@
 r"""Try a key on the grader before anything is trained or measured with it.
 
 A key that the grader cannot read scores every response 0, and one that it reads as something vaguer than what is
-written may accept what it should not. So each key is graded twice: as an answer to itself, and against an answer that
-nothing in mathematics makes equal to it. Both go the way that a response goes, the worker processes included. Ours.
+written may accept what it should not. So each key is graded twice: as the answer in a box, which has to be correct, and
+against a number that it should not equal, which has to be wrong. A text that equals the key's is accepted without being
+read, so it is the number that shows whether the key can be read. Both go the way that a response goes, the worker
+processes included. Ours.
 """
 
 from __future__ import annotations
@@ -10,9 +12,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from verl_ispo.answers.answer_place import answer_text, find_answer
+
 from .answer_check import AnswerTooLarge, check_answer
 from .expression_guard import GoldNotUnderstood, RefusedExpression
-from .ground_truth_reading import read_ground_truth
+from .ground_truth_reading import lists_several, read_ground_truth
 from .normalization import normalize_answer
 from .settings import pool_settings, time_limit_s
 from .worker_pool import shared_pool
@@ -53,12 +57,11 @@ def key_fault(
 
     try:
         gold = read_ground_truth(ground_truth, extra_info)
-        # In braces, which mean nothing, since a text that equals the key's is accepted without being read.
-        own = status(normalize_answer(f"{{{gold.text}}}"))
-        if own not in ("correct", "wrong"):
-            return own
-        if own == "wrong":
-            return "rejects itself"
+        response = rf"\boxed{{{gold.text}}}"
+        place = find_answer(response, several=gold.multiple_answers or lists_several(gold.text))
+        own = "wrong" if place is None else status(normalize_answer(answer_text(response, place)))
+        if own != "correct":
+            return "rejects itself" if own == "wrong" else own
         foreign = FOREIGN_ANSWERS[FOREIGN_ANSWERS[0] in gold.text]
         against = status(foreign)
     except (ValueError, AnswerTooLarge, GoldNotUnderstood, RefusedExpression, RuntimeError) as error:

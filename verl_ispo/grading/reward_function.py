@@ -19,7 +19,7 @@ from verl_ispo.answers.answer_place import answer_text, find_answer, markers_of,
 from verl_ispo.grading.answer_check import AnswerTooLarge, check_answer
 from verl_ispo.grading.counters import count_answer, log_undecided
 from verl_ispo.grading.expression_guard import GoldNotUnderstood, RefusedExpression
-from verl_ispo.grading.ground_truth_reading import read_ground_truth
+from verl_ispo.grading.ground_truth_reading import lists_several, read_ground_truth
 from verl_ispo.grading.normalization import normalize_answer
 from verl_ispo.grading.settings import pool_settings, time_limit_s
 from verl_ispo.grading.worker_pool import shared_pool
@@ -84,7 +84,8 @@ def compute_score(
     try:
         gold = read_ground_truth(ground_truth, extra_info)
         response = str(solution_str)
-        place = find_answer(response, row_answer_format(extra_info, answer_format), several=gold.multiple_answers)
+        several = gold.multiple_answers or lists_several(gold.text)  # as asks_for_several
+        place = find_answer(response, row_answer_format(extra_info, answer_format), several)
         pred = "" if place is None else normalize_answer(answer_text(response, place))
         if not pred:
             path = status = "no_answer"
