@@ -10,19 +10,28 @@ import ast
 import json
 import math
 import re
+from decimal import Decimal
 from typing import Any
 
-from verl_ispo.answers.answer_place import BOXED, HASHES, answer_text, find_marked
+from verl_ispo.answers.answer_place import BOXED, HASHES, find_marked
 from verl_ispo.answers.ground_truth import GroundTruth
+from verl_ispo.grading.answer_check import AnswerTooLarge, check_answer
+from verl_ispo.grading.normalization import normalize_answer
 
 MAX_ANSWER_CHARS = 1000
 # An answer of more plain words than this is an explanation, which no rule-based grader can compare. (Ours.)
 MAX_ANSWER_WORDS = 12
 
+# "None" as Python writes a missing value is one; "none" is the answer of a problem that has no solution.
 PLACEHOLDERS = {
-    "", "-", "?", "...", "none", "null", "nan", "n/a", "na", "unknown", "tbd", "proof", "no answer", "not available",
-    "omitted", "see solution", "see the solution", "see above", "\\text{proof}", "\\text{none}",
+    "", "-", "?", "...", "null", "nan", "n/a", "na", "unknown", "tbd", "no answer", "not available", "notfound",
+    "not found", "answer not found", "no answer found", "omitted", "see solution", "see the solution", "see above",
+    "problem not solved", "\\text{n/a}", "\\text{not found}",
 }  # fmt: skip
+MISSING = ("None", "NaN")
+PROOFS = {"proof", "\\text{proof}", "proved", "q.e.d", "qed", "omitted proof", "see proof"}
+# A dictionary in an answer cell, such as SYNTHETIC-1's verification_info or a turn of Open-Reasoner-Zero's.
+_ANSWER_FIELDS = ("ground_truth", "final_answer", "answer", "value")
 
 _INTEGER = re.compile(r"[-+]?\d+|[-+]?\d{1,3}(?:(?:,|\{,\}|\\!,|,\\!)\d{3})+")
 _DECIMAL = re.compile(r"[-+]?(?:\d+\.\d*|\.\d+)")
@@ -36,26 +45,28 @@ def answer_strings(cell: Any, from_solution: bool = False) -> list[str]:
     r"""The answer or answers in a cell, as text without surrounding math delimiters; empty if there is none.
 
     A list gives one string per item, even if it is written as a string (``"['2']"``). A worked solution gives the
-    content of its last box (`verl_ispo.answers.answer_place`), or what follows the last ``####``.
+    content of its last box, of several where they form a list (`verl_ispo.answers.answer_place`), or what follows the
+    last ``####``. A dictionary, also as JSON, gives its answer, and a conversation that of its last reply.
 
     Args:
         cell (`Any`): the value as read.
-        from_solution (`bool`, *optional*, defaults to `False`): the column holds worked solutions; without a box,
-            text of more than one line is not an answer.
+        from_solution (`bool`, *optional*, defaults to `False`): the column holds worked solutions; without a box or
+            ``####``, only a bare answer is one, not a text with words.
     """
     if isinstance(cell, str):
         listed = _list_in_string(cell)
         if listed is None:
-            text = _answer_in_text(cell, from_solution)
-            return [text] if text else []
+            return _answers_in_text(cell, from_solution)
         cell = listed
+    if isinstance(cell, dict):
+        return answer_strings(next((cell[name] for name in _ANSWER_FIELDS if cell.get(name) is not None), None))
+    if isinstance(cell, list | tuple) and any(isinstance(item, dict) for item in cell):
+        return _answers_in_reply([item for item in cell if isinstance(item, dict)])
     if isinstance(cell, list | tuple):
         return [text for item in cell for text in answer_strings(item)]
     if cell is None or (isinstance(cell, float) and not math.isfinite(cell)):
         return []
-    if isinstance(cell, float) and cell.is_integer():
-        return [str(int(cell))]
-    return [str(cell)]
+    return [_decimal(cell) if isinstance(cell, float) else str(cell)]
 
 
 def ground_truth(
@@ -85,12 +96,14 @@ def ground_truth(
 def uncheckable_reason(answers: list[str]) -> str | None:
     """Why no grader can check these answers, or `None` if one can.
 
-    The reasons: no answer, placeholder, too long, image, prose.
+    The reasons: no answer, proof, placeholder, too long, image, prose.
     """
     if not answers:
         return "no answer"
     for answer in answers:
-        if answer.lower().rstrip(".") in PLACEHOLDERS:
+        if answer.lower().rstrip(".") in PROOFS:
+            return "proof"
+        if answer in MISSING or answer.lower().rstrip(".") in PLACEHOLDERS:
             return "placeholder"
         if len(answer) > MAX_ANSWER_CHARS:
             return "too long"
@@ -181,16 +194,67 @@ def _bracketed(text: str) -> tuple[str, str, str]:
     return "", "", ""
 
 
-def _answer_in_text(text: str, from_solution: bool) -> str:
-    place = find_marked(text, (BOXED, HASHES))
-    if place is not None:
-        return strip_math_delimiters(answer_text(text, place))
+def one_of_equal(answers: list[str]) -> list[str]:
+    r"""The answers, or one of them where all are one value in several writings, as in ``["0.6", "3/5"]``.
+
+    Some sets list the forms that a response may have. An exact form stays rather than a decimal. Only what the grader
+    decides without its symbolic path counts as equal.
+    """
+    if len(answers) < 2 or any(len(answer) > MAX_ANSWER_CHARS for answer in answers):
+        return answers
+    try:
+        key = GroundTruth(normalize_answer(answers[0]))
+        equal = all(check_answer(key, normalize_answer(answer)) is True for answer in answers[1:])
+    except (ValueError, AnswerTooLarge):
+        return answers
+    return [min(answers, key=lambda answer: bool(_DECIMAL.fullmatch(answer)))] if equal else answers
+
+
+def _answers_in_text(text: str, from_solution: bool) -> list[str]:
+    place = find_marked(text, (BOXED, HASHES), several=True)
+    if place is not None and place.start < place.end:
+        names = place.names or ((0, 0),) * len(place.parts)
+        pairs = zip(names, place.parts, strict=True)
+        return [text[name[0] : name[1]] + strip_math_delimiters(text[start:end]) for name, (start, end) in pairs]
     text = strip_math_delimiters(text)
-    return "" if from_solution and "\n" in text else text
+    return [] if not text or (from_solution and not _is_bare(text)) else [text]
 
 
-def _list_in_string(text: str) -> list[Any] | None:
+def _is_bare(text: str) -> bool:
+    """Whether a text is an answer alone: one line without words, or a number with at most two."""
+    if "\n" in text:
+        return False
+    words = re.findall(r"(?<![\\A-Za-z])[A-Za-z]{2,}", re.sub(r"\$[^$]*\$|\\text\{[^{}]*\}", " ", text))
+    return not words or (len(words) <= 2 and bool(re.match(r"[-+$]?\d", text)))
+
+
+def _answers_in_reply(messages: list[dict[str, Any]]) -> list[str]:
+    """The answer of the last reply in a conversation: its ``ground_truth`` where it has one, else that of its text."""
+    replies = [m for m in messages if (m.get("role") or m.get("from")) in ("assistant", "gpt", "model")]
+    if not replies:
+        return []
+    if replies[-1].get("ground_truth") is not None:
+        return answer_strings(replies[-1]["ground_truth"])
+    text = replies[-1].get("content") or replies[-1].get("value")
+    return answer_strings(text, from_solution=True) if isinstance(text, str) else []
+
+
+def _decimal(value: float) -> str:
+    """A number as decimal digits, to the 15 that a float surely has: 0.8333333333333334 is 5/6 and not above it."""
+    if value.is_integer():
+        return str(int(value))
+    return format(Decimal(f"{value:.15g}"), "f")
+
+
+def _list_in_string(text: str) -> list[Any] | dict[str, Any] | None:
+    """The list or dictionary that a string writes, as JSON or as Python."""
     text = text.strip()
+    if text.startswith("{") and text.endswith("}") and '"' in text:
+        try:
+            value = json.loads(text)
+        except (ValueError, RecursionError):
+            return None
+        return value if isinstance(value, dict) else None
     if not (text.startswith(("['", '["')) and text.endswith(("']", '"]')) and len(text) <= 10 * MAX_ANSWER_CHARS):
         return None
     for parse in (json.loads, ast.literal_eval):  # a literal, never an expression

@@ -9,10 +9,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from tqdm import tqdm
+
 from data_prep.answer_kinds import answer_strings, ground_truth, uncheckable_reason
 from data_prep.atomic_output import exclusive_output
 from data_prep.columns import question_text
 from data_prep.deduplication import IdRegister, answer_key
+from data_prep.key_trials import KeyTrials
 from data_prep.prompt_lengths import PromptMeter
 from data_prep.prompt_templates import PromptTemplate, unwrap_dapo
 from data_prep.reading import MAX_QUESTION_CHARS, ChosenPart, Row, read_rows, reading_progress
@@ -72,6 +75,7 @@ def prepare_benchmark(
     save_dir: Path,
     meter: PromptMeter | None,
     allow_count_mismatch: bool,
+    log_base: str,
     card_options: dict[str, Any],
 ) -> Path:
     """Prepares the benchmark and returns the parquet's path.
@@ -110,9 +114,21 @@ def prepare_benchmark(
                 raise UserError(f"{files}: {message} (rows: {counts}); pass --allow_count_mismatch to accept this")
             lines.append(f"INCOMPLETE OR DIFFERENT SET: {message}.")
         inputs = [chosen.identity() for chosen in parts]
-        with RowWriter(output, benchmark.name, split, template, meter) as writer:
+        lines += _faulty_keys(distinct, log_base)
+        with RowWriter(output, benchmark.name, split, template, log_base, meter) as writer:
             writer.write(distinct)
             return writer.publish(inputs, rows_sha256.hexdigest(), counts, card_options, lines, {})
+
+
+def _faulty_keys(problems: list[Problem], log_base: str) -> list[str]:
+    """A note on every key that fails on the grader; a benchmark keeps its problems, and says which to doubt."""
+    with tqdm(total=len(problems), desc="trying keys", unit="key", disable=None) as progress:
+        faults = list(KeyTrials(log_base, progress).faults([problem.truth for problem in problems]))
+    return [
+        f"THE KEY OF ROW {problem.row} FAILS ON THE GRADER: {problem.truth.text[:80]} ({fault[:200]})"
+        for problem, fault in zip(problems, faults, strict=True)
+        if fault
+    ]
 
 
 def _problem(benchmark: Benchmark, row: Row, from_solution: bool) -> Problem:

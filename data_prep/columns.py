@@ -9,7 +9,19 @@ from typing import Any
 from verl_ispo.user_error import UserError
 
 # In order of preference; case does not matter. A plain question comes before a prompt, which may be wrapped.
-QUESTION_NAMES = ("question", "problem", "prompt", "query", "instruction", "problem_statement")
+QUESTION_NAMES = (
+    "question",
+    "problem",
+    "extra_info.question",
+    "prompt",
+    "query",
+    "instruction",
+    "problem_statement",
+    "conversations",
+    "0.value",
+)
+# Read where the first choice is empty in a row, as in a merged file of which some sets lack the column.
+_FALLBACKS = ("prompt", "conversations")
 # `solution` last: it is a worked solution in some sets, and the bare answer in others.
 ANSWER_NAMES = (
     "final_answer",
@@ -20,18 +32,25 @@ ANSWER_NAMES = (
     "label",
     "target",
     "gold",
+    "verification_info",
     "solution",
+    "conversations",
+    "1.ground_truth",
 )
 ID_NAMES = ("id", "unique_id", "problem_id", "question_id", "uuid", "extra_info.index", "extra_info.id")
 
 
 @dataclass(frozen=True)
 class ColumnChoice:
-    """Paths of the columns that are read; `id` is `None` where a file has none."""
+    """Paths of the columns that are read; `id` is `None` where a file has none, as is `fallback`.
+
+    `fallback` is read for a row whose question is empty.
+    """
 
     question: str
     answer: str
     id: str | None
+    fallback: str | None = None
 
 
 def choose_columns(
@@ -56,11 +75,9 @@ def choose_columns(
         row_id = None
     else:
         row_id = _find(names, label, "id", ID_NAMES, id_column) if id_column else _look_up(names, ID_NAMES)
-    return ColumnChoice(
-        question=_find(names, label, "question", QUESTION_NAMES, question),
-        answer=_find(names, label, "answer", ANSWER_NAMES, answer),
-        id=row_id,
-    )
+    chosen = _find(names, label, "question", QUESTION_NAMES, question)
+    fallback = _look_up(names, _FALLBACKS) if chosen == "extra_info.question" else None
+    return ColumnChoice(chosen, _find(names, label, "answer", ANSWER_NAMES, answer), row_id, fallback)
 
 
 def choose_question_column(names: Sequence[str], label: str, question: str | None = None) -> str:
@@ -68,11 +85,34 @@ def choose_question_column(names: Sequence[str], label: str, question: str | Non
     return _find(names, label, "question", ("extra_info.question", *QUESTION_NAMES), question)
 
 
+def holds_row_numbers(id_column: str | None) -> bool:
+    """Whether a column may hold row numbers rather than ids: verl's ``extra_info.index``, which merged files repeat."""
+    return id_column is not None and id_column.lower().endswith(".index")
+
+
+def choice_line(label: str, columns: ColumnChoice, from_solution: bool, extras: Sequence[str] = ()) -> str:
+    """One line that says what is taken from a file, so that a wrong guess is seen before it is trained on."""
+    question = columns.question + (f" (else {columns.fallback})" if columns.fallback else "")
+    within = " (of the last reply)" if columns.answer.lower().endswith("conversations") else " (its last box or ####)"
+    answer = columns.answer + (within if from_solution else "")
+    row_id = f"id from {columns.id}" if columns.id else "no id"
+    if holds_row_numbers(columns.id):
+        row_id += " (unless it is a row number)"
+    parts = [f"question from {question}", f"answer from {answer}", row_id]
+    if extras:
+        parts.append(f"also {', '.join(extras)}")
+    return f"{label}: {', '.join(parts)}"
+
+
 def question_text(cell: Any) -> str | None:
-    """Text of a question cell: a string, or the last user message of a list of chat messages; else `None`."""
+    """Text of a question cell: a string, or the last user message of a list of chat messages; else `None`.
+
+    Messages are in OpenAI's form (``role``, ``content``) or ShareGPT's (``from``, ``value``).
+    """
     if isinstance(cell, list):
-        messages = [message for message in cell if isinstance(message, dict) and message.get("role") == "user"]
-        cell = messages[-1].get("content") if messages else None
+        messages = [message for message in cell if isinstance(message, dict)]
+        asked = [message for message in messages if (message.get("role") or message.get("from")) in ("user", "human")]
+        cell = (asked[-1].get("content") or asked[-1].get("value")) if asked else None
     if isinstance(cell, list):  # content in parts
         cell = "".join(part.get("text") or "" for part in cell if isinstance(part, dict))
     return cell if isinstance(cell, str) else None

@@ -216,6 +216,8 @@ def _json_list_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         )
     rows = _parsed_json(path.read_bytes().decode("utf-8-sig"), str(path), whole_file=True)
     for number, row in enumerate(rows, start=1):
+        if isinstance(row, list) and row and all(isinstance(turn, dict) for turn in row):
+            row = {"conversations": row}  # a bare conversation, as in Open-Reasoner-Zero's files
         if not isinstance(row, dict):
             raise UserError(f"{path}, item {number}: holds a {type(row).__name__}, not an object with named fields")
         yield size_bytes // len(rows), row

@@ -7,9 +7,12 @@ languages, subjects, modalities and question types are left out where the column
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from data_prep.answer_kinds import ground_truth, split_answers
 from data_prep.benchmark_set import Benchmark, Extras
 from data_prep.preparation_command import run_benchmark
+from data_prep.schema import Problem
 from verl_ispo.answers.ground_truth import GroundTruth
 
 _WANTED = {
@@ -39,6 +42,18 @@ def olympiad_truth(answers: list[str], extras: Extras) -> GroundTruth:
     )
 
 
+# Row 97 of the hub copy: the published key has a stray letter in front of the interval.
+_MISPRINTED, _INTERVAL = "t(0,4]", "(0,4]"
+
+
+def corrected_key(problem: Problem) -> tuple[Problem, str]:
+    """The one misprinted key, repaired: the values that t may take are the interval (0, 4]."""
+    if problem.truth.text.replace(" ", "").strip("$") != _MISPRINTED:
+        return problem, ""
+    corrected = replace(problem, truth=replace(problem.truth, text=_INTERVAL, answer_type="interval"))
+    return corrected, f"The published key {_MISPRINTED} is a misprint and was corrected to {_INTERVAL}."
+
+
 BENCHMARK = Benchmark(
     name="olympiadbench",
     title="OlympiadBench, English text-only open-ended mathematics",
@@ -47,6 +62,7 @@ BENCHMARK = Benchmark(
     extra_columns=("is_multiple_answer", "answer_type", "unit", "error", *_WANTED),
     keep=is_wanted,
     truth=olympiad_truth,
+    adjust=corrected_key,
 )
 
 if __name__ == "__main__":

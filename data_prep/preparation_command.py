@@ -14,13 +14,22 @@ from data_prep.benchmark_set import Benchmark, prepare_benchmark
 from data_prep.decontamination import BENCHMARK_NAMES, DEFAULT_MIN_OVERLAP, DEFAULT_NGRAM_WORDS, load_benchmarks
 from data_prep.prompt_lengths import load_prompt_meter
 from data_prep.prompt_templates import load_template
-from data_prep.reading import ColumnOptions, choose_parts
+from data_prep.reading import ChosenPart, ColumnOptions, choose_parts
+from data_prep.row_validity import VALIDITY_COLUMNS
 from data_prep.sources import SourcePart, hub_parts, local_parts
 from data_prep.training_set import TrainingOptions, prepare_training_set
 from verl_ispo.command_line import run_command
 from verl_ispo.user_error import UserError
 
 DEFAULT_SAVE_DIR = Path("~/data/math")
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The parquet that was written, and what it was made from."""
+
+    path: Path
+    parts: Sequence[ChosenPart]
 
 
 @dataclass(frozen=True)
@@ -49,15 +58,24 @@ def run_benchmark(benchmark: Benchmark, argv: Sequence[str] | None = None) -> in
     )
     args = parser.parse_args(argv)
 
-    def prepare() -> Path:
+    def prepare() -> Prepared:
         template = load_template(args.template)
         meter = load_prompt_meter(args.tokenizer) if args.tokenizer else None
         parts = _parts(args, benchmark.hub_id, benchmark.hub_config, benchmark.hub_split)
         chosen = choose_parts(parts, _column_options(args), benchmark.extra_columns)
         split = args.split or "test"
-        return prepare_benchmark(
-            benchmark, chosen, split, template, args.local_save_dir, meter, args.allow_count_mismatch, _shown(args)
+        path = prepare_benchmark(
+            benchmark,
+            chosen,
+            split,
+            template,
+            args.local_save_dir,
+            meter,
+            args.allow_count_mismatch,
+            args.log_base,
+            _shown(args),
         )
+        return Prepared(path, chosen)
 
     return _run(parser.prog, prepare)
 
@@ -102,6 +120,13 @@ def run_training_set(source: TrainingSource, argv: Sequence[str] | None = None) 
         help="one question with two answers: drop every copy (default), or keep the first",
     )
     group.add_argument(
+        "--faulty_keys",
+        choices=("drop", "keep"),
+        default="drop",
+        help="questions whose key the grader cannot use (it cannot read it, rejects it as its own answer, or accepts a "
+        "foreign one): drop them (default), or keep them; they are listed either way",
+    )
+    group.add_argument(
         "--drop_near_duplicates",
         action="store_true",
         help="drop the later of two near duplicates with the same answer; they are only reported otherwise",
@@ -114,7 +139,7 @@ def run_training_set(source: TrainingSource, argv: Sequence[str] | None = None) 
     )
     args = parser.parse_args(argv)
 
-    def prepare() -> Path:
+    def prepare() -> Prepared:
         if args.max_prompt_tokens and not args.tokenizer:
             raise UserError("--max_prompt_tokens needs --tokenizer FOLDER_OR_MODEL to count with")
         if args.no_decontaminate and args.decontaminate_against:
@@ -127,11 +152,12 @@ def run_training_set(source: TrainingSource, argv: Sequence[str] | None = None) 
         meter = load_prompt_meter(args.tokenizer) if args.tokenizer else None
         benchmarks = [] if args.no_decontaminate else _benchmarks(args)
         parts = _parts(args, source.hub_id, None, source.hub_split)
+        chosen = choose_parts(parts, _column_options(args), VALIDITY_COLUMNS)
         options = TrainingOptions(
             output_name=output_name,
             data_source=name,
             split=args.split or "train",
-            parts=choose_parts(parts, _column_options(args)),
+            parts=chosen,
             template=template,
             save_dir=args.local_save_dir,
             benchmarks=benchmarks,
@@ -141,13 +167,15 @@ def run_training_set(source: TrainingSource, argv: Sequence[str] | None = None) 
             drop_near_duplicates=args.drop_near_duplicates,
             meter=meter,
             max_prompt_tokens=args.max_prompt_tokens,
+            log_base=args.log_base,
+            keep_faulty_keys=args.faulty_keys == "keep",
             card_options=_shown(args),
         )
         if args.no_decontaminate:
             _warn(
                 "not decontaminated (--no_decontaminate): scores on benchmarks may be inflated; the data card says so"
             )
-        return prepare_training_set(options)
+        return Prepared(prepare_training_set(options), chosen)
 
     return _run(parser.prog, prepare)
 
@@ -196,6 +224,14 @@ def _parser(name: str, description: str, hub_id: str | None, hub_split: str) -> 
         "--split", metavar="NAME", help=f"split to read, and to write into every row (default: {hub_split})"
     )
     parser.add_argument(
+        "--log_base",
+        type=_log_base,
+        default="e",
+        metavar="BASE",
+        help=r"what a bare \log in the keys is to: e, 10 or another whole number; written into every row for the "
+        "grader (default: %(default)s)",
+    )
+    parser.add_argument(
         "--tokenizer", metavar="PATH", help="folder or hub id of a tokenizer: adds prompt lengths in tokens to the card"
     )
     return parser
@@ -240,6 +276,12 @@ def _plain(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
+def _log_base(text: str) -> str:
+    if text != "e" and not (text.isdecimal() and int(text) > 1):
+        raise argparse.ArgumentTypeError(f"{text} is neither e nor a whole number above 1")
+    return text
+
+
 def _positive(text: str) -> int:
     value = int(text)
     if value < 1:
@@ -258,9 +300,11 @@ def _warn(message: str) -> None:
     print(f"warning: {message}", file=sys.stderr)
 
 
-def _run(program: str, prepare: Callable[[], Path]) -> int:
+def _run(program: str, prepare: Callable[[], Prepared]) -> int:
     def work() -> None:
-        path = prepare()
-        print(f"wrote {path}\ncard  {path.with_suffix('.card.md')}")
+        done = prepare()
+        for line in dict.fromkeys(part.line() for part in done.parts):
+            print(f"read  {line}")
+        print(f"wrote {done.path}\ncard  {done.path.with_suffix('.card.md')}")
 
     return run_command(program, work, "interrupted; nothing was changed")

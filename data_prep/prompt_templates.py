@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data_prep.sources import file_sha256
+from verl_ispo.answers.answer_place import BOXED, asked_markers
 from verl_ispo.user_error import UserError
 
 # The system prompt of Qwen2.5-Math's own chat template.
@@ -25,6 +26,9 @@ DAPO_BOXED_PREFIX = DAPO_PREFIX.replace("$Answer (without quotes)", r"\boxed{$An
 
 Message = dict[str, str]
 
+# A question that asks for no form of answer, to see what a template makes of it.
+_PROBE = "What is 6 times 7?"
+
 
 @dataclass(frozen=True)
 class PromptTemplate:
@@ -39,6 +43,12 @@ class PromptTemplate:
     name: str
     render: Callable[[str], list[Message]]
     sha256: str | None = None
+
+    @property
+    def answer_format(self) -> str:
+        """``"boxed"`` where the template asks for a box and for nothing else, else ``"auto"``."""
+        text = "\n".join(message["content"] for message in self.render(_PROBE))
+        return BOXED.name if asked_markers(text) == {BOXED} else "auto"
 
 
 def _qwen_math(question: str) -> list[Message]:
@@ -110,12 +120,11 @@ def _jinja_renderer(path: Path) -> Callable[[str], list[Message]]:
         system = [{"role": "system", "content": block("system", question)}] if "system" in template.blocks else []
         return [*system, {"role": "user", "content": block("user", question)}]
 
-    probe = "What is 6 times 7?"
     try:
-        messages = render(probe)
+        messages = render(_PROBE)
     except jinja2.TemplateError as error:
         raise UserError(f"--template {path}: {error}; the only variable is {{{{ question }}}}") from error
-    if not any(probe in message["content"] for message in messages):
+    if not any(_PROBE in message["content"] for message in messages):
         raise UserError(
             f"--template {path}: the prompt does not contain the question; write {{{{ question }}}} into the file"
         )

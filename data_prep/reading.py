@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from tqdm import tqdm
 
-from data_prep.columns import ColumnChoice, choose_columns
+from data_prep.columns import ColumnChoice, choice_line, choose_columns, holds_row_numbers, question_text
 from data_prep.sources import SourcePart
 from verl_ispo.user_error import UserError
 
@@ -48,7 +49,11 @@ class ChosenPart:
     @property
     def from_solution(self) -> bool:
         """Whether the answer has to be extracted from a worked solution."""
-        return self.columns.answer.lower().endswith("solution")
+        return self.columns.answer.lower().endswith(("solution", "conversations"))
+
+    def line(self) -> str:
+        """What is taken from this part, for people."""
+        return choice_line(self.part.label, self.columns, self.from_solution, self.extras)
 
     def identity(self) -> dict[str, Any]:
         """What the data card says about this input."""
@@ -80,11 +85,17 @@ def read_rows(chosen: ChosenPart, progress: tqdm) -> Iterator[list[Row]]:
         UserError: if the part has no rows.
     """
     columns = chosen.columns
-    paths = [columns.question, columns.answer, *([columns.id] if columns.id else []), *chosen.extras]
+    optional = [path for path in (columns.id, columns.fallback) if path]
+    paths = [columns.question, columns.answer, *optional, *chosen.extras]
     rows_read = 0
     for batch in chosen.part.read(paths):
         questions, answers, *others = batch.columns
         ids = others.pop(0) if columns.id else [None] * len(batch)
+        if holds_row_numbers(columns.id):
+            ids = [None if re.fullmatch(r"\d+(?:\.0)?", str(value)) else value for value in ids]
+        if columns.fallback:
+            pairs = zip(questions, others.pop(0), strict=True)
+            questions = [question if question_text(question) else second for question, second in pairs]
         extras = zip(*others, strict=True) if others else ((),) * len(batch)
         yield [
             Row(chosen.part.label, number, question, answer, row_id, dict(zip(chosen.extras, values, strict=True)))

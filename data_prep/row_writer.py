@@ -24,7 +24,7 @@ class RowWriter:
 
     Args:
         output (`OutputFiles`): where to write.
-        data_source (`str`), split (`str`), template (`PromptTemplate`): of every row.
+        data_source (`str`), split (`str`), template (`PromptTemplate`), log_base (`str`): of every row.
         meter (`PromptMeter`, *optional*): counts the prompts' tokens for the data card.
         max_prompt_tokens (`int`, *optional*): longer prompts are not written.
     """
@@ -35,6 +35,7 @@ class RowWriter:
         data_source: str,
         split: str,
         template: PromptTemplate,
+        log_base: str = "e",
         meter: PromptMeter | None = None,
         max_prompt_tokens: int | None = None,
     ) -> None:
@@ -42,6 +43,7 @@ class RowWriter:
         self.data_source = data_source
         self.split = split
         self.template = template
+        self.log_base = log_base
         self.meter = meter
         self.max_prompt_tokens = max_prompt_tokens
         self.rows = 0
@@ -69,7 +71,8 @@ class RowWriter:
             problems = [problem for problem, count in zip(problems, counts, strict=True) if count <= limit]
             self._tokens.extend(count for count in counts if count <= limit)
         if problems:
-            self._writer.write_batch(output_rows(problems, self.data_source, self.split, self.template, self.rows))
+            rows = output_rows(problems, self.data_source, self.split, self.template, self.log_base, self.rows)
+            self._writer.write_batch(rows)
         self.rows += len(problems)
         self.answer_types.update(problem.truth.answer_type for problem in problems)
         self._chars.extend(len(problem.question) for problem in problems)
@@ -96,6 +99,8 @@ class RowWriter:
             "data_source": self.data_source,
             "split": self.split,
             "template": self.template.name,
+            "answer_format": self.template.answer_format,
+            "log_base": self.log_base,
         }
         if self.template.sha256:
             described["template_sha256"] = self.template.sha256

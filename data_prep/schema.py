@@ -33,6 +33,8 @@ OUTPUT_SCHEMA = pa.schema(
                     ("unit", pa.string()),
                     ("tolerance", pa.string()),
                     ("multiple_answers", pa.bool_()),
+                    ("log_base", pa.string()),
+                    ("answer_format", pa.string()),
                 ]
             ),
         ),
@@ -64,9 +66,13 @@ def problem_id(data_source: str, normalized: str) -> str:
 
 
 def output_rows(
-    problems: Sequence[Problem], data_source: str, split: str, template: PromptTemplate, first_index: int
+    problems: Sequence[Problem], data_source: str, split: str, template: PromptTemplate, log_base: str, first_index: int
 ) -> pa.RecordBatch:
-    """Rows of `OUTPUT_SCHEMA` for consecutive problems, indexed from `first_index`."""
+    """Rows of `OUTPUT_SCHEMA` for consecutive problems, indexed from `first_index`.
+
+    ``log_base`` is what a bare logarithm in the keys is to (``"e"``, ``"10"``, ``"2"``), and ``answer_format`` is
+    ``"boxed"`` where the template asks for a box only, so that nothing else is graded; both are the grader's.
+    """
     rows = [
         {
             "data_source": data_source,
@@ -82,6 +88,8 @@ def output_rows(
                 "unit": problem.truth.unit,
                 "tolerance": problem.truth.tolerance,
                 "multiple_answers": problem.truth.multiple_answers,
+                "log_base": log_base,
+                "answer_format": template.answer_format,
             },
         }
         for index, problem in enumerate(problems, start=first_index)

@@ -17,7 +17,7 @@ import numpy as np
 from tqdm import tqdm
 
 from data_prep import deduplication, near_duplicates, text_normalization
-from data_prep.answer_kinds import answer_strings, ground_truth, uncheckable_reason
+from data_prep.answer_kinds import answer_strings, ground_truth, one_of_equal, uncheckable_reason
 from data_prep.atomic_output import OutputFiles, exclusive_output
 from data_prep.columns import question_text
 from data_prep.decontamination import (
@@ -28,9 +28,12 @@ from data_prep.decontamination import (
     Match,
 )
 from data_prep.deduplication import IdRegister, QuestionIndex
+from data_prep.key_trials import RULE, KeyTrials, fault_kind
+from data_prep.prompt_instructions import DAPO, INSTRUCTION, question_in_prompt
 from data_prep.prompt_lengths import PromptMeter
-from data_prep.prompt_templates import PromptTemplate, unwrap_dapo
+from data_prep.prompt_templates import PromptTemplate
 from data_prep.reading import MAX_QUESTION_CHARS, ChosenPart, Row, read_rows, reading_progress
+from data_prep.row_validity import PROOF, asks_for_a_proof, invalid_reason
 from data_prep.row_writer import RowWriter
 from data_prep.schema import Problem
 from data_prep.spool import Spool, SpooledTexts, SpoolWriter
@@ -55,6 +58,8 @@ class TrainingOptions:
         keep_conflicts (`bool`): keep the first copy of a question with several answers.
         drop_near_duplicates (`bool`): drop the later one of two near duplicates with the same answer.
         meter (`PromptMeter`, *optional*), max_prompt_tokens (`int`, *optional*): length filter.
+        log_base (`str`): what a bare logarithm in the keys is to.
+        keep_faulty_keys (`bool`): keep questions whose key the grader cannot use; they are listed all the same.
         card_options (`dict`): the command line, for the card.
     """
 
@@ -71,6 +76,8 @@ class TrainingOptions:
     drop_near_duplicates: bool
     meter: PromptMeter | None
     max_prompt_tokens: int | None
+    log_base: str
+    keep_faulty_keys: bool
     card_options: dict[str, Any]
 
 
@@ -101,8 +108,15 @@ def prepare_training_set(options: TrainingOptions) -> Path:
         _drop_conflicts(options, index, spool, kept, findings, dropped_file)
         _drop_contaminated(options, spool, kept, findings, dropped_file)
         _report_near_duplicates(options, output, spool, kept, findings)
+        _drop_faulty_keys(options, spool, kept, findings, dropped_file)
         with RowWriter(
-            output, options.data_source, options.split, options.template, options.meter, options.max_prompt_tokens
+            output,
+            options.data_source,
+            options.split,
+            options.template,
+            options.log_base,
+            options.meter,
+            options.max_prompt_tokens,
         ) as writer:
             for _, problems in _with_bar(spool.problems(kept), int(kept.sum()), "writing"):
                 for problem in writer.write(problems):
@@ -124,7 +138,7 @@ def _collect(
 ) -> tuple[Spool, int]:
     writer = SpoolWriter(output.scratch("arrow"))
     ids = IdRegister()
-    wrapping: Counter[bool] = Counter()
+    wrapping: Counter[str] = Counter()
     rows_read = 0
     with reading_progress([chosen.part for chosen in options.parts]) as progress:
         for chosen in options.parts:
@@ -138,34 +152,40 @@ def _collect(
                             problems.append((row.id, problem))
                 writer.append(_first_of_each_question(problems, index, ids))
     spool = writer.close()
-    findings.details["wrapping"] = {"wrapped_in_dapo_text": wrapping[True], "kept_as_it_was": wrapping[False]}
-    if wrapping[True] and wrapping[False]:
+    findings.details["wrapping"] = {"wrapped_in_dapo_text": wrapping[DAPO], "kept_as_it_was": wrapping[""]}
+    if wrapping[INSTRUCTION]:
+        findings.details["wrapping"]["instruction_taken_off"] = wrapping[INSTRUCTION]
+    if wrapping[DAPO] and wrapping[""]:
         findings.notes.append(
-            f"{wrapping[False]} questions were not wrapped in DAPO's text, others were; they are kept as they are."
+            f"{wrapping['']} questions were not wrapped in DAPO's text, others were; they are kept as they are."
         )
     return spool, rows_read
 
 
 def _checked_problem(
-    row: Row, from_solution: bool, wrapping: Counter[bool], findings: Findings, dropped_file: BinaryIO
+    row: Row, from_solution: bool, wrapping: Counter[str], findings: Findings, dropped_file: BinaryIO
 ) -> Problem | None:
-    question, was_wrapped = unwrap_dapo(question_text(row.question) or "")
-    question = question.strip()
-    answers = answer_strings(row.answer, from_solution)
-    if not question:
+    question, wrapped_in = question_in_prompt(question_text(row.question) or "")
+    answers = one_of_equal(answer_strings(row.answer, from_solution))
+    invalid = invalid_reason(row.extras)
+    if invalid:
+        reason = invalid
+    elif not question:
         reason = "no question"
     elif len(question) > MAX_QUESTION_CHARS:
         reason = f"question over {MAX_QUESTION_CHARS} characters"
     else:
         unusable = uncheckable_reason(answers)
         reason = f"uncheckable answer: {unusable}" if unusable else ""
+        if unusable == "no answer" and asks_for_a_proof(question):
+            reason = PROOF
     truth = ground_truth(answers)
     problem = Problem(question, "", truth, row.file, row.number)
     if reason:
         findings.dropped[reason] += 1
         _list_dropped(dropped_file, reason, problem, {})
         return None
-    wrapping[was_wrapped] += 1
+    wrapping[wrapped_in] += 1
     return problem
 
 
@@ -293,6 +313,36 @@ def _report_near_duplicates(
         "dropped": dropped,
         "search_complete": found.complete,
     }
+
+
+def _drop_faulty_keys(
+    options: TrainingOptions, spool: Spool, kept: np.ndarray, findings: Findings, dropped_file: BinaryIO
+) -> None:
+    """Try every key that is left on the grader; the order of the rows does not matter."""
+    faulty, kinds = np.zeros(len(kept), bool), Counter()
+    with tqdm(total=int(kept.sum()), desc="trying keys", unit="key", unit_scale=True, disable=None) as progress:
+        trials = KeyTrials(options.log_base, progress)
+        for numbers, problems in spool.problems(kept):
+            faults = trials.faults([problem.truth for problem in problems])
+            for number, problem, fault in zip(numbers.tolist(), problems, faults, strict=True):
+                if fault:
+                    faulty[number] = True
+                    kinds[fault_kind(fault)] += 1
+                    shown = {"fault": fault[:LISTED_CHARS], "kept": options.keep_faulty_keys}
+                    _list_dropped(dropped_file, "key fails on the grader", problem, shown)
+    findings.details["key_trials"] = {
+        "rule": RULE,
+        "tried": int(kept.sum()),
+        "faulty": dict(sorted(kinds.items())),
+        "kept": options.keep_faulty_keys,
+    }
+    if options.keep_faulty_keys:
+        if kinds:
+            findings.notes.append(f"{kinds.total()} keys fail on the grader and were kept (--faulty_keys keep).")
+        return
+    for kind, count in sorted(kinds.items()):
+        findings.dropped[f"key fails on the grader: {kind}"] = count
+    kept &= ~faulty
 
 
 def _row_counts(rows_read: int, index: QuestionIndex, findings: Findings, written: int) -> dict[str, int]:

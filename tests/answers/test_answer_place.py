@@ -22,7 +22,13 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from verl_ispo.answers.answer_place import ANSWER_FORMATS, MARKERS, MAX_SEARCH_CHARS, answer_text, find_answer
+from verl_ispo.answers.answer_place import (
+    ANSWER_FORMATS,
+    MARKERS,
+    MAX_SEARCH_CHARS,
+    answer_text,
+    find_answer,
+)
 from verl_ispo.grading import compute_score
 from verl_ispo.grading.ground_truth_reading import asks_for_several
 from verl_ispo.grading.normalization import normalize_answer
@@ -35,7 +41,8 @@ FRAGMENTS = [
     "\\boxed{", "\\boxed {", "\\fbox{", "\\framebox{", "\\boxed 5", "\\boxed", "{", "}", "}", "}", "\\{", "\\}", "\\\\",
     "Answer:", "**Answer**:", "answer ：", "ANSWER\uff1a", "Final Answer:**", "\n", "\r\n", "\n\n", " ", "\u3000",
     "\u00a0", "*", "**", "_", "$", "$$", "\\[", "\\]", ", ", " and ", " or ", ";", ".", "5", "x=", "-2", "\\frac{1}{2}",
-    "so it is", "答案是", "é", "🙂", "<think>", "</think>", "\ufffd",
+    "so it is", "答案是", "答案：", "。", "é", "🙂", "<think>", "</think>", "\ufffd", "####", "<answer>", "</answer>",
+    "The final answer is", "the answer is ", "**Final Answer**", "## Final Answer", "not ", "y=", "- ",
 ]  # fmt: skip
 texts = st.one_of(
     st.lists(st.sampled_from(FRAGMENTS), max_size=25).map("".join),
@@ -93,8 +100,9 @@ def test_the_scored_characters_are_the_graded_ones(
     if run is None:
         return
     place = find_answer(text, several=several)
-    # The graded text is the text at the place; of a list, that of its parts, from the first to the last.
-    assert graded == ", ".join(text[start:end] for start, end in place.parts)
+    # The graded text is the text at the place; of a list, that of its parts, each behind its name if they have names.
+    names = [text[start:end] for start, end in place.names] or [""] * len(place.parts)
+    assert graded == ", ".join(name + text[start:end] for name, (start, end) in zip(names, place.parts, strict=True))
     assert (place.start, place.end) == (place.parts[0][0], place.parts[-1][1])
     assert len(place.parts) == 1 or several
     # The smallest run of tokens that holds these bytes.
@@ -141,7 +149,8 @@ def test_a_place_is_inside_the_text_and_has_no_blank_ends(text: str, answer_form
 @pytest.mark.parametrize(
     ("gold", "info", "several"),
     [
-        ("1, 3", None, False),
+        ("1, 3", None, True),
+        ("13", None, False),
         ('["1", "3"]', None, True),
         (["1", "3"], {}, True),
         ('["1", " "]', None, False),
@@ -210,6 +219,10 @@ def answer(text: str, answer_format: str = "auto", several: bool = False) -> str
         # A label without an answer leaves the one before it standing.
         ("Answer: 5\nAnswer:", "5", "Answer: "),
         ("**Answer: 5**\n\n**Final Answer:**", "5", "Answer: "),
+        # An empty box is a mention of the format.
+        (r"\boxed{5} then \boxed{ }", "5", r"\boxed{"),
+        ("Answer: 5, that is \\boxed{}", "5, that is \\boxed{}", "Answer: "),
+        ("The answer is 5", "5", "The answer is "),
     ],
 )  # fmt: skip
 def test_content_and_lead_in(text: str, content: str, lead_in: str) -> None:
@@ -231,14 +244,12 @@ def test_content_and_lead_in(text: str, content: str, lead_in: str) -> None:
         r"\boxed{5",
         r"\boxed{5\}",
         r"\boxed{\boxed{}}",
-        r"\boxed{5} then \boxed{ }",
-        "Answer: 5, that is \\boxed{}",  # an empty box is an empty answer
         "Answer:",
         "Answer: ** __",
         "Answer:\nAnswer:",
         "Answer:\nso the final answer:",
         "Answer:" + "\n" * 12 + "5",
-        "The answer is 5",
+        "The answer is not 5",
     ],
 )
 def test_no_answer(text: str) -> None:
@@ -259,12 +270,12 @@ def test_no_answer(text: str) -> None:
         (r"\boxed{1} and no \boxed{2}, \boxed{3}", "2, 3", "3"),
         (r"\boxed{1}" + " " * 41 + r"\boxed{3}", "3", "3"),
         (r"\boxed{} and \boxed{3}", "3", "3"),
-        (r"\boxed{1} and \boxed{}", "1", None),
+        (r"\boxed{1} and \boxed{}", "1", "1"),
         (r"\boxed{\boxed{1} and \boxed{3}}", r"\boxed{1} and \boxed{3}", r"\boxed{1} and \boxed{3}"),
         (r"\boxed 1 and \boxed 3", "3", "3"),
     ],
 )
-def test_boxes_that_form_a_list(text: str, joined: str, last: str | None) -> None:
+def test_boxes_that_form_a_list(text: str, joined: str, last: str) -> None:
     assert answer(text, several=True) == joined
     assert answer(text) == last
     place = find_answer(text, several=True)
@@ -273,7 +284,7 @@ def test_boxes_that_form_a_list(text: str, joined: str, last: str | None) -> Non
     assert place.lead_in_start < place.parts[0][0]
     for gold, graded in (('["1", "3"]', joined), ("3", last)):
         result = compute_score("test", text, gold)
-        assert result["pred"] == ("" if graded is None else normalize_answer(graded))
+        assert result["pred"] == normalize_answer(graded)
 
 
 def test_formats() -> None:
@@ -281,13 +292,21 @@ def test_formats() -> None:
     assert [answer(text, name) for name in ("auto", "boxed", "answer_line")] == ["5", "5", "4"]
     assert answer("Answer: 4", "boxed") is None
     assert answer(r"\fbox{5}", "answer_line") is None
-    assert answer("#### 5") is None
+    assert answer("#### 5", "boxed+answer_line") is None
     with pytest.raises(ValueError, match="answer_format is 'box'; choose from auto, boxed, answer_line"):
         find_answer(text, "box")
 
 
 def test_every_marker_finds_what_a_prompt_that_asks_for_it_shows() -> None:
-    shown = {"boxed": r"\boxed{5}", "answer_line": "Answer: 5", "hashes": "#### 5"}
+    shown = {
+        "boxed": r"\boxed{5}",
+        "answer_line": "Answer: 5",
+        "hashes": "#### 5",
+        "answer_tag": "<answer>5</answer>",
+        "sentence": 'End with: "The final answer is 5."',
+        "heading": "**Final Answer**\n\n5",
+        "chinese": "答案是5",
+    }
     assert set(shown) == {marker.name for marker in MARKERS}
     for marker in MARKERS:
         text = shown[marker.name]
@@ -328,6 +347,26 @@ def test_tokens_that_never_make_a_character_count_as_they_decode() -> None:
         "answer" + " " * 10**6,
         "Answer:" + "*" * 10**6,
         "#" * 10**6,
+        "#### " * 200_000,
+        "####\n" * 200_000,
+        "#### 1. x\n" * 100_000,
+        "<answer>" * 125_000,
+        "<answer></answer>" * 60_000,
+        "</answer>" * 110_000,
+        "the answer is " * 70_000,
+        "the answer is not 5. " * 48_000,
+        "the answer is x" + "the answer is if" * 60_000,
+        ("the answer is " + "\\(" * 240 + "\n") * 2000,
+        ("the answer is " + "$" * 481) * 2000,
+        ("if the answer to the a b c" + " " * 9) * 28_000,
+        "**Final Answer**\n" * 58_000,
+        ("## Final Answer" + "\n" * 20) * 28_000,
+        "答案是" * 330_000,
+        "答案是不" * 250_000,
+        ("答案是" + "\\(" * 240) * 2000,
+        r"x=\boxed{1}, " * 80_000,
+        r"\boxed{ } and " * 70_000,
+        r"\boxed{" + "." * 10**6 + "}",
     ],
     ids=lambda text: ascii(text[:12]),
 )
@@ -359,5 +398,8 @@ def test_the_module_needs_nothing_but_the_standard_library() -> None:
         "verl_ispo",
         "verl_ispo.answers",
         "verl_ispo.answers.answer_place",
+        "verl_ispo.answers.boxes",
         "verl_ispo.answers.ground_truth",
+        "verl_ispo.answers.place",
+        "verl_ispo.answers.written_markers",
     ]

@@ -20,6 +20,7 @@ from data_prep.answer_kinds import (
     answer_strings,
     answer_type,
     ground_truth,
+    one_of_equal,
     split_answers,
     uncheckable_reason,
 )
@@ -42,6 +43,23 @@ from verl_ispo.answers.answer_place import BOXED, find_marked
         ("[0, 1]", ["[0, 1]"]),
         ("Thus $x=3$ and the answer is $\\boxed{\\frac{1}{2}}$.", [r"\frac{1}{2}"]),
         (r"\boxed{1} or rather \boxed{2}", ["2"]),
+        (r"The roots are $\boxed{2}$ and $\boxed{-1}$.", ["2", "-1"]),
+        (r"So $x=\boxed{3}, y=\boxed{5}$.", ["x=3", "y=5"]),
+        (r"It is $\boxed 7$.", ["7"]),
+        (r"It is $\boxed{5}$, put in \boxed{}.", ["5"]),
+        (0.8333333333333334, ["0.833333333333333"]),  # 5/6 to the digits that a float has for sure
+        (1e22, ["1" + "0" * 22]),
+        (5e-7, ["0.0000005"]),
+        ('{"ground_truth": "4"}', ["4"]),
+        ({"value": "4", "pass_at_n": 0.25}, ["4"]),
+        ('{"ground_truth": ["1", "2"]}', ["1", "2"]),
+        ('{"test_cases": [1]}', []),
+        (r"\{1, 2\}", [r"\{1, 2\}"]),
+        ("{1, 2}", ["{1, 2}"]),
+        ([{"from": "human", "value": "Q"}, {"from": "assistant", "ground_truth": {"value": "4"}}], ["4"]),
+        ([{"from": "user", "value": "Q"}, {"from": "assistant", "value": "so \\boxed{4}"}], ["4"]),
+        ([{"role": "user", "content": "Q"}, {"role": "assistant", "content": "It is four."}], []),
+        ([{"role": "user", "content": "Q"}], []),
         ("He has 3 * 6 = 18.\n#### 1,800", ["1,800"]),
         (r"$(-\infty, 0) \cup\{1\}$.", [r"(-\infty, 0) \cup\{1\}"]),
         (r"\[ 7 \]", ["7"]),
@@ -62,6 +80,26 @@ def test_answer_strings(cell, answers):
 def test_a_solution_without_a_box_is_an_answer_only_if_short():
     assert answer_strings("34", from_solution=True) == ["34"]
     assert answer_strings("First,\nthen.", from_solution=True) == []
+    assert answer_strings("Suppose not. Then a prime divides it. QED", from_solution=True) == []
+    assert answer_strings("$4$", from_solution=True) == ["4"]
+    assert answer_strings("34 cm", from_solution=True) == ["34 cm"]
+    assert answer_strings(r"x = \frac{1}{2}", from_solution=True) == [r"x = \frac{1}{2}"]
+
+
+@pytest.mark.parametrize(
+    ("answers", "one"),
+    [
+        (["0.6", "3/5"], ["3/5"]),
+        (["2", "2.0"], ["2"]),
+        (["1", "2"], ["1", "2"]),
+        (["x+1", "1+x"], ["x+1", "1+x"]),  # not decided without the symbolic path
+        (["5"], ["5"]),
+        ([], []),
+    ],
+)
+def test_forms_of_one_value_are_one_answer(answers, one):
+    """A list of accepted forms is read as several answers, of which a response has to give every one."""
+    assert one_of_equal(answers) == one
 
 
 def boxed_content(text):
@@ -84,7 +122,7 @@ def test_a_balanced_box_gives_back_its_content(text):
         escaped = character == "\\" and not escaped  # two backslashes are a line break, and the brace behind it groups
         if depth < 0:
             return
-    if depth == 0 and not escaped:
+    if depth == 0 and not escaped and text.strip(" {}"):  # an empty box is none
         assert boxed_content(f"so \\boxed{{{text}}} holds") == text.strip()
 
 
@@ -155,7 +193,11 @@ def test_several_answers_are_a_json_list_of_strings(answers):
     [
         ([], "no answer"),
         (["N/A"], "placeholder"),
-        (["Proof."], "placeholder"),
+        (["Proof."], "proof"),
+        (["notfound"], "placeholder"),
+        (["None"], "placeholder"),  # as Python writes a missing value
+        (["none"], None),  # there is no such number
+        ([r"\text{None}"], None),
         (["1" * (MAX_ANSWER_CHARS + 1)], "too long"),
         (["see ![figure](x.png)"], "image"),
         (["the function grows without bound since every term of the sum is larger than its neighbour"], "prose"),

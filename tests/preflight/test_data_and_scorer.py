@@ -132,6 +132,9 @@ def asking(text: str, source: str = "math_dapo") -> dict:
 
 DAPO = "What is 6 times 7? Remember to put your answer on its own line after 'Answer:'."
 GSM8K = 'What is 6 times 7? Let\'s think step by step and output the final answer after "####".'
+R1_ZERO = "What is 6 times 7? Return the final answer in <answer> </answer> tags."
+MINERVA = 'What is 6 times 7? End with "The final answer is $5$. I hope it is correct."'
+GRADER_FORMAT = "reward.custom_reward_function.reward_kwargs.answer_format"
 
 
 def test_an_unknown_data_source_is_the_wrong_scorer(tmp_path):
@@ -166,16 +169,42 @@ def test_a_template_that_does_not_fit_the_scorer(tmp_path, row, reads):
         (DAPO, "answer_line", True),
         (DAPO, "boxed", False),
         (f"{DAPO} {BOXED_PROMPT}", "boxed", True),
-        (GSM8K, "auto", False),
+        (GSM8K, "auto", True),
+        (GSM8K, "hashes", True),
+        (GSM8K, "boxed", False),
+        (GSM8K, "boxed+hashes", True),
+        (R1_ZERO, "auto", True),
+        (R1_ZERO, "boxed", False),
+        (MINERVA, "auto", True),
+        (MINERVA, "boxed+hashes", False),
     ],
 )
 def test_the_template_against_ispos_answer_format(tmp_path, text, chosen, fits):
-    findings = scorer(tmp_path, [asking(text)], *OUR_GRADER, f"algorithm.ispo.answer_format={chosen}")
+    settings = (*OUR_GRADER, f"algorithm.ispo.answer_format={chosen}", f"{GRADER_FORMAT}={chosen}")
+    findings = scorer(tmp_path, [asking(text)], *settings)
     found = problems(findings)
     assert ("algorithm.ispo.answer_format" not in found) == fits
     if not fits:
         assert chosen in found["algorithm.ispo.answer_format"]
         assert "answer_format=auto" in found["algorithm.ispo.answer_format"]
+    assert (GRADER_FORMAT in found) == (not fits)
+
+
+def test_the_grader_looks_where_ispo_does(tmp_path):
+    found = problems(scorer(tmp_path, [asking(BOXED_PROMPT)], *OUR_GRADER, "algorithm.ispo.answer_format=boxed"))
+    assert f"+{GRADER_FORMAT}=boxed" in found[GRADER_FORMAT]
+
+
+def test_what_a_row_says_about_its_answers_counts(tmp_path):
+    """A file prepared with a box-only template, whose prompts were changed afterwards to ask for something else."""
+    row = asking(GSM8K) | {"extra_info": {"answer_format": "boxed"}}
+    found = problems(scorer(tmp_path, [row], *OUR_GRADER))
+    assert "extra_info.answer_format" in found["algorithm.ispo.answer_format"]
+    assert "answer_format=hashes" in found["algorithm.ispo.answer_format"]
+    row = asking(BOXED_PROMPT) | {"extra_info": {"answer_format": "boxed"}}
+    assert problems(scorer(tmp_path, [row], *OUR_GRADER)) == {}
+    row = asking(BOXED_PROMPT) | {"extra_info": {"answer_format": "box"}}
+    assert "answer_format is 'box'" in problems(scorer(tmp_path, [row], *OUR_GRADER))["algorithm.ispo.answer_format"]
 
 
 def test_the_template_does_not_matter_without_signals(tmp_path):

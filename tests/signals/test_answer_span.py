@@ -106,7 +106,6 @@ def test_boxes(text: str, answer: str) -> None:
         r"boxed{42}",
         r"\boxed{}",
         r"\boxed{ }",
-        r"\boxed{1} and \boxed{}",
         "}{",
         "Answer",
         "Answer:",

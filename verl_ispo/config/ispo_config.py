@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from verl_ispo.answers.answer_place import ANSWER_FORMATS
+from verl_ispo.answers.answer_place import ANSWER_FORMATS, markers_of
 from verl_ispo.config.section import check_choice, check_number, from_section, refuse_unknown_keys
 
 CRITICAL_SELECTIONS = ("intersection", "union", "entropy", "drift")
@@ -46,8 +46,9 @@ class ISPOConfig:
             The paper's "symmetric" ablation. The paper gives no formula; in ours an incorrect rollout gets the
             negative of what a correct one would get.
         answer_format (`str`, *optional*, defaults to `"auto"`):
-            Where the answer A is: in the last `\\boxed{}` (`"boxed"`), on the last `Answer:` line
-            (`"answer_line"`), or in the first of the two that the response has (`"auto"`), as in the grader.
+            Which markers give the answer A: the last `\\boxed{}` (`"boxed"`), an `Answer:` line (`"answer_line"`),
+            `"hashes"`, `"answer_tag"`, `"sentence"`, `"heading"`, `"chinese"`, several of them joined by `+`, or all
+            of them (`"auto"`), unless the row's `extra_info.answer_format` says less; as in the grader.
             Ours, in detail in `verl_ispo.answers.answer_place`: the paper does not say.
         min_group_std (`float`, *optional*, defaults to `0.0`):
             Ours. A floor under the group's standard deviation, in units of reward; `0` is the paper.
@@ -117,7 +118,11 @@ class ISPOConfig:
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f"{SECTION}.{name} must be true or false, got {getattr(self, name)!r}")
         check_choice(f"{SECTION}.critical_selection", self.critical_selection, CRITICAL_SELECTIONS)
-        check_choice(f"{SECTION}.answer_format", self.answer_format, tuple(ANSWER_FORMATS))
+        try:
+            markers_of(self.answer_format)
+        except ValueError:
+            # As for every other choice; several markers may also be joined by +.
+            check_choice(f"{SECTION}.answer_format", self.answer_format, tuple(ANSWER_FORMATS))
         check_choice(f"{SECTION}.all_wrong_groups", self.all_wrong_groups, ALL_WRONG_MODES)
         check_choice(f"{SECTION}.all_right_groups", self.all_right_groups, ALL_RIGHT_MODES)
         check_choice(f"{SECTION}.missing_answer", self.missing_answer, MISSING_ANSWER_MODES)

@@ -11,9 +11,21 @@ from typing import Any
 
 from verl_ispo.answers.ground_truth import GroundTruth
 
+from .answer_structure import split_top_level
 from .normalization import MAX_ANSWER_CHARS, normalize_answer
 from .units import canonical_unit
 
+_LIST_SEPARATOR = re.compile(
+    r"\s*(?:[,;]|\\text\{\s*[,;]?\s*(?:and|or)?\s*,?\s*\}|(?<![A-Za-z\\])(?:and|or)(?![A-Za-z]))\s*"
+)
+_SIGNS = re.compile(r"\\(?:pm|mp)(?![A-Za-z])")
+_CONDITION = re.compile(
+    r"\b(?:where|with|for|if|such|any|all|every|when|while|otherwise|not)\b"
+    r"|[<>]|\\(?:leq?|geq?|neq?|in|cup|cap|setminus|equiv|forall|exists|[lc]?dots|mid)(?![A-Za-z])|\.\.\.|…",
+    re.IGNORECASE,
+)
+_WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,}")
+_MAX_WORDS_OF_AN_ITEM = 3
 _GROUPED = re.compile(r"(?<![\d.,])\d{1,3}(?:,\d{3})+(?![\d,])")
 
 
@@ -54,13 +66,32 @@ def without_grouping(text: str) -> str:
     return _GROUPED.sub(lambda number: number.group().replace(",", ""), text)
 
 
+def lists_several(key: str) -> bool:
+    r"""Whether the text of a key lists several answers at its top level, or stands for two with ``\pm``.
+
+    Ours. A comma does not always list: it groups digits (``35,000``), separates the coordinates of a point, the ends of
+    an interval or the members of a set in braces, or comes before a condition (``2n, n \ge 1``; ``ax+b, where b > 0``).
+    All of these are one answer.
+
+    Args:
+        key (`str`): as :func:`~verl_ispo.grading.normalization.normalize_answer` returns it.
+    """
+    if len(key) > MAX_ANSWER_CHARS or _CONDITION.search(key) or key.startswith("]"):
+        return False
+    items = [item for item in split_top_level(without_grouping(key), _LIST_SEPARATOR)[0] if item.strip()]
+    if any(len(_WORD.findall(item)) > _MAX_WORDS_OF_AN_ITEM for item in items):
+        return False
+    return len(items) > 1 or bool(split_top_level(key, _SIGNS)[1])
+
+
 def asks_for_several(ground_truth: Any, extra_info: Any = None) -> bool:
     """Whether a problem has several answers, so that boxes that form a list are graded as one answer.
 
     For callers that need to find the answer that is graded, such as `find_answer_spans`; the arguments are those of
     `read_ground_truth`. Never raises, whatever the ground truth is.
     """
-    return _is_flagged(extra_info) or len(_normalized_answers(ground_truth)) > 1
+    answers = _normalized_answers(ground_truth)
+    return _is_flagged(extra_info) or len(answers) > 1 or any(map(lists_several, answers))
 
 
 def _is_flagged(extra_info: Any) -> bool:

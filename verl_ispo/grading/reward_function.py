@@ -15,11 +15,11 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from verl_ispo.answers.answer_place import answer_text, find_answer
+from verl_ispo.answers.answer_place import answer_text, find_answer, markers_of, row_answer_format
 from verl_ispo.grading.answer_check import AnswerTooLarge, check_answer
 from verl_ispo.grading.counters import count_answer, log_undecided
 from verl_ispo.grading.expression_guard import GoldNotUnderstood, RefusedExpression
-from verl_ispo.grading.ground_truth_reading import read_ground_truth
+from verl_ispo.grading.ground_truth_reading import lists_several, read_ground_truth
 from verl_ispo.grading.normalization import normalize_answer
 from verl_ispo.grading.settings import pool_settings, time_limit_s
 from verl_ispo.grading.worker_pool import shared_pool
@@ -34,6 +34,7 @@ def compute_score(
     ground_truth: str,
     extra_info: Mapping[str, Any] | None = None,
     *,
+    answer_format: str = "auto",
     timeout_s: float | None = None,
     workers: int | None = None,
     memory_mb: float | None = None,
@@ -50,8 +51,11 @@ def compute_score(
         ground_truth (`str`):
             The answer, or several as a list written as a string (JSON or Python).
         extra_info (`Mapping`, *optional*):
-            ``tolerance`` (`str`, absolute, such as ``"1e-1"``), ``unit`` (`str`) and ``multiple_answers`` (`bool`) are
-            read; anything else is ignored.
+            ``tolerance`` (`str`, absolute, such as ``"1e-1"``), ``unit`` (`str`), ``multiple_answers`` (`bool`) and
+            ``answer_format`` (`str`) are read; anything else is ignored.
+        answer_format (`str`, *optional*, defaults to `"auto"`):
+            Which markers of an answer count, as ``algorithm.ispo.answer_format``; the two should be equal. With
+            ``"auto"`` the row's ``extra_info["answer_format"]`` does, if it has one, and all markers otherwise.
         timeout_s (`float`, *optional*):
             Time limit of one answer in seconds, from when a worker starts on it. Defaults to the environment's
             ``VERL_ISPO_GRADING_TIMEOUT_S``, or 5.
@@ -68,10 +72,11 @@ def compute_score(
         ``"correct"``, ``"wrong"``, ``"no_answer"``, ``"timeout"`` and ``"error"``. Only the first two are verdicts.
 
     Raises:
-        ValueError: if a limit is not a number above 0.
+        ValueError: if a limit is not a number above 0, or the answer format is unknown.
         GraderUnavailableError: if no worker can be started, so that a run stops rather than score every such answer 0.
             No response and no ground truth raises, whatever its text.
     """
+    markers_of(answer_format)
     limit_s = time_limit_s(timeout_s)
     settings = pool_settings(workers, memory_mb)
     started = time.monotonic()
@@ -79,7 +84,8 @@ def compute_score(
     try:
         gold = read_ground_truth(ground_truth, extra_info)
         response = str(solution_str)
-        place = find_answer(response, several=gold.multiple_answers)
+        several = gold.multiple_answers or lists_several(gold.text)  # as asks_for_several
+        place = find_answer(response, row_answer_format(extra_info, answer_format), several)
         pred = "" if place is None else normalize_answer(answer_text(response, place))
         if not pred:
             path = status = "no_answer"

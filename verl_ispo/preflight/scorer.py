@@ -12,12 +12,23 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from verl_ispo.answers.answer_place import ANSWER_FORMATS, ANSWER_LINE, BOXED, HASHES, MARKERS, Marker
+from verl_ispo.answers.answer_place import (
+    ANSWER_LINE,
+    BOXED,
+    HASHES,
+    Marker,
+    asked_markers,
+    markers_of,
+    row_answer_format,
+)
 from verl_ispo.preflight.composition import runs_extra_forwards, setting
 from verl_ispo.preflight.data_files import FILE_KEYS, readable_samples
 from verl_ispo.preflight.finding import NOTE, OK, PROBLEM, Finding
 
 FUNCTION_KEY = "reward.custom_reward_function"
+GRADER_FORMAT = f"{FUNCTION_KEY}.reward_kwargs.answer_format"
+SIGNAL_FORMAT = "algorithm.ispo.answer_format"
+OUR_MODULES = ("pkg://verl_ispo.grading", "pkg://verl_ispo.grading.reward_function")
 OUR_GRADER = (
     f"{FUNCTION_KEY}.path=pkg://verl_ispo.grading.reward_function {FUNCTION_KEY}.name=compute_score grades every "
     "math set that python -m data_prep.* writes"
@@ -29,7 +40,7 @@ def asked_formats(messages: Any) -> set[Marker]:
     if not isinstance(messages, list):
         return set()
     text = "\n".join(str(message.get("content", "")) for message in messages if isinstance(message, Mapping))
-    return {marker for marker in MARKERS if marker.asked.search(text)}
+    return asked_markers(text)
 
 
 def default_scorer_knows(data_source: str) -> bool:
@@ -63,6 +74,9 @@ def check_scorer(config: DictConfig) -> Iterator[Finding]:
     if path:
         yield from check_custom_function(str(path), setting(config, f"{FUNCTION_KEY}.name"))
     prompt_key = setting(config, "data.prompt_key", "prompt")
+    ours = path is not None and str(path).replace("/", ".").replace("pkg:..", "pkg://") in OUR_MODULES
+    if ours and runs_extra_forwards(config):
+        yield from _check_that_formats_agree(config)
     for key in FILE_KEYS:
         rows = [row for sample in readable_samples(config, key) for row in sample.rows]
         asked = [asked_formats(row.get(prompt_key)) for row in rows]
@@ -73,8 +87,13 @@ def check_scorer(config: DictConfig) -> Iterator[Finding]:
                     found for found, row in zip(asked, rows, strict=True) if str(row.get("data_source")) == source
                 ]
                 yield from _check_default_scorer(config, key, source, formats)
+        if rows and ours:
+            yield from _check_answer_format(
+                config, key, rows, asked, GRADER_FORMAT, "the grader would find no answer, and every score would be 0"
+            )
         if rows and runs_extra_forwards(config):
-            yield from _check_answer_format(config, key, asked)
+            harm = "ISPO would find no answer, and IFD would be 0 throughout"
+            yield from _check_answer_format(config, key, rows, asked, SIGNAL_FORMAT, harm)
 
 
 def _check_default_scorer(config: DictConfig, key: str, source: str, asked: list[set[Marker]]) -> Iterator[Finding]:
@@ -103,29 +122,68 @@ def _check_default_scorer(config: DictConfig, key: str, source: str, asked: list
         yield Finding(OK, key, f"data_source {source!r} has a scorer in verl")
 
 
-def _check_answer_format(config: DictConfig, key: str, asked: list[set[Marker]]) -> Iterator[Finding]:
-    """ISPO looks for the answer where ``algorithm.ispo.answer_format`` says, whatever the scorer does."""
-    chosen = str(setting(config, "algorithm.ispo.answer_format", "auto"))
-    default = ANSWER_FORMATS["auto"]
-    looked_for = set(ANSWER_FORMATS.get(chosen, default))
-    strangers = [formats for formats in asked if formats and not formats & looked_for]
-    subject = "algorithm.ispo.answer_format"
+def _check_that_formats_agree(config: DictConfig) -> Iterator[Finding]:
+    """What is graded is what ISPO scores only if both look for the answer in the same way."""
+    graded, scored = (str(setting(config, key, "auto")) for key in (GRADER_FORMAT, SIGNAL_FORMAT))
+    if graded != scored:
+        yield Finding(
+            PROBLEM,
+            GRADER_FORMAT,
+            f"is {graded}, and {SIGNAL_FORMAT} is {scored}: IFD would score another text than the grader grades. Set "
+            f"+{GRADER_FORMAT}={scored}",
+        )
+
+
+def _check_answer_format(
+    config: DictConfig,
+    key: str,
+    rows: list[Mapping[str, Any]],
+    asked: list[set[Marker]],
+    subject: str,
+    harm: str,
+) -> Iterator[Finding]:
+    """The markers that the sampled prompts ask for against those that are looked for, row by row.
+
+    Args:
+        key (`str`): of the files that the rows are from.
+        rows (`list[Mapping]`), asked (`list[set[Marker]]`): the rows, and what their prompts ask for.
+        subject (`str`): the setting that says what is looked for.
+        harm (`str`): what an unread marker would do.
+    """
+    chosen = str(setting(config, subject, "auto"))
+    formats = [row_answer_format(row.get("extra_info"), chosen) for row in rows]
+    try:
+        looked_for = [set(markers_of(answer_format)) for answer_format in formats]
+    except ValueError as error:
+        yield Finding(PROBLEM, subject, f"in {key}: {error}; prepare the file again with python -m data_prep.*")
+        return
+    strangers = [
+        (wanted, answer_format)
+        for wanted, answer_format, found in zip(asked, formats, looked_for, strict=True)
+        if wanted and not wanted & found
+    ]
     if strangers:
+        wanted, answer_format = strangers[0]
+        remedy = "+".join(sorted(marker.name for marker in wanted))
+        source = "" if answer_format == chosen else f", from extra_info.answer_format of {key}"
+        plus = "+" if subject == GRADER_FORMAT else ""
         yield Finding(
             PROBLEM,
             subject,
-            f"is {chosen}, but prompts in {key} ask for {_listed(strangers[0])}: ISPO would find no answer, and IFD "
-            f"would be 0 throughout. Set {subject}=auto, and prompts that ask for {_listed(default)}",
+            f"is {answer_format}{source}, but prompts in {key} ask for {_listed(wanted)}: {harm}. Set "
+            f"{plus}{subject}={remedy} (answer_format=auto looks for every known marker), or prepare the prompts with "
+            f"a template that asks for {_listed(markers_of(answer_format))}",
         )
     elif not any(asked):
         yield Finding(
             NOTE,
             subject,
-            f"the first {len(asked)} prompts in {key} do not say how to give the answer; ISPO looks for "
-            f"{_listed(looked_for)} (python -m data_prep.* --template)",
+            f"the first {len(asked)} prompts in {key} do not say how to give the answer; "
+            f"{_listed(set().union(*looked_for))} would be read (python -m data_prep.* --template)",
         )
     else:
-        yield Finding(OK, subject, f"{chosen}, and the prompts in {key} ask for {_listed(set().union(*asked))}")
+        shown = ", ".join(sorted(set(formats)))
+        yield Finding(OK, subject, f"{shown}, and the prompts in {key} ask for {_listed(set().union(*asked))}")
 
 
 def _listed(markers: Iterable[Marker]) -> str:

@@ -80,7 +80,7 @@ class TokenTexts:
 def find_answer_spans(
     responses: Sequence[Sequence[int]],
     token_text: Callable[[int], str],
-    answer_format: str = "auto",
+    answer_format: str | Sequence[str] = "auto",
     several: Sequence[bool] | None = None,
 ) -> AnswerSpans:
     """Answer and lead-in of each response.
@@ -88,7 +88,8 @@ def find_answer_spans(
     Args:
         responses (`Sequence[Sequence[int]]`): token ids without padding.
         token_text (`Callable`): the text of one token, such as a `TokenTexts`.
-        answer_format (`str`, *optional*, defaults to `"auto"`): see `ISPOConfig.answer_format`.
+        answer_format (`str` or `Sequence[str]`, *optional*, defaults to `"auto"`): see `ISPOConfig.answer_format`;
+            one for all responses, or one for each.
         several (`Sequence[bool]`, *optional*): whether each response's problem asks for several answers, as the
             grader sees it; boxes that form a list are then one answer. By default none does.
 
@@ -96,9 +97,10 @@ def find_answer_spans(
         `AnswerSpans`.
     """
     flags = [False] * len(responses) if several is None else several
+    formats = [answer_format] * len(responses) if isinstance(answer_format, str) else answer_format
     indices = [
-        _token_indices(response, token_text, answer_format, is_list)
-        for response, is_list in zip(responses, flags, strict=True)
+        _token_indices(response, token_text, row_format, is_list)
+        for response, row_format, is_list in zip(responses, formats, flags, strict=True)
     ]
     columns = torch.tensor(indices, dtype=torch.long).reshape(len(indices), 3)
     return AnswerSpans(lead_in_start=columns[:, 0], start=columns[:, 1], end=columns[:, 2])
@@ -182,8 +184,10 @@ def _share_out(read: Sequence[str], begun: list[str], ended: list[str], first: i
     whole = read[-1]
     begun_before = ended_before = 0
     for token, text in enumerate(read, start=first):
-        ended_here = max(ended_before, min(len(text.rstrip(_REPLACEMENT)), len(whole)))
         is_cut = text.endswith(_REPLACEMENT)
+        # Only the last character is cut where those before it are final, replacement characters of the text included.
+        is_final = is_cut and whole.startswith(text[:-1])
+        ended_here = max(ended_before, min(len(text) - 1 if is_final else len(text.rstrip(_REPLACEMENT)), len(whole)))
         begun_here = max(begun_before, min(ended_here + is_cut, len(whole)))
         begun[token], ended[token] = whole[begun_before:begun_here], whole[ended_before:ended_here]
         begun_before, ended_before = begun_here, ended_here

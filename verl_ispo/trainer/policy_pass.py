@@ -12,6 +12,7 @@ import torch
 from tensordict import TensorDict
 from transfer_queue import KVBatchMeta
 
+from verl_ispo.answers.answer_place import row_answer_format
 from verl_ispo.grading.ground_truth_reading import asks_for_several
 from verl_ispo.signals.answer_span import AnswerSpans, TokenTexts, find_answer_spans
 from verl_ispo.trainer.ablated_forward import ablated_rows
@@ -59,23 +60,27 @@ def find_ablated_rows(
         )
     prompts, responses = data["prompts"].unbind(), data["responses"].unbind()
     token_ids = [response.tolist() for response in responses]
-    several = _ask_for_several(batch) if grades_lists else None
-    spans = find_answer_spans(token_ids, token_text, answer_format, several)
+    formats, several = _where_answers_are(batch, answer_format, grades_lists)
+    spans = find_answer_spans(token_ids, token_text, formats, several)
     return ablated_rows(prompts, responses, spans), spans
 
 
-def _ask_for_several(batch: KVBatchMeta) -> list[bool]:
-    """Whether each row's problem asks for several answers, as the grader sees it; false for verl's padding rows."""
+def _where_answers_are(batch: KVBatchMeta, answer_format: str, grades_lists: bool) -> tuple[list[str], list[bool]]:
+    """Each row's answer format, and whether its problem asks for several answers, both as the grader sees them.
+
+    verl's padding rows have the run's format and ask for one answer.
+    """
     rows = [row for row, tag in enumerate(batch.tags) if not tag.get("is_padding", False)]
-    several = [False] * len(batch)
+    formats, several = [answer_format] * len(batch), [False] * len(batch)
     real = KVBatchMeta(keys=[batch.keys[row] for row in rows], tags=[{}] * len(rows), partition_id=batch.partition_id)
     data = fetch(real, ["reward_model", "extra_info"])
-    if "reward_model" not in data.keys():  # noqa: SIM118 - a TensorDict iterates over rows
-        return several
     extra_infos = objects(data, "extra_info") or [None] * len(rows)
-    for row, reward_model, extra_info in zip(rows, objects(data, "reward_model"), extra_infos, strict=True):
-        several[row] = asks_for_several(reward_model.get("ground_truth"), extra_info)
-    return several
+    for row, extra_info in zip(rows, extra_infos, strict=True):
+        formats[row] = row_answer_format(extra_info, answer_format)
+    if grades_lists and "reward_model" in data.keys():  # noqa: SIM118 - a TensorDict iterates over rows
+        for row, reward_model, extra_info in zip(rows, objects(data, "reward_model"), extra_infos, strict=True):
+            several[row] = asks_for_several(reward_model.get("ground_truth"), extra_info)
+    return formats, several
 
 
 def prompt_log_probs(batch: KVBatchMeta) -> tuple[torch.Tensor, ...]:
