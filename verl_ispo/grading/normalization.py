@@ -10,6 +10,9 @@ from __future__ import annotations
 import re
 import unicodedata
 
+from .dress import undressed
+from .latex_groups import group_end
+
 MAX_ANSWER_CHARS = 4_000
 """Longer answers are not normalized, and not graded beyond an exact comparison of their text."""
 
@@ -23,7 +26,13 @@ _UNICODE = {
     "⅓": r"\frac{1}{3}", "⅔": r"\frac{2}{3}", "¼": r"\frac{1}{4}", "¾": r"\frac{3}{4}", "⅕": r"\frac{1}{5}",
     "⅛": r"\frac{1}{8}", "⌊": r"\lfloor ", "⌋": r"\rfloor ", "⌈": r"\lceil ", "⌉": r"\rceil ", "⟨": r"\langle ",
     "⟩": r"\rangle ", "′": "'", "“": '"', "”": '"', "‘": "'", "’": "'", "€": r"\text{euros}", "£": r"\text{pounds}",
-    "…": r"\ldots ", "、": ",", "。": ".",
+    "…": r"\ldots ", "、": ",", "。": ".", "∴": r"\therefore ", "⇒": r"\Rightarrow ", "→": r"\to ",
+    "✓": r"\checkmark ", "✔": r"\checkmark ", "✅": r"\checkmark ", "■": r"\blacksquare ", "□": r"\square ",
+    "∎": r"\blacksquare ", "▪": r"\blacksquare ", "≃": r"\simeq ", "≅": r"\cong ", "≡": r"\equiv ", "∶": ":",
+    "∧": r"\wedge ", "∨": r"\vee ", "∀": r"\forall ", "∖": r"\setminus ", "ℵ": r"\aleph ", "⊤": r"\top ",
+    "∠": r"\angle ", "△": r"\triangle ", "⊕": r"\oplus ", "⊗": r"\otimes ", "ᵀ": "^{T}", "σ": r"\sigma ",
+    "δ": r"\delta ", "ε": r"\epsilon ", "ρ": r"\rho ", "τ": r"\tau ", "ψ": r"\psi ", "Δ": r"\Delta ",
+    "Ω": r"\Omega ", "∣": "|", "￨": "|", "ϕ": r"\phi ", "𝜋": r"\pi ", "º": r"\degree ", "˚": r"\degree ",
 }  # fmt: skip
 _SUPERSCRIPTS = {"⁰": "0", "¹": "1", "²": "2", "³": "3", "⁴": "4", "⁵": "5", "⁶": "6", "⁷": "7", "⁸": "8", "⁹": "9"}
 _SUBSCRIPTS = {chr(0x2080 + digit): str(digit) for digit in range(10)}
@@ -52,6 +61,8 @@ _SYNONYMS = [
         (r"\{\s*\\(?:rm|bf|it|sf|tt)\s+", r"\\text{"),
         (r"\\text\s*\{\s*([eid])\s*\}", r" \1 "),
         (r"\\text\s*\{\s*(-?\d+(?:\.\d+)?)\s*\}", r" \1"),
+        (r"\\text\s*\{\s{0,8}(-?\d[\d,]*(?:\.\d+)?)\s{1,8}([A-Za-z][A-Za-z /.]*)(\^\s*\{?[23]\}?)?\s*\}", r"\1\\text{\2}\3"),
+        (r"\\text\s*\{([A-Za-z /.~]{1,40})\^\s*\{?\s*([23])\s*\}?\s*\}", r"\\text{\1}^{\2}"),
         (r"\\text\s*\{\s*(sin|cos|tan|cot|sec|csc|arcsin|arccos|arctan|ln|log|exp|gcd|lcm)\s*\}", r"\\\1 "),
         (r"\\text\s*\{\s*\}", " "),
         (r"\\(?:geqslant|geqq|geq)(?![A-Za-z])|>=|\\ge(?![A-Za-z])", r"\\ge "),
@@ -79,11 +90,21 @@ _SYNONYMS = [
         (r"(?<=[\w)}])\s*\*\*\s*(?=[\w({\\-])", "^"),
         (r"(?<=[\w)}])\s*\*\s*(?=[\w({\\-])", r"\\cdot "),
         (r"\^\s*(-?\d{2,})", r"^{\1}"),
+        (r"\\log\s*_\s*([2-9])(?=\d{1,12}(?:[-+,;=)}\]|/!]|\\cdot|\s*$))", r"\\log_{\1}"),
+        (r"\\log\s*_\s*(\d)(?!\d)", r"\\log_{\1}"),
         (r"_\s*(\d{2,})", r"_{\1}"),
         (r"\\sqrt\s*\[\s*2\s*\]", r"\\sqrt"),
+        (r"\\(mathbb|mathcal|mathfrak)\s+([A-Za-z])(?![A-Za-z])", r"\\\1{\2}"),
+        (r"\\binom\s*(\d|[A-Za-z])\s*(\d|[A-Za-z])", r"\\binom{\1}{\2}"),
+        (r"\\text\s*\{\s{0,8}(\((?:approximately|approx\.?|about|roughly)\s{1,8}-?\d*\.?\d+\))\s*\}$", r"\1"),
+        (r"\(\s{0,8}(?:\\(?:approx|simeq|sim|doteq|thickapprox|thicksim)(?![A-Za-z])|\\text\s*\{\s*(?:approximately|approx\.?|about"
+         r"|roughly|or approximately|or about)\s*\}|(?:approximately|approx\.?|about|roughly)\s)\s*((?:-?\d[\d,]*\.?\d*|-?\.\d+)[^(){}]{0,40})\)$", r"\\approx \1"),
+        (r"\\(?:simeq|doteq|thickapprox|thicksim|sim|cong|approxeq)(?![A-Za-z])(?=\s*-?\d*\.\d)", r"\\approx "),
+        (r"\\text\s*\{\s*,?\s*(?:or|i\.e\.,?)? ?(?:approximately|approx\.?|about|roughly)\s*\}(?=\s*-?\d*\.\d)", r"\\approx "),
     ]
 ]  # fmt: skip
-_SHORT_FRACTION = re.compile(r"\\frac\s*(?:(\d|[A-Za-z])|(\{))")
+_GREEK = r"\\(?:pi|theta|alpha|beta|gamma|phi|lambda|mu|omega|delta|sigma)(?![A-Za-z])"
+_SHORT_FRACTION = re.compile(rf"\\frac\s*(?:(\d|[A-Za-z]|{_GREEK})|(\{{))")
 _SHORT_ROOT = re.compile(r"\\sqrt\s*(\d+(?:\.\d+)?|[A-Za-z]|\\pi)")
 _ROOT_CALL = re.compile(r"(?<![A-Za-z])(?:\\?sqrt)\s*\(")
 _SPACE_KEPT = re.compile(r"(\\[A-Za-z]+|[A-Za-z0-9.,])?\s+(?=(.?))", re.DOTALL)
@@ -117,26 +138,6 @@ def _plain_character(match: re.Match[str]) -> str:
     return "" if category.startswith("C") else char
 
 
-def group_end(text: str, start: int) -> int:
-    """Index just past the group that opens at ``start`` with ``{``, ``(`` or ``[``, or -1 where it never closes."""
-    opener = text[start]
-    closer = {"{": "}", "(": ")", "[": "]"}[opener]
-    depth, index = 0, start
-    while index < len(text):
-        char = text[index]
-        if char == "\\":
-            index += 2
-            continue
-        if char == opener:
-            depth += 1
-        elif char == closer:
-            depth -= 1
-            if depth == 0:
-                return index + 1
-        index += 1
-    return -1
-
-
 def _brace_fractions(text: str) -> str:
     r"""``\frac12``, ``\frac1{2}`` and ``\frac{1}2`` become ``\frac{1}{2}``."""
     pieces, position = [], 0
@@ -156,7 +157,7 @@ def _brace_fractions(text: str) -> str:
             denominator, position = rest[0], len(text) - len(rest) + 1
         elif rest[:1] == "{" and (end := group_end(rest, 0)) > 0:
             denominator, position = _brace_fractions(rest[1 : end - 1]), len(text) - len(rest) + end
-        elif (command := re.match(r"\\pi(?![A-Za-z])", rest)) is not None:
+        elif (command := re.match(_GREEK, rest)) is not None:
             denominator, position = command.group(), len(text) - len(rest) + command.end()
         else:
             pieces.append(rf"\frac{{{numerator}}}")
@@ -179,6 +180,21 @@ def _brace_root_calls(text: str) -> str:
     return text
 
 
+_REPEATING = re.compile(
+    r"(-?\d*\.\d*)\s*(?:\((\d+)\)|\\(?:overline|bar)\s*(?:\{\s*(\d+)\s*\}|(\d))"
+    r"|\\dot\s*(?:\{\s*(\d)\s*\}|(\d))(?:(\d*)\s*\\dot\s*(?:\{\s*(\d)\s*\}|(\d)))?)"
+)
+
+
+def _repeating_decimal(text: str) -> str:
+    r"""``0.1(6)``, ``0.1\bar6`` and ``0.1\dot6`` become ``0.1\overline{6}``, where they are the whole text."""
+    match = _REPEATING.fullmatch(text.strip())
+    if match is None:
+        return text
+    fixed, *cycle = match.groups()
+    return rf"{fixed}\overline{{{''.join(digits or '' for digits in cycle)}}}"
+
+
 def _strip_wrapping(text: str) -> str:
     """Take off maths delimiters, emphasis, nested boxes, and the full stop that ends a sentence."""
     for _ in range(12):
@@ -196,6 +212,8 @@ def _strip_wrapping(text: str) -> str:
         box = re.match(r"\\(?:boxed|fbox)\s*\{", text)
         if box is not None and group_end(text, box.end() - 1) == len(text):
             text = text[box.end() : -1]
+        if text.startswith("{") and group_end(text, 0) == len(text):
+            text = text[1:-1]
         text = re.sub(r"(?:(?<![\\.])[.,;:?]|\*\*|(?<!\\)\\)$", "", text)
         if text == before:
             break
@@ -226,7 +244,7 @@ def normalize_answer(text: str) -> str:
     text = printable_text(text[: 4 * MAX_ANSWER_CHARS])
     if len(text) > MAX_ANSWER_CHARS:
         return text[: MAX_ANSWER_CHARS + 1]
-    text = _strip_wrapping(text)
+    text = _strip_wrapping(undressed(_strip_wrapping(text)))
     text = text.replace("\\$", "\\text{dollars}") if "\\$" in text else text
     text = text.replace("$", " ")
     for pattern, replacement in _SYNONYMS:
@@ -235,5 +253,7 @@ def normalize_answer(text: str) -> str:
     text = _SHORT_ROOT.sub(r"\\sqrt{\1}", text)
     if "\\frac" in text:
         text = _brace_fractions(text)
+    if "." in text:
+        text = _repeating_decimal(text)
     text = _strip_wrapping(text.lstrip("= "))
     return _SPACE_KEPT.sub(_compact_space, text).strip()
