@@ -19,6 +19,7 @@ from .choice_letters import compare_choices
 from .degrees import same_degrees
 from .exact_numbers import decimal_places, exact_value, significant_digits, values_equal
 from .expression_guard import GoldNotUnderstood, check_expression
+from .letter_values import differ_by_value
 from .ratios import compare_ratios
 from .units import unit_factor
 
@@ -425,7 +426,8 @@ def _compare_reading(gold: str, gold_factor: str, answer: str, answer_factor: st
     if not check_expression(gold):
         raise GoldNotUnderstood(f"the ground truth is not an expression: {gold[:80]!r}")
     if rules.symbolic is None:
-        return None
+        same_factor = gold_factor == answer_factor == "1" and rules.tolerance is None
+        return False if same_factor and differ_by_value(gold, answer) else None
     texts = [text if factor == "1" else f"{factor}\\cdot({text})" for text, factor in
              ((gold, gold_factor), (answer, answer_factor))]  # fmt: skip
     return rules.symbolic.expressions_equal(*texts)

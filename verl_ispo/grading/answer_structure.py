@@ -29,6 +29,7 @@ _AND_OR = (
 )
 _SEPARATOR = re.compile(rf"\s*(?:[,;]\s*(?:{_AND_OR})?|{_AND_OR}|\\text\{{\s*[,;]\s*\}})\s*")
 _AND = re.compile(r"\s*\\(?:land|wedge)(?![A-Za-z])\s*")
+_PLAIN_NUMBER = re.compile(r"-?[0-9]{1,40}(?:\.[0-9]{1,40})?")
 _THOUSANDS = re.compile(r"-?\d{1,3}(?:,\d{3})+(?:\.\d+)?")
 _NAME = (
     r"(?:\\text\{[A-Za-z ]{1,40}\}|[A-Za-z]{1,3}|\\(?!frac|sqrt|pi(?![A-Za-z]))[A-Za-z]+)"
@@ -152,6 +153,8 @@ def parse_answer(text: str, several: bool = False, depth: int = 0) -> Node:
     """
     if depth > MAX_DEPTH:
         raise TooComplex(f"answer nested deeper than {MAX_DEPTH} levels")
+    if _PLAIN_NUMBER.fullmatch(text):
+        return Scalar(text)
     text = _strip_group(text.strip())
     if (matrix := _parse_matrix(text, depth)) is not None:
         return matrix
