@@ -1,7 +1,7 @@
 r"""An approximation behind an exact value: ``\frac{2}{3} \approx 0.667``.
 
-It says nothing new where it is the value to its last digit, rounded or cut off. Where it is not, the answer contradicts
-itself, and is none.
+It says nothing new where it is the value to its last digit, rounded or cut off there. Where it is not, the answer
+contradicts itself, and is none.
 """
 
 from __future__ import annotations
@@ -21,11 +21,12 @@ _CALL = re.compile(
     r"\\(?P<name>ln|log|sin|cos|tan)(?:_\{(?P<base>\d{1,4})\})? ?"
     r"(?:\((?P<round>[^()]{1,60})\)|\{(?P<group>[^{}]{1,60})\}|(?P<number>\d{1,9}(?:\.\d{1,9})?))(?P<degrees>\\degree)?"
 )
+_NAME = re.compile(r"(?!\\pi|e$)\\?[A-Za-z](?:_?\w)?(?:\([a-z]\))?")
 MAX_CALLS = 8
 
 
 def approximates(decimal: str, exact: str) -> bool:
-    r"""Whether a decimal is the exact value to its last digit, off by less than one unit there.
+    r"""Whether a decimal is the exact value to its last digit, rounded or cut off.
 
     Args:
         decimal (`str`): normalized, such as ``0.667``, possibly with a unit or a percent sign.
@@ -37,8 +38,10 @@ def approximates(decimal: str, exact: str) -> bool:
         return False
     places = decimal_places(decimal.removesuffix(r"\ldots")) or 0
     with mpmath.workdps(30):
-        difference = abs(mpmath.mpf(given.numerator) / given.denominator - value)
-        return bool(difference < mpmath.mpf(10) ** -places)
+        unit = mpmath.mpf(10) ** -places
+        size = mpmath.mpf(given.numerator) / given.denominator
+        is_cut_off = 0 <= abs(value) - abs(size) < unit and size * value >= 0
+        return bool(abs(size - value) <= unit / 2 or is_cut_off)
 
 
 def _value(text: str) -> Any | None:
@@ -59,7 +62,8 @@ def _value(text: str) -> Any | None:
                 result /= mpmath.log(int(call["base"])) or mpmath.nan
             if not mpmath.isfinite(result):
                 return None
-            text = f"{text[: call.start()]}({mpmath.nstr(result, 25, min_fixed=-math.inf, max_fixed=math.inf)}){text[call.end() :]}"
+            digits = mpmath.nstr(result, 25, min_fixed=-math.inf, max_fixed=math.inf)
+            text = f"{text[: call.start()]}({digits}){text[call.end() :]}"
     value = exact_value(text)
     return None if value is None else _middle(value)
 
@@ -77,9 +81,7 @@ def approximation_readings(text: str) -> list[str] | None:
         `list[str]` or `None`: empty where the two contradict each other; `None` where there are not two such answers.
     """
     match = re.fullmatch(r"(?P<name>[A-Za-z]\w*=)?(?P<exact>[^=]+)\\approx(?P<decimal>[^=,]+)", text)
-    if match is None or re.fullmatch(r"\\?[A-Za-z](?:_?\w)?(?:\([a-z]\))?", match["exact"].strip()):
-        return None
-    if r"\approx" in match["exact"]:
+    if match is None or r"\approx" in match["exact"] or _NAME.fullmatch(match["exact"].strip()):
         return None
     if not approximates(match["decimal"], match["exact"]):
         return []

@@ -1,8 +1,9 @@
 r"""One sequence of tokens for all LaTeX that prints alike: an exact comparison that needs no parser.
 
-A symbolic parser does not know ``\mathbb{Z}_8``, ``A^T`` or ``p \equiv 1 \pmod 4``, and yet an answer that writes the same
-symbols in the same order is the same answer. Here braces around one token, blanks, synonyms of commands, the order of
-``_`` and ``^``, and the brackets of ``\max`` do not count; everything else does. Nothing is worked out: ``ab`` is not ``ba``.
+A symbolic parser does not know ``\mathbb{Z}_8``, ``A^T`` or ``p \equiv 1 \pmod 4``, and yet an answer that writes the
+same symbols in the same order is the same answer. Here braces around one token, blanks, synonyms of commands, the order
+of ``_`` and ``^``, and the brackets of ``\max`` do not count; everything else does. Nothing is worked out: ``ab`` is
+not ``ba``.
 """
 
 from __future__ import annotations
@@ -31,49 +32,30 @@ _SYNONYMS = {
     r"\simeq": r"\cong", r"\lt": "<", r"\gt": ">", r"\prime": "'", r"\intercal": r"\top",
     r"\triangleleft": r"\lhd", r"\trianglelefteq": r"\unlhd",
 }  # fmt: skip
-_NAMED_OPERATORS = frozenset(
-    [
-        "max",
-        "min",
-        "sup",
-        "inf",
-        "gcd",
-        "lcm",
-        "dim",
-        "ker",
-        "det",
-        "rank",
-        "deg",
-        "Hom",
-        "Aut",
-        "End",
-        "tr",
-        "im",
-        "span",
-        "sgn",
-    ]
-)
+_NAMED_OPERATORS_WORDS = "max min sup inf gcd lcm dim ker det rank deg Hom Aut End tr im span sgn"
+_NAMED_OPERATORS = frozenset(_NAMED_OPERATORS_WORDS.split())
 _BRACKETED_OPERATORS = frozenset((r"\max", r"\min", r"\sup", r"\inf", r"\gcd", r"\text:lcm"))
 _FUNCTIONS = frozenset(
-    [
-        r"\sin",
-        r"\cos",
-        r"\tan",
-        r"\cot",
-        r"\sec",
-        r"\csc",
-        r"\arcsin",
-        r"\arccos",
-        r"\arctan",
-        r"\ln",
-        r"\log",
-        r"\exp",
-        r"\det",
-        r"\dim",
-        r"\ker",
-    ]
+    rf"\{name}"
+    for name in (
+        "sin",
+        "cos",
+        "tan",
+        "cot",
+        "sec",
+        "csc",
+        "arcsin",
+        "arccos",
+        "arctan",
+        "ln",
+        "log",
+        "exp",
+        "det",
+        "dim",
+        "ker",
+    )
 )
-_ENDS_ARGUMENT = frozenset(["+", "-", "=", "<", ">", ",", ";", ")", "]", "}", "|"]) | {
+_ENDS_ARGUMENT = frozenset("+-=<>,;)]}|") | {
     r"\}",
     r"\le",
     r"\ge",

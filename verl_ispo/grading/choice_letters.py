@@ -39,12 +39,14 @@ class Choice:
         text (`str`): what follows a single letter, ``""`` where nothing does.
         is_marked (`bool`): written as a choice, as ``(B)`` or ``\\text{B}`` is; a bare ``B`` may be a name.
         is_small (`bool`): the letter is a small one.
+        is_doubtful (`bool`): the text begins with a minus sign, and so it may be a difference.
     """
 
     letters: frozenset[str]
     text: str = ""
     is_marked: bool = True
     is_small: bool = False
+    is_doubtful: bool = False
 
 
 def read_choice(text: str) -> Choice | None:
@@ -64,9 +66,10 @@ def read_choice(text: str) -> Choice | None:
     if letter.islower() and not marked["typed"]:
         return None  # (a)x is a product
     rest = text[marked.end() :].strip()
-    if not _may_be_text(rest, marked["mark"] == "." or "." in (marked["typedmark"] or "")):
+    is_labelled = marked["mark"] == "." or "." in (marked["typedmark"] or "")
+    if not _may_be_text(rest, is_labelled, marked["typed"] is not None):
         return None
-    return Choice(frozenset(letter.upper()), rest, True, letter.islower())
+    return Choice(frozenset(letter.upper()), rest, True, letter.islower(), rest.startswith("-") and not is_labelled)
 
 
 def _letter(match: re.Match[str]) -> str:
@@ -100,13 +103,13 @@ def _several(text: str) -> frozenset[str] | None:
     return frozenset(letters) if len(set(letters)) == len(letters) >= 2 else None
 
 
-def _may_be_text(rest: str, is_labelled: bool) -> bool:
+def _may_be_text(rest: str, is_labelled: bool, is_typed: bool) -> bool:
     """Whether what follows a letter can be the text of its choice."""
     if _MARKED.match(rest) or re.match(
         r"[+*/^_=<>,;!'|&)\]}:%]|\\(?:cdot|pm|mp|cup|cap|le|ge|ne|in|setminus|to|equiv|approx)(?![A-Za-z])", rest
     ):
         return False
-    if rest.startswith("-") and not (is_labelled and re.match(r"-\s?(?:\d|\\frac|\\sqrt)", rest)):
+    if rest.startswith("-") and not ((is_labelled or is_typed) and re.match(r"-\s?(?:\d|\\frac|\\sqrt)", rest)):
         return False
     if re.match(r"[A-Za-z](?![A-Za-z])", rest) and not is_labelled:
         return False
@@ -148,6 +151,8 @@ def compare_choices(gold: str, answer: str) -> bool | tuple[str, str] | None:
         if chosen.letters != key.letters:
             return key.text == answer
         return (key.text, chosen.text) if chosen.text else True
+    if chosen is not None and chosen.is_doubtful:
+        return False
     if key.is_marked:
         return chosen is not None and chosen.letters == key.letters
     if chosen is None:

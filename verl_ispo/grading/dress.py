@@ -1,7 +1,8 @@
 r"""Take off what an answer wears: colours, sizes, underlines, signs of conclusion, filler words; and plain respellings.
 
-What is dropped says nothing about the value: ``\textcolor{red}{7}``, ``\Large 7``, ``\therefore 7``, ``7 \blacksquare`` and
-``\text{The answer is }7`` are 7. A word that is not in the list of fillers stays, and so does a negation.
+What is dropped says nothing about the value: ``\textcolor{red}{7}``, ``\Large 7``, ``\therefore 7``,
+``7 \blacksquare`` and ``\text{The answer is }7`` are 7. A word that is not in the list of fillers stays, and so does a
+negation.
 """
 
 from __future__ import annotations
@@ -40,66 +41,27 @@ _LEADING = re.compile(
     r"|star|bullet|triangleright|blacktriangleright|leadsto|rightsquigarrow)(?![A-Za-z])"
     r"|=>|->|⇒)\s*"
 )
-_TRAILING_SIGN = re.compile(rf"(?<=[\w)}}\]|!%'$])\s{{0,8}}(?:{_SIGNS_AT_END})\s{{0,8}}\$?$", re.IGNORECASE)
-
-_FILLERS = frozenset(
-    [
-        "the",
-        "final",
-        "answer",
-        "answers",
-        "is",
-        "are",
-        "so",
-        "thus",
-        "hence",
-        "therefore",
-        "we",
-        "get",
-        "have",
-        "obtain",
-        "find",
-        "found",
-        "that",
-        "it",
-        "our",
-        "result",
-        "results",
-        "value",
-        "values",
-        "solution",
-        "solutions",
-        "this",
-        "gives",
-        "equals",
-        "be",
-        "correct",
-        "option",
-        "choice",
-        "required",
-        "requested",
-        "desired",
-        "exact",
-        "total",
-        "then",
-        "and",
-        "here",
-        "which",
-        "to",
-        "number",
-        "of",
-        "ways",
-        "ans",
-        "sol",
-    ]
+_TRAILING_SIGN = re.compile(
+    rf"(?<=[\w)}}\]|!%'$])(?:\\[,;: ]|\\q?quad|[\s~]){{0,8}}(?:{_SIGNS_AT_END})\s{{0,8}}\$?$", re.IGNORECASE
 )
-_FILLER_STARTS = frozenset(["the", "answer", "answers", "final", "so", "thus", "hence", "therefore", "we", "our", "result", "solution", "ans", "option", "choice", "correct"])  # fmt: skip
+
+_FILLERS_WORDS = (
+    "the final answer answers is are so thus hence therefore we get have obtain find found that it our result "
+    "results value values solution solutions this gives equals be correct option choice required requested "
+    "desired exact total then and here which to number of ways ans sol"
+)
+_FILLERS = frozenset(_FILLERS_WORDS.split())
+_FILLER_STARTS_WORDS = (
+    "the answer answers final so thus hence therefore we our result solution ans option choice correct"
+)
+_FILLER_STARTS = frozenset(_FILLER_STARTS_WORDS.split())
 _TEXT_IN_FRONT = re.compile(
     r"\\(?:text|textbf|textit|textrm|mathrm|mbox|textnormal|emph)\s*\{([A-Za-z ,:.*]{2,80})\}\s*(?=\S)"
 )
 _WORDS_IN_FRONT = re.compile(r"((?:[A-Za-z]{2,12}[ ,:]{1,3}){1,12})(?=[^A-Za-z,:]|[A-Z](?![a-z])|[a-z](?![a-z]))")
 _TRAILING_FILLER = re.compile(
-    r"\s{0,8}(?:\\text\s*\{\s*)?is (?:the|our) (?:final |correct |required )?(?:answer|solution|result)\s*\.?\s*\}?\s*\.?$"
+    r"\s{0,8}(?:\\text\s*\{\s*)?is (?:the|our) (?:final |correct |required )?(?:answer|solution|result)"
+    r"\s*\.?\s*\}?\s*\.?$"
 )
 
 

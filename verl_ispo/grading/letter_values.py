@@ -18,7 +18,8 @@ _TOKEN = re.compile(r"(\\[A-Za-z]+|[A-Za-z])(\s*[(_'\[{])?")
 _UNCLEAR_QUOTIENT = re.compile(r"/ ?(?:\d+|[A-Za-z]|\\[a-z]+|\([^()]*\)) ?(?:\\cdot ?)?[A-Za-z(\\]")
 _KEPT = frozenset((r"\frac", r"\sqrt", r"\cdot", r"\pi", "e"))
 _GREEK = frozenset(
-    rf"\{name}" for name in ("alpha", "beta", "gamma", "delta", "theta", "lambda", "mu", "rho", "omega", "sigma", "tau", "phi")
+    rf"\{name}"
+    for name in ("alpha", "beta", "gamma", "delta", "theta", "lambda", "mu", "rho", "omega", "sigma", "tau", "phi")
 )
 _POINTS = ((5, 3, 7, 2, 11, 13), (2, 7, 3, 11, 5, 13))
 
@@ -57,6 +58,4 @@ def _letters(text: str) -> set[str] | None:
 
 
 def _at(text: str, values: dict[str, int]) -> str:
-    return _TOKEN.sub(
-        lambda token: token.group() if token.group(1) in _KEPT else f"({values[token.group(1)]})", text
-    )
+    return _TOKEN.sub(lambda token: token.group() if token.group(1) in _KEPT else f"({values[token.group(1)]})", text)

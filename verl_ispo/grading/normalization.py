@@ -84,12 +84,13 @@ _SYNONYMS = [
         ("\\", r"\\(?:times|ast|star)(?![A-Za-z])", r"\\cdot "),
         ("\\div", r"\\div(?![A-Za-z])", "/"),
         ("\\infin", r"\\infin(?![A-Za-z])", r"\\infty"),
-        ("\\", r"\^\s*\{?\s*\\circ(?![A-Za-z])\s*\}?|\^\s*\{?\s*\\degree\s*\}?|\\text\s*\{\s*deg(?:ree)?s?\s*\}"
+        ("\\", r"\^\s*(?:\{\s*\\(?:circ|degree)\s*\}|\\(?:circ|degree)(?![A-Za-z]))|\\text\s*\{\s*deg(?:ree)?s?\s*\}"
          r"|\\deg(?![A-Za-z])|\\textdegree(?![A-Za-z])", r"\\degree "),
         ("degree", r"(?<=[0-9}\s])degrees?(?![A-Za-z])", r"\\degree "),
         ("\\degree", r"\\degree\s*(?:\\text\s*\{\s*)?C\s*\}?$", r"\\text{celsius}"),
         ("\\degree", r"\\degree\s*(?:\\text\s*\{\s*)?F\s*\}?$", r"\\text{fahrenheit}"),
-        ("", r"\\%|(?:\\text\s*\{\s*)(?:percent|per cent|pct)(?:\s*\})|(?<![A-Za-z])(?:percent|per cent)(?![A-Za-z])", "%"),
+        ("", r"\\%|(?:\\text\s*\{\s*)(?:percent|per cent|pct)(?:\s*\})|(?<![A-Za-z])(?:percent|per cent)(?![A-Za-z])",
+         "%"),
         ("", r"(?<![A-Za-z\\])infinity(?![A-Za-z])|(?<![A-Za-z\\])oo(?![A-Za-z])", r"\\infty "),
         ("pi", r"(?<![A-Za-z\\])pi(?![A-Za-z])", r"\\pi "),
         ("", r"(?<![A-Za-z\\])(sin|cos|tan|cot|sec|csc|ln|log|exp)(?=\s*[(\\{])", r"\\\1 "),
@@ -103,8 +104,8 @@ _SYNONYMS = [
         ("\\math", r"\\(mathbb|mathcal|mathfrak)\s+([A-Za-z])(?![A-Za-z])", r"\\\1{\2}"),
         ("\\binom", r"\\binom\s*(\d|[A-Za-z])\s*(\d|[A-Za-z])", r"\\binom{\1}{\2}"),
         ("\\text", rf"\\text\s*\{{\s{{0,8}}(\((?:{_ABOUT})\s{{1,8}}-?\d*\.?\d+\))\s*\}}$", r"\1"),
-        (")", rf"\(\s{{0,8}}(?:\\(?:{_NEAR}|approx)(?![A-Za-z])|\\text\s*\{{\s*(?:or )?(?:{_ABOUT})\s*\}}|(?:{_ABOUT})\s)"
-         r"\s*((?:-?\d[\d,]*\.?\d*|-?\.\d+)[^(){}]{0,40})\)$", r"\\approx \1"),
+        (")", rf"\(\s{{0,8}}(?:\\(?:{_NEAR}|approx)(?![A-Za-z])|\\text\s*\{{\s*(?:or )?(?:{_ABOUT})\s*\}}"
+         rf"|(?:{_ABOUT})\s)" r"\s*((?:-?\d[\d,]*\.?\d*|-?\.\d+)[^(){}]{0,40})\)$", r"\\approx \1"),
         ("\\", rf"\\(?:{_NEAR}|cong)(?![A-Za-z])(?=\s*-?\d*\.\d)", r"\\approx "),
         ("\\text", rf"\\text\s*\{{\s*,?\s*(?:or|i\.e\.,?)? ?(?:{_ABOUT})\s*\}}(?=\s*-?\d*\.\d)", r"\\approx "),
     ]

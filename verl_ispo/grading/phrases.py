@@ -1,4 +1,4 @@
-r"""Answers in words: ``all real numbers`` is the real line, ``no solution`` the empty set, ``infinitely many`` infinity.
+r"""Answers in words: ``all real numbers`` is the real line, ``no solution`` is the empty set.
 
 A phrase is known as a whole or not at all, so that a word more (``not all real numbers``) makes it another answer.
 """
@@ -37,7 +37,8 @@ for _meaning, _phrases in {
     "all integer values",
     r"\mathbb{Q}": "all rational numbers;all rationals;rational numbers;set of rational numbers;"
     "set of all rational numbers",
-    r"\mathbb{C}": "all complex numbers;complex numbers;set of all complex numbers;set of complex numbers;any complex number",
+    r"\mathbb{C}": "all complex numbers;complex numbers;set of all complex numbers;set of complex numbers;"
+    "any complex number",
     r"\text{all positive integers}": "all positive integers;positive integers;any positive integer;"
     "set of positive integers;set of all positive integers;every positive integer;all positive integer values",
     r"(0,\infty)": "all positive real numbers;all positive reals;positive real numbers;positive reals;"
@@ -48,31 +49,11 @@ for _meaning, _phrases in {
 }.items():
     for _phrase in _phrases.split(";"):
         _MEANINGS[_phrase] = _meaning
-for _number, _word in enumerate(
-    [
-        "zero",
-        "one",
-        "two",
-        "three",
-        "four",
-        "five",
-        "six",
-        "seven",
-        "eight",
-        "nine",
-        "ten",
-        "eleven",
-        "twelve",
-        "thirteen",
-        "fourteen",
-        "fifteen",
-        "sixteen",
-        "seventeen",
-        "eighteen",
-        "nineteen",
-        "twenty",
-    ]
-):
+_NUMBERS = (
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
+    "eighteen nineteen twenty"
+)
+for _number, _word in enumerate(_NUMBERS.split()):
     _MEANINGS[_word] = str(_number)
 
 _SYMBOLS = {
@@ -93,7 +74,7 @@ _POINTS = re.compile(r"(?:[^A-Za-z\\<>=]|\\(?:frac|sqrt|pi)(?![A-Za-z])|\\text\{
 
 
 def phrase_meaning(text: str) -> str | None:
-    r"""What a normalized text in words means, in LaTeX: ``\text{no solution}`` means ``\emptyset``; `None` if unknown."""
+    r"""What a normalized text in words means, in LaTeX: ``\emptyset`` for ``\text{no solution}``; `None` if unknown."""
     if len(text) > MAX_PHRASE_CHARS:
         return None
     if text.startswith(r"\mathbb"):

@@ -1,8 +1,8 @@
 r"""Quantifiers behind an answer: ``2\pi n, n \in \mathbb{Z}`` and ``2k\pi \text{ for any integer } k`` are one family.
 
 The name of a parameter says nothing once it is quantified, so the answer's is renamed to the key's. Over all integers,
-``n`` may also stand for ``-n``, ``n+1`` and ``n-1``, since each of these runs through all integers, too. Behind a function,
-``\text{ for all } x`` says what the definition says anyway.
+``n`` may also stand for ``-n``, ``n+1`` and ``n-1``, since each of these runs through all integers, too. Behind a
+function, ``\text{ for all } x`` says what the definition says anyway.
 """
 
 from __future__ import annotations
@@ -29,11 +29,15 @@ _WORD = re.compile(
     r"\\text(?=\{)|(?P<set>\\mathbb\{[A-Z]\}(?:\^\{?\+\}?|_0|_\{>0\}|_\{\\ge0\})?)|(?P<word>\\[A-Za-z]+|[A-Za-z-]+)"
     r"|[{}(),;. ]"
 )
-_INTRODUCTIONS = frozenset(
-    ["where", "with", "for", "and", "all", "any", "every", "each", "some", "an", "a", "let", "being", "be", "is", "are"]
-) | {r"\forall"}
-_FOR_ALL = frozenset(["all", "any", "every", "each"]) | {r"\forall"}
-_KINDS = frozenset(["positive", "nonnegative", "non-negative", "natural", "real", "rational", "complex", "arbitrary", "integer", "integers", "number", "numbers", "constant", "constants", "reals"])  # fmt: skip
+_INTRODUCTIONS_WORDS = "where with for and all any every each some an a let being be is are"
+_INTRODUCTIONS = frozenset(_INTRODUCTIONS_WORDS.split()) | {r"\forall"}
+_FOR_ALL_WORDS = "all any every each"
+_FOR_ALL = frozenset(_FOR_ALL_WORDS.split()) | {r"\forall"}
+_KINDS_WORDS = (
+    "positive nonnegative non-negative natural real rational complex arbitrary integer integers number numbers "
+    "constant constants reals"
+)
+_KINDS = frozenset(_KINDS_WORDS.split())
 MAX_QUANTIFIER_CHARS = 80
 
 
@@ -67,7 +71,8 @@ def _parameters(text: str) -> tuple[tuple[str, str], ...] | None:
             words.append(token["set"] or token["word"])
         position = token.end()
     introductions = []
-    while words and (words[0] in _INTRODUCTIONS) and not (words[0] == "a" and words[1:2] == [r"\in"]):
+    # "a" may be a name
+    while words and words[0] in _INTRODUCTIONS and (words[0] != "a" or not _KINDS.isdisjoint(words[1:2])):
         introductions.append(words.pop(0))
     if r"\in" in words:
         cut = words.index(r"\in")
@@ -120,8 +125,8 @@ def quantified_readings(gold: str, answer: str) -> list[tuple[str, str]] | None:
     """Pairs of texts without quantifiers, any equal one of which makes the texts equal.
 
     Returns:
-        `list` or `None`: `None` where neither text has a quantifier; an empty list where the quantifiers contradict each
-        other.
+        `list` or `None`: `None` where neither text has a quantifier; an empty list where the quantifiers contradict
+        each other.
     """
     gold_text, gold_found = _without_needless(gold)
     answer_text, answer_found = _without_needless(answer)

@@ -20,8 +20,8 @@ def compare_ratios(gold: str, answer: str) -> bool | list[tuple[str, str]] | Non
     """Compare two normalized texts, one of which may be a ratio.
 
     Returns:
-        `bool` or `None`: the verdict, and `None` where the key is no ratio and the answer has no colon. `list`: pairs of
-        texts that all have to be equal, where the parts are not plain numbers.
+        `bool` or `None`: the verdict, and `None` where the key is no ratio and the answer has no colon. `list`: pairs
+        of texts that all have to be equal, where the parts are not plain numbers.
     """
     gold, answer = (_TO.sub(":", text) if _TO.search(text) else text for text in (gold, answer))
     if ":" not in gold:

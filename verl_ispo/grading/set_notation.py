@@ -20,7 +20,8 @@ EMPTY_SET = Scalar(r"\emptyset")
 _NUMBER = r"(?:\d{1,9}(?:\.\d{1,9})?|\\frac\{\d{1,9}\}\{\d{1,9}\}|\d{1,9}/\d{1,9})"
 _ABSOLUTE = re.compile(rf"\|(?P<factor>-?{_NUMBER}?)(?P<name>[a-vxy])(?P<shift>[-+]{_NUMBER})?\|")
 _BUILDER = re.compile(
-    r"\(?(?P<name>[A-Za-z]|\\[a-z]{2,8})\)?(?:\\in ?\\mathbb\{(?P<domain>[A-Z])\})?(?:[:|]|\\text\{ ?such that ?\})(?P<condition>.+)"
+    r"\(?(?P<name>[A-Za-z]|\\[a-z]{2,8})\)?(?:\\in ?\\mathbb\{(?P<domain>[A-Z])\})?"
+    r"(?:[:|]|\\text\{ ?such that ?\})(?P<condition>.+)"
 )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from fractions import Fraction
+from itertools import pairwise
 
 from .degrees import degrees_are_inside
 
@@ -49,9 +50,9 @@ for _quantity, _units in {
 
 _NOT_UNIT_WORDS = (
     # negation, exclusion, doubt
-    "not no none never neither nor cannot without except excepted excluding exclude excluded exclusive unless otherwise "
-    "instead rejected reject removed remove discarded crossed missing false wrong incorrect invalid impossible correct "
-    "true valid maybe perhaps possibly probably about approximately approx around roughly nearly almost circa "
+    "not no none never neither nor cannot without except excepted excluding exclude excluded exclusive unless "
+    "otherwise instead rejected reject removed remove discarded crossed missing false wrong incorrect invalid impossible "
+    "correct true valid maybe perhaps possibly probably about approximately approx around roughly nearly almost circa "
     "estimated likely unknown undefined unclear only nothing any all each every some many few several both "
     # comparison, direction, sign
     "least most more less greater fewer than larger smaller above below under over up down off short exceeding "
@@ -72,33 +73,11 @@ _NOT_UNIT_WORDS = (
     "det raised added subtracted increased decreased fold modulus absolute"
 )
 _NOT_UNITS = frozenset(_NOT_UNIT_WORDS.split())
-_NOT_LAST = frozenset(
-    [
-        "prime",
-        "positive",
-        "negative",
-        "complex",
-        "imaginary",
-        "real",
-        "right",
-        "minimum",
-        "maximum",
-        "max",
-        "opposite",
-        "inverse",
-        "conjugate",
-        "odd",
-        "even",
-        "root",
-        "answer",
-        "solution",
-        "square",
-        "cubic",
-        "cube",
-        "value",
-        "result",
-    ]
+_NOT_LAST_WORDS = (
+    "prime positive negative complex imaginary real right minimum maximum max opposite inverse conjugate odd even "
+    "root answer solution square cubic cube value result"
 )
+_NOT_LAST = frozenset(_NOT_LAST_WORDS.split())
 """Adjectives, and nouns in the singular, that say something on the number where nothing follows: ``5 negative``."""
 _SCALES = {
     "dozen": 12,
@@ -117,8 +96,8 @@ _TRAILING = re.compile(
     re.DOTALL,
 )
 _BRACKETED = re.compile(
-    r"(?P<value>.*[\d}\])!%])\s?[(\[]\s?(?P<unit>\\text\{[A-Za-z ./]{1,40}\}(?:\^\{?[23]\}?)?|[a-z]{2,12}(?:[ /][a-z]{2,12}){0,2}(?:\^\{?[23]\}?)?)"
-    r"\s?[)\]]",
+    r"(?P<value>.*[\d}\])!%])\s?[(\[]\s?"
+    r"(?P<unit>(?:\\text\{[A-Za-z ./]{1,40}\}|[a-z]{2,12}(?:[ /][a-z]{2,12}){0,2})(?:\^\{?[23]\}?)?)\s?[)\]]",
     re.DOTALL,
 )
 _COMPOUND_PART = re.compile(r"(\d{1,9}(?:\.\d{1,9})?) ?(?:\\text\{([a-z]{1,12})\}|([a-z]{1,12})) ?")
@@ -234,7 +213,7 @@ def _compound(text: str) -> tuple[str, str] | None:
     if None in units or len({unit[0] for unit in units if unit}) != 1:
         return None
     factors = [unit[1] for unit in units if unit]
-    if any(left <= right for left, right in zip(factors, factors[1:], strict=False)):
+    if any(left <= right for left, right in pairwise(factors)):
         return None
     total = sum(number * factor for (number, _), factor in zip(parts, factors, strict=True)) / factors[-1]
     return (str(total), parts[-1][1])
@@ -246,7 +225,7 @@ def _is_noun(word: str) -> bool:
         return True
     if not (word.islower() or word.istitle()) or len(word) < 3 or not re.search("[aeiouy]", word.lower()):
         return False
-    in_order = all(left < right for left, right in zip(word.lower(), word.lower()[1:], strict=False))
+    in_order = all(left < right for left, right in pairwise(word.lower()))
     return not in_order and re.search("[^aeiou]", word.lower()) is not None
 
 
