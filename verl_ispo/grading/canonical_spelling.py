@@ -32,9 +32,9 @@ _SYNONYMS = {
     r"\simeq": r"\cong", r"\lt": "<", r"\gt": ">", r"\prime": "'", r"\intercal": r"\top",
     r"\triangleleft": r"\lhd", r"\trianglelefteq": r"\unlhd",
 }  # fmt: skip
-_NAMED_OPERATORS_WORDS = "max min sup inf gcd lcm dim ker det rank deg Hom Aut End tr im span sgn"
+_NAMED_OPERATORS_WORDS = "max min sup inf gcd lcm dim ker det deg"
 _NAMED_OPERATORS = frozenset(_NAMED_OPERATORS_WORDS.split())
-_BRACKETED_OPERATORS = frozenset((r"\max", r"\min", r"\sup", r"\inf", r"\gcd", r"\text:lcm"))
+_BRACKETED_OPERATORS = frozenset((r"\max", r"\min", r"\sup", r"\inf", r"\gcd", r"\lcm"))
 _FUNCTIONS = frozenset(
     rf"\{name}"
     for name in (
@@ -110,6 +110,10 @@ class _Reader:
         count = _ARGUMENTS.get(token[1:], 0) if token.startswith("\\") else 0
         if not count:
             return (token,)
+        if token == r"\overline" and (
+            self.peek().isalpha() or self.tokens[self.position + 2 : self.position + 3] == ["}"]
+        ):
+            token = r"\bar"
         self.depth += 1
         if self.depth > MAX_GROUPS:
             raise _NotSpelled
@@ -166,7 +170,12 @@ def _tokens(text: str) -> list[str]:
             word = " ".join(match.group(1).split())
             if not word:
                 continue
-            tokens.append(f"\\{word}" if word in _NAMED_OPERATORS - {"lcm"} else f"\\text:{word}")
+            if word in _NAMED_OPERATORS:
+                tokens.append(f"\\{word}")
+            elif word.isalpha() and len(word) <= 4:
+                tokens.extend(word)  # \text{GL}_2 prints as GL_2 does
+            else:
+                tokens.append(f"\\text:{word}")
         else:
             tokens.append(_SYNONYMS.get(token, token) if token not in (r"\overrightarrow",) else r"\vec")
     return tokens
@@ -222,6 +231,7 @@ def canonical_spelling(text: str) -> tuple[str, ...] | None:
         return None
     if r"\equiv" in text and "mod" in text:
         text = _MOD.sub(lambda modulus: rf"\pmod{{{modulus.group(1) or modulus.group(2)}}}", text)
+    text = text.replace(r"\mathcal{O}(", "O(")
     text = _QUOTIENT.sub(r"\\mathbb{Z}_{\1}", text)
     try:
         atoms = _Reader(_tokens(text)).sequence("")

@@ -48,16 +48,17 @@ _TRAILING_SIGN = re.compile(
 _FILLERS_WORDS = (
     "the final answer answers is are so thus hence therefore we get have obtain find found that it our result "
     "results value values solution solutions this gives equals be correct option choice required requested "
-    "desired exact total then and here which to number of ways ans sol"
+    "desired exact total then and here which to number of ways ans sol exactly there"
 )
 _FILLERS = frozenset(_FILLERS_WORDS.split())
 _FILLER_STARTS_WORDS = (
-    "the answer answers final so thus hence therefore we our result solution ans option choice correct"
+    "the answer answers final so thus hence therefore we our result solution ans option choice correct exactly there"
 )
 _FILLER_STARTS = frozenset(_FILLER_STARTS_WORDS.split())
 _TEXT_IN_FRONT = re.compile(
     r"\\(?:text|textbf|textit|textrm|mathrm|mbox|textnormal|emph)\s*\{([A-Za-z ,:.*]{2,80})\}\s*(?=\S)"
 )
+_WHOLE_TEXT = re.compile(r"\\text\s*\{([^{}]{1,200})\}")
 _WORDS_IN_FRONT = re.compile(r"((?:[A-Za-z]{2,12}[ ,:]{1,3}){1,12})(?=[^A-Za-z,:]|[A-Z](?![a-z])|[a-z](?![a-z]))")
 _TRAILING_FILLER = re.compile(
     r"\s{0,8}(?:\\text\s*\{\s*)?is (?:the|our) (?:final |correct |required )?(?:answer|solution|result)"
@@ -94,6 +95,11 @@ def _without_commands(text: str) -> str:
 
 
 def _without_leading(text: str) -> str:
+    inside = _WHOLE_TEXT.fullmatch(text)
+    if inside is not None:
+        words = _WORDS_IN_FRONT.match(inside.group(1).lstrip())
+        if words is not None and _is_filler(words.group(1)):
+            return rf"\text{{{inside.group(1).lstrip()[words.end() :].lstrip(' :=')}}}"
     sign = _LEADING.match(text)
     if sign is not None and sign.end() < len(text):
         return text[sign.end() :]
@@ -131,7 +137,8 @@ def _maths_out_of_text(text: str) -> str:
             left, right = (rf"\text{{{words}}}" if words.strip() else "" for words in (before, after))
             opened = f"{left} {maths} {right}"
         elif content and re.search(r"[\\+=^_\d]", content) and not re.search(r"(?<![\\A-Za-z])[A-Za-z]{2,}", content):
-            if command.group(1) not in _MATHS_FONTS and not re.search(r"\\[A-Za-z]", content):
+            is_whole = command.start() == 0 and end == len(text) and re.search(r"\d", content) is not None
+            if not is_whole and command.group(1) not in _MATHS_FONTS and not re.search(r"\\[A-Za-z]", content):
                 continue  # \mathrm{m^2} is a unit
             opened = f"{{{content}}}"
         else:

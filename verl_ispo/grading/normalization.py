@@ -87,13 +87,14 @@ _SYNONYMS = [
         ("\\", r"\^\s*(?:\{\s*\\(?:circ|degree)\s*\}|\\(?:circ|degree)(?![A-Za-z]))|\\text\s*\{\s*deg(?:ree)?s?\s*\}"
          r"|\\deg(?![A-Za-z])|\\textdegree(?![A-Za-z])", r"\\degree "),
         ("degree", r"(?<=[0-9}\s])degrees?(?![A-Za-z])", r"\\degree "),
+        ("^", r"(?<=\d)\^\s*(?:\{\s*o\s*\}|o(?![A-Za-z]))", r"\\degree "),
         ("\\degree", r"\\degree\s*(?:\\text\s*\{\s*)?C\s*\}?$", r"\\text{celsius}"),
         ("\\degree", r"\\degree\s*(?:\\text\s*\{\s*)?F\s*\}?$", r"\\text{fahrenheit}"),
         ("", r"\\%|(?:\\text\s*\{\s*)(?:percent|per cent|pct)(?:\s*\})|(?<![A-Za-z])(?:percent|per cent)(?![A-Za-z])",
          "%"),
         ("", r"(?<![A-Za-z\\])infinity(?![A-Za-z])|(?<![A-Za-z\\])oo(?![A-Za-z])", r"\\infty "),
         ("pi", r"(?<![A-Za-z\\])pi(?![A-Za-z])", r"\\pi "),
-        ("", r"(?<![A-Za-z\\])(sin|cos|tan|cot|sec|csc|ln|log|exp)(?=\s*[(\\{])", r"\\\1 "),
+        ("", r"(?<![A-Za-z\\])(sin|cos|tan|cot|sec|csc|ln|log|exp)(?=\s*[(\\{]|_[\d{]| ?\d)", r"\\\1 "),
         ("*", r"(?<=[\w)}])\s*\*\*\s*(?=[\w({\\-])", "^"),
         ("*", r"(?<=[\w)}])\s*\*\s*(?=[\w({\\-])", r"\\cdot "),
         ("^", r"\^\s*(-?\d{2,})", r"^{\1}"),
@@ -102,6 +103,10 @@ _SYNONYMS = [
         ("_", r"_\s*(\d{2,})", r"_{\1}"),
         ("\\sqrt", r"\\sqrt\s*\[\s*2\s*\]", r"\\sqrt"),
         ("\\math", r"\\(mathbb|mathcal|mathfrak)\s+([A-Za-z])(?![A-Za-z])", r"\\\1{\2}"),
+        ("\\in", r"\\in\s*([RZNQC])(?![A-Za-z_^{(])", r"\\in\\mathbb{\1}"),
+        ("C", r"(?<![\w}])(?:\{\s*\})?[_^]\s*\{?(\d{1,4})\}?\s*(?:\\text\s*\{\s*C\s*\}|C)\s*_\s*\{?(\d{1,4})\}?",
+         r"\\binom{\1}{\2}"),
+        ("(", r"\(\s{0,8}=\s{0,8}([^()=]{1,60})\)$", r"=\1"),
         ("\\binom", r"\\binom\s*(\d|[A-Za-z])\s*(\d|[A-Za-z])", r"\\binom{\1}{\2}"),
         ("\\text", rf"\\text\s*\{{\s{{0,8}}(\((?:{_ABOUT})\s{{1,8}}-?\d*\.?\d+\))\s*\}}$", r"\1"),
         (")", rf"\(\s{{0,8}}(?:\\(?:{_NEAR}|approx)(?![A-Za-z])|\\text\s*\{{\s*(?:or )?(?:{_ABOUT})\s*\}}"
@@ -200,11 +205,12 @@ _REPEATING = re.compile(
 
 def _repeating_decimal(text: str) -> str:
     r"""``0.1(6)``, ``0.1\bar6`` and ``0.1\dot6`` become ``0.1\overline{6}``, where they are the whole text."""
-    match = _REPEATING.fullmatch(text.strip())
+    name, equals, number = text.rpartition("=")
+    match = _REPEATING.fullmatch(number.strip())
     if match is None:
         return text
     fixed, *cycle = match.groups()
-    return rf"{fixed}\overline{{{''.join(digits or '' for digits in cycle)}}}"
+    return rf"{name}{equals}{fixed}\overline{{{''.join(digits or '' for digits in cycle)}}}"
 
 
 def _strip_wrapping(text: str) -> str:

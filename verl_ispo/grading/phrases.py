@@ -29,6 +29,7 @@ for _meaning, _phrases in {
     r"\text{does not exist}": "does not exist;do not exist;doesn't exist;doesnt exist;dne;limit does not exist;"
     "it does not exist;limit doesn't exist;non-existent;nonexistent;d.n.e;integral does not exist;no limit",
     r"\text{undefined}": "undefined;not defined;is undefined;is not defined;it is undefined;not well-defined",
+    r"\text{impossible}": "impossible;not possible;it is impossible;it is not possible;cannot be done",
     r"\text{diverges}": "diverges;divergent;is divergent;it diverges;series diverges;integral diverges;"
     "series is divergent;integral is divergent;diverge;the limit diverges;sequence diverges",
     r"\text{converges}": "converges;convergent;is convergent;it converges;series converges;integral converges;"

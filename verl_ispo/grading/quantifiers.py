@@ -24,12 +24,22 @@ _DOMAIN_NAMES = {
     "arbitrary": "constant", "arbitrary real constant": "constant",
 }  # fmt: skip
 _STARTS = re.compile(r",|;|\\text\{|\\forall(?![A-Za-z])|\(| (?=where|for|with)|(?<=[\d})])(?=for |where )")
+_LISTED_SETS = {
+    r"0,\pm1,\pm2,": r"\mathbb{Z}", r"0,1,2,": r"\mathbb{Z}_{\ge0}", r"0,1,2,3,": r"\mathbb{Z}_{\ge0}",
+    r"1,2,3,": r"\mathbb{Z}^+", "1,2,": r"\mathbb{Z}^+",
+}  # fmt: skip
+_LISTED = re.compile(
+    r"(?P<name>[A-Za-z]) ?= ?(?P<values>" + "|".join(map(re.escape, _LISTED_SETS)) + r")(?:\\[lc]?dots|\.\.\.)"
+)
+_FAMILY = re.compile(
+    r"\\\{(?P<body>[^{}|:]*(?:\{[^{}]*\}[^{}|:]*){0,12})[|:](?P<quantifier>[A-Za-z](?:,[A-Za-z]){0,2}\\in[^|:]*)\\\}"
+)
 _HINT = re.compile(r"\\in(?![A-Za-z])|\\forall|integer|number|constant|arbitrary|for all|for every|for any|for each")
 _WORD = re.compile(
     r"\\text(?=\{)|(?P<set>\\mathbb\{[A-Z]\}(?:\^\{?\+\}?|_0|_\{>0\}|_\{\\ge0\})?)|(?P<word>\\[A-Za-z]+|[A-Za-z-]+)"
     r"|[{}(),;. ]"
 )
-_INTRODUCTIONS_WORDS = "where with for and all any every each some an a let being be is are"
+_INTRODUCTIONS_WORDS = "where with for and all any every each some an a let being be is are values value of"
 _INTRODUCTIONS = frozenset(_INTRODUCTIONS_WORDS.split()) | {r"\forall"}
 _FOR_ALL_WORDS = "all any every each"
 _FOR_ALL = frozenset(_FOR_ALL_WORDS.split()) | {r"\forall"}
@@ -51,13 +61,22 @@ class Quantified:
 
 def read_quantifiers(text: str) -> Quantified | None:
     """Split a normalized text from the quantifier behind it; `None` where there is none."""
-    if len(text) > MAX_QUANTIFIED_CHARS or _HINT.search(text) is None:
+    if len(text) > MAX_QUANTIFIED_CHARS or (_HINT.search(text) is None and "dots" not in text):
         return None
+    text = _as_membership(text)
     for start in _STARTS.finditer(text, max(0, len(text) - MAX_QUANTIFIER_CHARS)):
         body = text[: start.start()]
         if body and _is_balanced(body) and (found := _parameters(text[start.start() :])) is not None:
             return Quantified(body.rstrip(" ,"), found)
     return None
+
+
+def _as_membership(text: str) -> str:
+    r"""``k = 0, \pm 1, \pm 2, \ldots`` as ``k \in \mathbb{Z}``, and ``\{n\pi : n \in \mathbb{Z}\}`` without braces."""
+    builder = _FAMILY.fullmatch(text)
+    if builder is not None:
+        text = f"{builder['body']},{builder['quantifier']}"
+    return _LISTED.sub(lambda listed: rf"{listed['name']}\in{_LISTED_SETS[listed['values']]}", text)
 
 
 def _parameters(text: str) -> tuple[tuple[str, str], ...] | None:

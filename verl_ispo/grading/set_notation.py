@@ -52,8 +52,10 @@ def conjunction(conditions: Sequence[Node], is_plain_list: bool = False) -> Node
     intervals = [item for item in conditions if isinstance(item, Collection)]
     points = [item for item in conditions if isinstance(item, Relation) and item.operator == r"\ne"]
     names = {item.variable for item in intervals} | {item.left for item in points}
-    if not intervals or len(intervals) + len(points) < len(conditions) or len(names) != 1 or "" in names:
+    if len(intervals) + len(points) < len(conditions) or len(names) != 1 or "" in names:
         return None
+    if not intervals:
+        return Difference(REAL_LINE, Collection("{", "}", tuple(Scalar(point.right) for point in points)))
     lows, highs = [], []
     for interval in intervals:
         if len(interval.items) != 2 or not {interval.left, interval.right} <= set("()[]"):

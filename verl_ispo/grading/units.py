@@ -51,9 +51,10 @@ for _quantity, _units in {
 _NOT_UNIT_WORDS = (
     # negation, exclusion, doubt
     "not no none never neither nor cannot without except excepted excluding exclude excluded exclusive unless "
-    "otherwise instead rejected reject removed remove discarded crossed missing false wrong incorrect invalid impossible "
-    "correct true valid maybe perhaps possibly probably about approximately approx around roughly nearly almost circa "
-    "estimated likely unknown undefined unclear only nothing any all each every some many few several both "
+    "otherwise instead rejected reject removed remove discarded crossed missing false wrong incorrect invalid "
+    "impossible correct true valid maybe perhaps possibly probably about approximately approx around roughly nearly "
+    "almost circa estimated likely unknown undefined unclear only nothing any all each every some many few "
+    "several both "
     # comparison, direction, sign
     "least most more less greater fewer than larger smaller above below under over up down off short exceeding "
     "or and but plus minus additive reciprocal "
@@ -89,7 +90,9 @@ _SCALES = {
 }
 
 _TEXT_UNIT = r"\\text\{[^{}]*\}|\\degree"
-_BARE_UNIT = r"(?<![A-Za-z\\])(?:(?:m|cm|km|ft|mi)/(?:s|h)(?![a-z])|[A-Za-z]{2,}(?: [A-Za-z]+)*)(?:/[A-Za-z]+)?"
+_BARE_UNIT = (
+    r"(?<![A-Za-z\\])(?:(?:m|cm|km|ft|mi)/(?:s|h)(?![a-z])|[A-Za-z]{2,24}(?: [A-Za-z]{1,24}){0,3})(?:/[A-Za-z]{1,24})?"
+)
 _TRAILING = re.compile(
     rf"(?P<value>.*?[\d}})\]!%e]|.*\\pi)\s*"
     rf"(?P<unit>(?:{_TEXT_UNIT}|{_BARE_UNIT})\s*\.?(?:\^\s*\{{?[23]\}}?)?(?:/(?:\\text\{{[^{{}}]*\}}|[a-z]+))?)",
