@@ -23,6 +23,7 @@ _SINGLE = re.compile(rf"(?:{_MARKED.pattern}|(?P<bare>{_LETTER}))[.:]?")
 _BETWEEN = re.compile(r"\s?(?:,|;|&|\\&|\\text\{\s?,?\s?(?:and|&)?\s?\}|and)?\s?")
 _RUN = re.compile(r"(?:\\text\{)?\s?([A-J]{2,8})\s?\}?")
 _TYPED_LIST = re.compile(r"\\text\{([A-J(), ;&.]|\band\b){2,60}\}")
+_TYPED_WHOLE = re.compile(r"\\text\{ ?(\([A-J]\)|[A-J][.:)]) ?([A-Za-z][^{}]*)\}")
 _COLON = re.compile(r"[A-J]:")
 _REFUSED_TEXT = re.compile(
     r"\b(?:not|no|wrong|incorrect|false|isn|never|except|or|and|rejected|excluded|neither|nor|but|cannot|instead|maybe)\b",
@@ -59,6 +60,9 @@ def read_choice(text: str) -> Choice | None:
         return Choice(frozenset(letter.upper()), "", single["bare"] is None, letter.islower())
     if (letters := _several(text)) is not None:
         return Choice(letters)
+    typed = _TYPED_WHOLE.fullmatch(text)
+    if typed is not None:
+        text = rf"\text{{{typed.group(1)}}}\text{{{typed.group(2)}}}"
     marked = _MARKED.match(text)
     if marked is None or marked["square"]:
         return None
@@ -111,7 +115,7 @@ def _may_be_text(rest: str, is_labelled: bool, is_typed: bool) -> bool:
         return False
     if rest.startswith("-") and not ((is_labelled or is_typed) and re.match(r"-\s?(?:\d|\\frac|\\sqrt)", rest)):
         return False
-    if re.match(r"[A-Za-z](?![A-Za-z])", rest) and not is_labelled:
+    if re.match(r"[A-Za-z](?![A-Za-z])", rest) and not (is_labelled or (is_typed and rest[0].islower())):
         return False
     words = " ".join(re.findall(r"[A-Za-z]+", re.sub(r"\\[A-Za-z]+", " ", rest)))
     return _REFUSED_TEXT.search(words) is None

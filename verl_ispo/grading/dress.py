@@ -27,8 +27,9 @@ _SIZES = re.compile(
     r"|sffamily|ttfamily|mdseries|upshape|normalfont|centering|hfill|null|relax|protect|allowbreak|nobreak"
     r"|boldmath|unboldmath|scriptscriptstyle|newline|medskip|bigskip|smallskip|par)(?![A-Za-z])\s*"
 )
+_FONT_SWITCH = re.compile(r"\\(?:bf|it|rm|sf|tt)(?![A-Za-z])\s*(?=[-\d(]|\\(?:frac|sqrt|pi)(?![A-Za-z]))")
 _LINES = re.compile(
-    r"\\(?:underline|uline|uuline|uwave|boxed|fbox|framebox|framed|ensuremath|mathop|mathord|mathrel|mathbin|mathinner"
+    r"\\(?:underline|pmb|uline|uuline|uwave|boxed|fbox|framebox|framed|ensuremath|mathop|mathord|mathrel|mathbin|mathinner"
     r"|mathclose|mathopen|centerline|smash|mathstrut|fcolorbox|hl|bbox)\s*(?=\{)"
 )
 _FRACTIONS = re.compile(r"\\(?:nicefrac|sfrac|xfrac|flatfrac|rfrac|slfrac)(?![A-Za-z])")
@@ -42,7 +43,7 @@ _LEADING = re.compile(
     r"|=>|->|⇒)\s*"
 )
 _TRAILING_SIGN = re.compile(
-    rf"(?<=[\w)}}\]|!%'$])(?:\\[,;: ]|\\q?quad|[\s~]){{0,8}}(?:{_SIGNS_AT_END})\s{{0,8}}\$?$", re.IGNORECASE
+    rf"(?<=[\w)}}\]|!%'$.*])(?:\\[,;: ]|\\q?quad|[\s~]){{0,8}}(?:{_SIGNS_AT_END})\s{{0,8}}\$?$", re.IGNORECASE
 )
 
 _FILLERS_WORDS = (
@@ -86,6 +87,7 @@ def _without_commands(text: str) -> str:
         text = _COLOURS.sub("", text)
     text = _KATEX_COLOURS.sub("", text)
     text = _SIZES.sub(" ", text)
+    text = _FONT_SWITCH.sub("", text)
     text = _LINES.sub("", text)
     text = _FRACTIONS.sub(r"\\frac", text)
     text = _maths_out_of_text(text)

@@ -32,7 +32,7 @@ _LISTED = re.compile(
     r"(?P<name>[A-Za-z]) ?= ?(?P<values>" + "|".join(map(re.escape, _LISTED_SETS)) + r")(?:\\[lc]?dots|\.\.\.)"
 )
 _FAMILY = re.compile(
-    r"\\\{(?P<body>[^{}|:]*(?:\{[^{}]*\}[^{}|:]*){0,12})[|:](?P<quantifier>[A-Za-z](?:,[A-Za-z]){0,2}\\in[^|:]*)\\\}"
+    r"\\\{(?P<body>[^{}|:]*(?:\{[^{}]*\}[^{}|:]*){0,12})[|:](?P<quantifier>[A-Za-z](?:,[A-Za-z]){0,2} ?\\in[^|:]*)\\\}"
 )
 _HINT = re.compile(r"\\in(?![A-Za-z])|\\forall|integer|number|constant|arbitrary|for all|for every|for any|for each")
 _WORD = re.compile(

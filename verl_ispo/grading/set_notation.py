@@ -20,7 +20,7 @@ EMPTY_SET = Scalar(r"\emptyset")
 _NUMBER = r"(?:\d{1,9}(?:\.\d{1,9})?|\\frac\{\d{1,9}\}\{\d{1,9}\}|\d{1,9}/\d{1,9})"
 _ABSOLUTE = re.compile(rf"\|(?P<factor>-?{_NUMBER}?)(?P<name>[a-vxy])(?P<shift>[-+]{_NUMBER})?\|")
 _BUILDER = re.compile(
-    r"\(?(?P<name>[A-Za-z]|\\[a-z]{2,8})\)?(?:\\in ?\\mathbb\{(?P<domain>[A-Z])\})?"
+    r"\(?(?P<name>[A-Za-z]|\\[a-z]{2,8})\)?(?: ?\\in ?\\mathbb\{(?P<domain>[A-Z])\})?"
     r"(?:[:|]|\\text\{ ?such that ?\})(?P<condition>.+)"
 )
 
@@ -56,6 +56,9 @@ def conjunction(conditions: Sequence[Node], is_plain_list: bool = False) -> Node
         return None
     if not intervals:
         return Difference(REAL_LINE, Collection("{", "}", tuple(Scalar(point.right) for point in points)))
+    bounding = [item for item in intervals if item.items != REAL_LINE.items]  # x \\in \\mathbb{R} says nothing
+    if len(bounding) == 1 and not points:
+        return bounding[0]
     lows, highs = [], []
     for interval in intervals:
         if len(interval.items) != 2 or not {interval.left, interval.right} <= set("()[]"):

@@ -103,7 +103,7 @@ _BRACKETED = re.compile(
     r"(?P<unit>(?:\\text\{[A-Za-z ./]{1,40}\}|[a-z]{2,12}(?:[ /][a-z]{2,12}){0,2})(?:\^\{?[23]\}?)?)\s?[)\]]",
     re.DOTALL,
 )
-_COMPOUND_PART = re.compile(r"(\d{1,9}(?:\.\d{1,9})?) ?(?:\\text\{([a-z]{1,12})\}|([a-z]{1,12})) ?")
+_COMPOUND_PART = re.compile(r"(\d{1,9}(?:\.\d{1,9})?) ?(?:\\text\{([a-z]{1,12})(?: and|,)?\}|([a-z]{1,12})) ?")
 _COMPOUND = re.compile(rf"(?:{_COMPOUND_PART.pattern}){{2,4}}")
 _LEADING_MONEY = re.compile(r"(-?)\\text\{(dollars|euros|pounds)\}\s*(.*)", re.DOTALL)
 _WORD = re.compile(r"[a-z]+")
