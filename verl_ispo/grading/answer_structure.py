@@ -172,9 +172,9 @@ def parse_answer(text: str, several: bool = False, depth: int = 0) -> Node:
             return _parse_list(pieces, separators, depth)
     if r"\land" in text or r"\wedge" in text:
         pieces, _ = split_top_level(text, _AND)
-        if all(piece.strip() for piece in pieces[:MAX_ITEMS]):
-            together = conjunction([parse_answer(piece, depth=depth + 1) for piece in pieces[:MAX_ITEMS]])
-            if together is not None and len(pieces) <= MAX_ITEMS:
+        if 1 < len(pieces) <= MAX_ITEMS and all(piece.strip() for piece in pieces):
+            together = conjunction([parse_answer(piece, depth=depth + 1) for piece in pieces])
+            if together is not None:
                 return together
     unions, separators = split_top_level(text, re.compile(r"\s*\\cup(?![A-Za-z])\s*"))
     if separators and r"\in" not in re.findall(r"\\[A-Za-z]+", unions[0]):

@@ -90,7 +90,9 @@ class _Reader:
             if token in "_^":
                 self.scripts(atoms)
             else:
-                atoms.append(self.atom())
+                atom = self.atom()
+                if atom != ("{", "}"):
+                    atoms.append(atom)
         if closing and self.position >= len(self.tokens):
             raise _NotSpelled
         if not closing and self.position < len(self.tokens):
@@ -193,10 +195,11 @@ def _plain_brackets(tokens: list[str]) -> list[str]:
             end = _closing(tokens, index + 1, following, closing)
             if end > 0:
                 tokens = [*tokens[: index + 1], "(", *tokens[index + 2 : end], ")", *tokens[end + 1 :]]
-        elif token in _FUNCTIONS and following == "(" and tokens[index + 3 : index + 4] == [")"]:
-            after = tokens[index + 4] if index + 4 < len(tokens) else "+"
-            if after in _ENDS_ARGUMENT:
-                tokens = [*tokens[: index + 1], tokens[index + 2], *tokens[index + 4 :]]
+        elif token in _FUNCTIONS and following == "(":
+            end = index + (4 if tokens[index + 3 : index + 4] == [r"\degree"] else 3)
+            after = tokens[end + 1] if end + 1 < len(tokens) else "+"
+            if tokens[end : end + 1] == [")"] and after in _ENDS_ARGUMENT:
+                tokens = [*tokens[: index + 1], *tokens[index + 2 : end], *tokens[end + 1 :]]
         result.append(token)
         index += 1
     return result
