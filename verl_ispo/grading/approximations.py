@@ -37,15 +37,13 @@ def approximates(decimal: str, exact: str) -> bool:
     if not isinstance(given, Fraction) or value is None:
         return False
     places = decimal_places(decimal.removesuffix(r"\ldots")) or 0
-    with mpmath.workdps(30):
-        unit = mpmath.mpf(10) ** -places
-        size = mpmath.mpf(given.numerator) / given.denominator
-        is_cut_off = 0 <= abs(value) - abs(size) < unit and size * value >= 0
-        return bool(abs(size - value) <= unit / 2 or is_cut_off)
+    unit = Fraction(1, 10**places)
+    is_cut_off = 0 <= abs(value) - abs(given) < unit and given * value >= 0
+    return abs(given - value) <= unit / 2 or is_cut_off
 
 
-def _value(text: str) -> Any | None:
-    """A number to some 20 digits; functions are worked out first, innermost calls with plain arguments only."""
+def _value(text: str) -> Fraction | None:
+    """A number, exactly or to some 15 digits; functions are worked out first, innermost calls with plain arguments only."""
     for _ in range(MAX_CALLS):
         call = _CALL.search(text)
         if call is None:
@@ -65,7 +63,9 @@ def _value(text: str) -> Any | None:
             digits = mpmath.nstr(result, 25, min_fixed=-math.inf, max_fixed=math.inf)
             text = f"{text[: call.start()]}({digits}){text[call.end() :]}"
     value = exact_value(text)
-    return None if value is None else _middle(value)
+    if value is None or isinstance(value, Fraction):
+        return value
+    return Fraction(mpmath.nstr(_middle(value), 15))
 
 
 def _middle(value: Any) -> Any:

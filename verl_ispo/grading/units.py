@@ -195,8 +195,8 @@ def split_unit(text: str) -> tuple[str, str]:
         return text, ""
     known = all(word in _PLAIN or word in ("unit", "square", "cubic") for word in words)
     if "\\" in raw:
-        # \text{x} is a letter
-        return (value.rstrip(), unit) if known or all(len(word) >= 3 for word in words) else (text, "")
+        # \text{x} is a letter, and \text{xyz} a product
+        return (value.rstrip(), unit) if known or not any(_is_product(word) for word in written) else (text, "")
     if value.endswith("e") or (bracketed is not None and not known):
         return text, ""
     if not known:
@@ -222,14 +222,20 @@ def _compound(text: str) -> tuple[str, str] | None:
     return (str(total), parts[-1][1])
 
 
+def _is_product(word: str) -> bool:
+    """Whether a word is likelier to be letters, such as ``xyz`` or ``abcd``, which are mostly in order."""
+    if word in _PLAIN:
+        return False
+    return len(word) < 3 or (len(word) < 5 and all(left < right for left, right in pairwise(word)))
+
+
 def _is_noun(word: str) -> bool:
-    """Whether a bare word reads as one, and not as a product such as ``xyz`` or ``abcd``."""
+    """Whether a bare word reads as one, and not as a product."""
     if word.lower() in _PLAIN:
         return True
-    if not (word.islower() or word.istitle()) or len(word) < 3 or not re.search("[aeiouy]", word.lower()):
+    if not (word.islower() or word.istitle()) or _is_product(word.lower()):
         return False
-    in_order = all(left < right for left, right in pairwise(word.lower()))
-    return not in_order and re.search("[^aeiou]", word.lower()) is not None
+    return re.search("[aeiouy]", word.lower()) is not None and re.search("[^aeiou]", word.lower()) is not None
 
 
 def split_scale(text: str) -> tuple[str, int]:
