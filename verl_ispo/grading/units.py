@@ -196,7 +196,7 @@ def split_unit(text: str) -> tuple[str, str]:
     known = all(word in _PLAIN or word in ("unit", "square", "cubic") for word in words)
     if "\\" in raw:
         # \text{x} is a letter, and \text{xyz} a product
-        return (value.rstrip(), unit) if known or not any(_is_product(word) for word in written) else (text, "")
+        return (value.rstrip(), unit) if known or not any(_is_product(word) for word in words) else (text, "")
     if value.endswith("e") or (bracketed is not None and not known):
         return text, ""
     if not known:
