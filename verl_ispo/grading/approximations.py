@@ -43,7 +43,7 @@ def approximates(decimal: str, exact: str) -> bool:
 
 
 def _value(text: str) -> Fraction | None:
-    """A number, exactly or to some 15 digits; functions are worked out first, innermost calls with plain arguments only."""
+    """A number, exactly or to some 15 digits; calls of functions are worked out first, with plain arguments only."""
     for _ in range(MAX_CALLS):
         call = _CALL.search(text)
         if call is None:
