@@ -22,7 +22,7 @@ RESPONSES = [
     (r"The answer is \boxed{42}.", "42", "correct"),
     (r"The answer is \boxed{41}.", "42", "wrong"),
     (r"The answer is \boxed{\sqrt{1/n}}.", r"\frac{1}{\sqrt{n}}", "correct"),
-    (r"The answer is \boxed{x+1}.", "x+2", "wrong"),
+    (r"The answer is \boxed{|x|}.", "x+2", "wrong"),
     ("I do not know.", "42", "no_answer"),
     (r"\boxed{\sum_{k=1}^{99999} k! \cdot x}", "2x", "timeout"),
     (r"\boxed{9^{9^{9^{9}}}}", "42", "error"),

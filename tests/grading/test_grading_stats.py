@@ -15,7 +15,7 @@ GRADED = [
     (r"\boxed{42}", "42", "exact", "correct"),
     (r"\boxed{41}", "42", "exact", "wrong"),
     (r"\boxed{x+x}", "2x", "symbolic", "correct"),
-    (r"\boxed{x+1}", "2x", "symbolic", "wrong"),
+    (r"\boxed{|x|}", "2x", "symbolic", "wrong"),
     ("nothing", "42", "no_answer", "no_answer"),
     (r"\boxed{100000!}", "42", "exact", "error"),
 ]

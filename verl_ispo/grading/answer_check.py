@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
+
 from verl_ispo.answers.ground_truth import GroundTruth
 
 from .answer_comparison import Rules, SymbolicComparer, Verdict, compare
 from .answer_structure import TooComplex, parse_answer, with_unit
+from .approximations import approximation_readings
+from .canonical_spelling import same_spelling
+from .choice_letters import compare_choices
 from .ground_truth_reading import read_tolerance, without_grouping
 from .normalization import MAX_ANSWER_CHARS
+from .quantifiers import quantified_readings
 
 
 class AnswerTooLarge(Exception):
@@ -29,6 +36,24 @@ def check_answer(gold: GroundTruth, answer: str, symbolic: SymbolicComparer | No
         return True
     if len(answer) > MAX_ANSWER_CHARS:
         raise AnswerTooLarge(f"the answer has more than {MAX_ANSWER_CHARS} characters")
+    if re.search("[A-Za-z]", gold.text) and same_spelling(gold.text, answer):
+        return True
+    chosen = compare_choices(gold.text, answer)
+    if isinstance(chosen, bool):
+        return chosen
+    pairs = [(gold.text, answer) if chosen is None else chosen]
+    pairs = quantified_readings(*pairs[0]) or pairs
+    verdicts: list[Verdict] = []
+    for gold_text, answer_text in pairs:
+        approximate = approximation_readings(answer_text) if r"\approx" in answer_text else None
+        for reading in [answer_text] if approximate is None else approximate:
+            verdicts.append(_check_reading(replace(gold, text=gold_text), reading, symbolic))
+            if verdicts[-1]:
+                return True
+    return None if None in verdicts else False
+
+
+def _check_reading(gold: GroundTruth, answer: str, symbolic: SymbolicComparer | None) -> Verdict:
     try:
         gold_node = parse_answer(gold.text, several=gold.multiple_answers)
         readings = [parse_answer(answer, several=gold.multiple_answers)]

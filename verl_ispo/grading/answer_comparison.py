@@ -12,9 +12,15 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Protocol
 
-from .answer_structure import Assignment, Collection, Difference, Matrix, Node, Relation, Scalar, Union, parse_answer
+from .answer_nodes import Assignment, Collection, Difference, Matrix, Node, Relation, Scalar, Union
+from .answer_structure import parse_answer
+from .canonical_spelling import is_only_spelled, same_spelling
+from .choice_letters import compare_choices
+from .degrees import same_degrees
 from .exact_numbers import decimal_places, exact_value, significant_digits, values_equal
 from .expression_guard import GoldNotUnderstood, check_expression
+from .letter_values import differ_by_value
+from .ratios import compare_ratios
 from .units import unit_factor
 
 Verdict = bool | None
@@ -49,10 +55,6 @@ class Rules:
 
 _SHORT_WORDS = "yes no true false odd even none both neither dne east west"
 _WORDS = frozenset(_SHORT_WORDS.split())
-_CHOICE = re.compile(r"\(?\s*(?:\\text\{\s*\(?\s*([A-Ja-j])\s*\)?\s*[.:]?\s*\}|([A-Ja-j])\s*)\)?[.:]?")
-_CHOICE_PREFIX = re.compile(
-    r"(?:\\text\{\s*\(?([A-E])\)?\s*[.:)]?\s*\}|\(([A-E])\)|([A-E])[.):])\s*(?=\S)(.*)", re.DOTALL
-)
 _BASED = re.compile(r"\(?([0-9A-F]+(?:\.[0-9A-F]+)?)\)?_\{?(?:\\text\{)?\s*(\d{1,2}|[a-z]+)\s*\}?\}?")
 _BASE_NAMES = {
     "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9, "ten": 10, "eleven": 11,
@@ -302,23 +304,25 @@ def _names_a_quantity(left: str) -> bool:
 
 
 def _compare_scalars(gold: Scalar, answer: Scalar, rules: Rules) -> Verdict:
-    if (chosen := _compare_choices(gold.text, answer.text)) is not None:
+    chosen = compare_choices(gold.text, answer.text)
+    if isinstance(chosen, bool):
         return chosen
-    prefixed = _CHOICE_PREFIX.fullmatch(answer.text)
-    if prefixed is not None and _CHOICE_PREFIX.fullmatch(gold.text) is None:
-        rest = parse_answer(prefixed.group(4))
-        if isinstance(rest, Scalar):
-            answer = replace(rest, unit=rest.unit or answer.unit, percent=rest.percent or answer.percent)
+    if chosen is not None:
+        gold_text, answer_text = (parse_answer(text) for text in chosen)
+        if isinstance(gold_text, Scalar) and isinstance(answer_text, Scalar):
+            gold, answer = _with_marks_of(gold, gold_text), _with_marks_of(answer, answer_text)
     gold_based, answer_based = _based(gold.text), _based(answer.text)
     if gold_based is not None or answer_based is not None:
         return gold_based == answer_based
-    if ":" in gold.text or ":" in answer.text:  # a ratio or a time of day
-        parts = [[parse_answer(part) for part in text.split(":")] for text in (gold.text, answer.text)]
-        if len(parts[0]) != len(parts[1]):
-            return False
-        return _all(compare(left, right, rules) for left, right in zip(*parts, strict=True))
+    ratio = compare_ratios(gold.text, answer.text)
+    if isinstance(ratio, bool):
+        return ratio
+    if ratio is not None:
+        return _all(compare(parse_answer(left), parse_answer(right), rules) for left, right in ratio)
     if (worded := _compare_words(gold.text, answer.text)) is not None:
         return worded
+    if r"\emptyset" in (gold.text, answer.text):
+        return gold.text == answer.text
     if gold.text in _INFINITE or answer.text in _INFINITE:
         other = answer.text if gold.text in _INFINITE else gold.text
         if other in _INFINITE or exact_value(other) is not None:
@@ -326,19 +330,9 @@ def _compare_scalars(gold: Scalar, answer: Scalar, rules: Rules) -> Verdict:
     return _any(_compare_reading(*reading, rules) for reading in _readings(gold, answer))
 
 
-def _compare_choices(gold: str, answer: str) -> Verdict:
-    match = _CHOICE.fullmatch(gold)
-    if match is None:
-        return None
-    letter = match.group(1) or match.group(2)
-    explicit = match.group(1) is not None
-    given = _CHOICE.fullmatch(answer) or _CHOICE_PREFIX.fullmatch(answer)
-    if given is None:
-        return False if explicit else None
-    chosen = next(group for group in given.groups()[:3] if group)
-    if explicit or given.re is _CHOICE_PREFIX:
-        return chosen.upper() == letter.upper() and (explicit or chosen == letter)
-    return chosen == letter or None
+def _with_marks_of(scalar: Scalar, inner: Scalar) -> Scalar:
+    """The text of a choice, with the unit or percent sign that was split from behind it."""
+    return replace(inner, unit=inner.unit or scalar.unit, percent=inner.percent or scalar.percent)
 
 
 def _based(text: str) -> tuple[str, int] | None:
@@ -422,12 +416,18 @@ def _compare_reading(gold: str, gold_factor: str, answer: str, answer_factor: st
             return True
         if verdict is not None:
             return verdict
+    if same_spelling(gold, answer) and gold_factor == answer_factor:
+        return True
+    if is_only_spelled(answer):
+        return False  # \\mathbb{Z}_4 is not \\mathbb{Z}_8, and a key that the parser knows has another value
+    gold, answer = same_degrees(gold, answer)
     if not check_expression(answer):
         return False
     if not check_expression(gold):
         raise GoldNotUnderstood(f"the ground truth is not an expression: {gold[:80]!r}")
     if rules.symbolic is None:
-        return None
+        same_factor = gold_factor == answer_factor == "1" and rules.tolerance is None
+        return False if same_factor and differ_by_value(gold, answer) else None
     texts = [text if factor == "1" else f"{factor}\\cdot({text})" for text, factor in
              ((gold, gold_factor), (answer, answer_factor))]  # fmt: skip
     return rules.symbolic.expressions_equal(*texts)

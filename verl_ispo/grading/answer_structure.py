@@ -11,84 +11,25 @@ is decided here, once, for both sides:
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-from .normalization import group_end
+from .answer_nodes import Assignment, Collection, Difference, Matrix, Node, Relation, Scalar, Union
+from .approximations import approximates
+from .latex_groups import group_end
+from .phrases import phrase_meaning
+from .set_notation import REAL_LINE, absolute_bound, builder_parts, conjunction, set_by_condition
 from .units import split_scale, split_unit
 
 MAX_DEPTH = 12
 MAX_ITEMS = 64
 
 
-@dataclass(frozen=True)
-class Scalar:
-    """A number, an expression, a word or a choice letter, without its unit."""
-
-    text: str
-    unit: str = ""
-    percent: bool = False
-    scale: int = 1
-
-
-@dataclass(frozen=True)
-class Collection:
-    """Items in brackets (``left`` and ``right`` are the brackets), or a set where ``left`` is ``{``."""
-
-    left: str
-    right: str
-    items: tuple[Node, ...]
-    variable: str = ""
-
-    @property
-    def unordered(self) -> bool:
-        return self.left == "{"
-
-
-@dataclass(frozen=True)
-class Union:
-    """A union of intervals and sets."""
-
-    parts: tuple[Node, ...]
-    variable: str = ""
-
-
-@dataclass(frozen=True)
-class Difference:
-    r"""``left \setminus right``, both sets."""
-
-    left: Node
-    right: Node
-
-
-@dataclass(frozen=True)
-class Matrix:
-    rows: tuple[tuple[Node, ...], ...]
-
-
-@dataclass(frozen=True)
-class Assignment:
-    r"""``x = 5``, ``f(x) = 2x`` (then ``parameters`` is ``("x",)``) or ``x \in [0, 1]``."""
-
-    name: str
-    parameters: tuple[str, ...]
-    value: Node
-
-
-@dataclass(frozen=True)
-class Relation:
-    r"""An equation or inequality that is not an assignment: ``operator`` is one of ``=``, ``<``, ``\le``, ``\ne``."""
-
-    operator: str
-    left: str
-    right: str
-
-
-Node = Scalar | Collection | Union | Difference | Matrix | Assignment | Relation
-
 _AND_OR = (
     r"\\text\{\s*,?\s*(?:and|or)\s*,?\s*\}|(?<![A-Za-z\\])(?:and|or)(?![A-Za-z])|\\lor(?![A-Za-z])|\\vee(?![A-Za-z])"
 )
 _SEPARATOR = re.compile(rf"\s*(?:[,;]\s*(?:{_AND_OR})?|{_AND_OR}|\\text\{{\s*[,;]\s*\}})\s*")
+_AND = re.compile(r"\s*\\(?:land|wedge)(?![A-Za-z])\s*")
+_PLAIN_NUMBER = re.compile(r"-?[0-9]{1,40}(?:\.[0-9]{1,40})?")
 _THOUSANDS = re.compile(r"-?\d{1,3}(?:,\d{3})+(?:\.\d+)?")
 _NAME = (
     r"(?:\\text\{[A-Za-z ]{1,40}\}|[A-Za-z]{1,3}|\\(?!frac|sqrt|pi(?![A-Za-z]))[A-Za-z]+)"
@@ -212,19 +153,29 @@ def parse_answer(text: str, several: bool = False, depth: int = 0) -> Node:
     """
     if depth > MAX_DEPTH:
         raise TooComplex(f"answer nested deeper than {MAX_DEPTH} levels")
+    if _PLAIN_NUMBER.fullmatch(text):
+        return Scalar(text)
     text = _strip_group(text.strip())
     if (matrix := _parse_matrix(text, depth)) is not None:
         return matrix
     if (opened_outward := re.fullmatch(r"(\]|\[)([^\[\]]+)(\]|\[)", text)) is not None and "," in text:
         left, inside, right = opened_outward.groups()  # ]1, 2] is (1, 2]
         text = f"{'(' if left == ']' else '['}{inside}{')' if right == '[' else ']'}"
+    if text[:1].isalpha() or text.startswith((r"\text", r"\mathbb")):
+        text = phrase_meaning(text) or text
     if text == r"\mathbb{R}":
-        return Collection("(", ")", (Scalar(r"-\infty"), Scalar(r"\infty")))
+        return REAL_LINE
     if several or not _THOUSANDS.fullmatch(split_unit(text)[0]):
         pieces, separators = split_top_level(text, _SEPARATOR)
         pieces = [piece for piece in pieces if piece.strip()]
         if separators and pieces and (len(pieces) > 1 or several):
             return _parse_list(pieces, separators, depth)
+    if r"\land" in text or r"\wedge" in text:
+        pieces, _ = split_top_level(text, _AND)
+        if 1 < len(pieces) <= MAX_ITEMS and all(piece.strip() for piece in pieces):
+            together = conjunction([parse_answer(piece, depth=depth + 1) for piece in pieces])
+            if together is not None:
+                return together
     unions, separators = split_top_level(text, re.compile(r"\s*\\cup(?![A-Za-z])\s*"))
     if separators and r"\in" not in re.findall(r"\\[A-Za-z]+", unions[0]):
         return Union(tuple(parse_answer(part, depth=depth + 1) for part in unions[:MAX_ITEMS]))
@@ -266,6 +217,10 @@ def _parse_list(pieces: list[str], separators: list[str], depth: int) -> Node:
     intervals = all(isinstance(item, Collection) and item.variable for item in items)
     if intervals and all("or" in separator or "lor" in separator or "vee" in separator for separator in separators):
         return Union(tuple(items), variable=items[0].variable if isinstance(items[0], Collection) else "")
+    if not any("or" in separator or "vee" in separator for separator in separators):
+        is_plain_list = any("and" not in separator for separator in separators)
+        if (together := conjunction(items, is_plain_list)) is not None:
+            return together
     return _flat_set(items)
 
 
@@ -291,7 +246,10 @@ def _parse_comparison(text: str, depth: int) -> Node | None:
     pieces = [piece.strip() for piece in pieces]
     if r"\approx" in operators:
         cut = operators.index(r"\approx")
-        exact = pieces[cut] if not _NAMED.fullmatch(pieces[cut]) else pieces[cut + 1]
+        is_name = _NAMED.fullmatch(pieces[cut]) is not None
+        exact = pieces[cut + 1] if is_name else pieces[cut]
+        if not is_name and not all(approximates(piece, exact) for piece in pieces[cut + 1 :]):
+            return Relation(r"\approx", exact, pieces[cut + 1])
         rest = [part for pair in zip(pieces[:cut], operators[:cut], strict=True) for part in pair]
         return parse_answer("".join([*rest, exact]), depth=depth + 1) if exact else None
     if not all(pieces):
@@ -326,6 +284,9 @@ def _parse_comparison(text: str, depth: int) -> Node | None:
 
 
 def _inequality(left: str, operator: str, right: str) -> Node:
+    for bounded in ((left, operator, right), (right, _FLIPPED.get(operator, operator), left)):
+        if (absolute := absolute_bound(*bounded)) is not None:
+            return absolute
     if _PLAIN_NAME.fullmatch(right) and not _PLAIN_NAME.fullmatch(left) and operator in _FLIPPED:
         left, operator, right = right, _FLIPPED[operator], left
     if _PLAIN_NAME.fullmatch(left) and not re.search(r"(?<![\\A-Za-z])[A-DF-Za-df-z](?![A-Za-z])", right):
@@ -345,8 +306,8 @@ def _parse_brackets(text: str, depth: int) -> Node | None:
     left, inside, right = brackets
     pieces, separators = split_top_level(inside, re.compile(r"\s*[,;]\s*"))
     if left == r"\{":
-        if split_top_level(inside, re.compile(r":|\|"))[1]:
-            return Scalar(text)  # a set given by a property
+        if split_top_level(inside, re.compile(r":|\||\\text\{ ?such that"))[1]:
+            return _parse_builder(inside, depth) or Scalar(text)
         items = [parse_answer(piece, depth=depth + 1) for piece in pieces[: MAX_ITEMS + 1] if piece.strip()]
         return _flat_set(items)
     if not separators:
@@ -358,6 +319,15 @@ def _parse_brackets(text: str, depth: int) -> Node | None:
     if not all(piece.strip() for piece in pieces):
         return None
     return Collection(left, right, tuple(parse_answer(piece, depth=depth + 1) for piece in pieces))
+
+
+def _parse_builder(inside: str, depth: int) -> Node | None:
+    """The set of numbers that a condition describes, or `None` where it describes another set."""
+    parts = builder_parts(inside)
+    if parts is None:
+        return None
+    name, domain, condition = parts
+    return set_by_condition(name, domain, parse_answer(condition, depth=depth + 1))
 
 
 def _parse_scalar(text: str) -> Scalar:

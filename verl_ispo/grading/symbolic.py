@@ -25,7 +25,7 @@ from math_verify import verify
 from math_verify.grader import should_treat_as_complex
 
 from .answer_comparison import Verdict
-from .answer_structure import Collection, Difference, Node, Relation, Scalar, Union
+from .answer_nodes import Collection, Difference, Node, Relation, Scalar, Union
 from .expression_guard import GoldNotUnderstood, check_expression
 
 MIN_POINTS = 6
