@@ -15,6 +15,8 @@ from typing import Protocol
 from .answer_structure import Assignment, Collection, Difference, Matrix, Node, Relation, Scalar, Union, parse_answer
 from .exact_numbers import decimal_places, exact_value, significant_digits, values_equal
 from .expression_guard import GoldNotUnderstood, check_expression
+from .list_comparison import Pairs, as_list, compare_lists, names_its_values
+from .named_quantities import is_arithmetic, names_a_quantity
 from .units import unit_factor
 
 Verdict = bool | None
@@ -41,10 +43,15 @@ class Rules:
     Args:
         tolerance (`Fraction`, *optional*): Largest absolute error of a number; without it numbers must be equal.
         symbolic (`SymbolicComparer`, *optional*): Decides what the exact path cannot.
+        multiple_answers (`bool`, *optional*, defaults to `False`):
+            The ground truth lists all answers, a double one perhaps twice.
+        in_set (`bool`, *optional*, defaults to `False`): Members of sets in braces are compared: 1 is not {1}.
     """
 
     tolerance: Fraction | None = None
     symbolic: SymbolicComparer | None = None
+    multiple_answers: bool = False
+    in_set: bool = False
 
 
 _SHORT_WORDS = "yes no true false odd even none both neither dne east west"
@@ -53,11 +60,16 @@ _CHOICE = re.compile(r"\(?\s*(?:\\text\{\s*\(?\s*([A-Ja-j])\s*\)?\s*[.:]?\s*\}|(
 _CHOICE_PREFIX = re.compile(
     r"(?:\\text\{\s*\(?([A-E])\)?\s*[.:)]?\s*\}|\(([A-E])\)|([A-E])[.):])\s*(?=\S)(.*)", re.DOTALL
 )
+_AGAINST = re.compile(
+    r"(?<![A-Za-z\\])(?:not|no|never|neither|nor|or|and|wrong|incorrect|false|excluded|except|unlike|isn't)(?![A-Za-z])",
+    re.IGNORECASE,
+)
 _BASED = re.compile(r"\(?([0-9A-F]+(?:\.[0-9A-F]+)?)\)?_\{?(?:\\text\{)?\s*(\d{1,2}|[a-z]+)\s*\}?\}?")
 _BASE_NAMES = {
     "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9, "ten": 10, "eleven": 11,
     "twelve": 12, "sixteen": 16,
 }  # fmt: skip
+_EMPTY_SET = Scalar(r"\emptyset")
 _INFINITE = {r"\infty", r"-\infty"}
 _LATIN = re.compile(r"\\text\{([^{}]*)\}|([A-Za-z][A-Za-z' -]*)")
 
@@ -161,11 +173,7 @@ def _compare_collections(gold: Node, answer: Node, rules: Rules) -> Verdict:
     gold_unordered = isinstance(gold, Collection) and gold.unordered
     answer_unordered = isinstance(answer, Collection) and answer.unordered
     if gold_unordered or answer_unordered:
-        gold_items, answer_items = _parts(gold), _parts(answer)
-        # [1, 3, 5] lists the answers; with two items it would be an interval
-        if gold_unordered and isinstance(answer, Collection) and (answer.left, answer.right) == ("[", "]"):
-            answer_items = answer.items if len(answer.items) > 2 else answer_items
-        return _compare_as_sets(gold_items, answer_items, rules)
+        return _compare_unordered(gold, answer, rules)
     if not isinstance(gold, Collection) or not isinstance(answer, Collection) or len(gold.items) != len(answer.items):
         return False
     if gold.variable and answer.variable and gold.variable != answer.variable:
@@ -174,6 +182,36 @@ def _compare_collections(gold: Node, answer: Node, rules: Rules) -> Verdict:
     if not same_brackets and (len(gold.items) < 3 or "{" in (gold.left, answer.left)):
         return False
     return _all(compare(left, right, rules) for left, right in zip(gold.items, answer.items, strict=True))
+
+
+def _compare_unordered(gold: Node, answer: Node, rules: Rules) -> Verdict:
+    """Two lists or sets; one of the two may be a tuple, an interval or a single value."""
+    pairs = _pairs(rules)
+    if isinstance(gold, Collection) and not gold.unordered and isinstance(answer, Collection):
+        if names_its_values(answer) and not names_its_values(gold):
+            return False  # x=3, y=5 is no pair: its order would have to be guessed
+        if names_its_values(gold):
+            return compare_lists(as_list(gold), answer, pairs, names_in_order=True)
+    elif isinstance(answer, Collection) and not answer.unordered and isinstance(gold, Collection):
+        # [1, 3, 5] lists the answers; with two items it would be an interval
+        if names_its_values(gold) or ((answer.left, answer.right) == ("[", "]") and len(answer.items) > 2):
+            return compare_lists(gold, as_list(answer), pairs, names_in_order=True)
+    elif isinstance(gold, Collection) and isinstance(answer, Collection):
+        if gold.braces and answer.braces:
+            pairs = _pairs(replace(rules, in_set=True))
+        return compare_lists(gold, answer, pairs, repeats_in_key=rules.multiple_answers)
+    one = gold if isinstance(gold, Collection) and gold.unordered else answer
+    if isinstance(one, Collection) and one.braces:
+        if rules.in_set or any(
+            item == _EMPTY_SET or (isinstance(item, Collection) and item.braces) for item in one.items
+        ):
+            return False  # a set of the empty set is not the empty set, nor is {{1}} the set {1}
+    return compare_lists(gold, answer, pairs)
+
+
+def _pairs(rules: Rules) -> Pairs:
+    exact = replace(rules, symbolic=None)
+    return Pairs(lambda gold, answer: compare(gold, answer, exact), lambda gold, answer: compare(gold, answer, rules))
 
 
 def _bracket(bracket: str) -> str:
@@ -218,7 +256,7 @@ def _compare_assignments(gold: Node, answer: Node, rules: Rules) -> Verdict:
     if isinstance(bare, Collection) and bare.variable:
         return False  # an inequality is not an assignment
     if isinstance(bare, Collection) and bare.unordered and any(isinstance(item, Assignment) for item in bare.items):
-        return _compare_as_sets(_parts(gold), _parts(answer), rules)
+        return compare_lists(gold, answer, _pairs(rules))
     if isinstance(gold, Assignment):
         return compare(gold.value, answer, rules)
     assert isinstance(answer, Assignment)
@@ -228,7 +266,7 @@ def _compare_assignments(gold: Node, answer: Node, rules: Rules) -> Verdict:
 def _names_agree(gold: str, answer: str) -> bool:
     """The same name, one with and one without a subscript, or one spelled out in words (``\\text{Area}``)."""
     left, right = (re.sub(r"[{}\s]|\\(?=[A-Za-z])", "", name) for name in (gold, answer))
-    if left == right or "\\text" in gold or "\\text" in answer:
+    if left == right or ("\\text" in gold) != ("\\text" in answer):
         return True
     (left_letter, _, left_index), (right_letter, _, right_index) = left.partition("_"), right.partition("_")
     return left_letter == right_letter and not (left_index and right_index)
@@ -287,18 +325,26 @@ def _compare_relations(gold: Node, answer: Node, rules: Rules) -> Verdict:
             return rules.symbolic.equations_equal((gold.left, gold.right), (answer.left, answer.right))
         left, right = (f"{side.left}-({side.right})" for side in (gold, answer))
         return rules.symbolic.expressions_equal(left, right)
-    if isinstance(answer, Relation) and answer.operator == "=" and _names_a_quantity(answer.left):
-        return compare(gold, parse_answer(answer.right), rules) if answer.right != "0" else False
-    return False
+    named = gold if isinstance(gold, Relation) else answer
+    assert isinstance(named, Relation)
+    if named.operator != "=":
+        return False
+    if is_arithmetic(named.left):
+        holds = _true_equation(named, rules)
+    else:
+        holds = names_a_quantity(named.left, named.right, is_key=named is gold)
+    if not holds:
+        return holds
+    value = parse_answer(named.right)
+    return compare(value, answer, rules) if named is gold else compare(gold, value, rules)
 
 
-def _names_a_quantity(left: str) -> bool:
-    """Whether the left side repeats what the question asks for (``a + b``, ``f(5)``, ``|z|``) and is not an equation.
-
-    ``x^2 = 5`` and ``2x = 10`` are equations for their one letter, whose solution is not their right side.
-    """
-    letters = set(re.findall(r"[A-Za-z]", re.sub(r"\\[A-Za-z]+", "", left)))
-    return len(letters) != 1 or bool(re.fullmatch(r"[A-Za-z]\(.*\)|\|.*\||\\(?:angle|triangle).*", left))
+def _true_equation(equation: Relation, rules: Rules) -> Verdict:
+    """Whether both sides of an equation between numbers have one value: ``2+3=5`` does, ``5=6`` does not."""
+    try:
+        return compare(parse_answer(equation.left), parse_answer(equation.right), rules)
+    except GoldNotUnderstood:
+        return False
 
 
 def _compare_scalars(gold: Scalar, answer: Scalar, rules: Rules) -> Verdict:
@@ -335,10 +381,21 @@ def _compare_choices(gold: str, answer: str) -> Verdict:
     given = _CHOICE.fullmatch(answer) or _CHOICE_PREFIX.fullmatch(answer)
     if given is None:
         return False if explicit else None
+    if given.re is _CHOICE_PREFIX and not _is_choice_text(given.group(4), explicit):
+        return False
     chosen = next(group for group in given.groups()[:3] if group)
     if explicit or given.re is _CHOICE_PREFIX:
         return chosen.upper() == letter.upper() and (explicit or chosen == letter)
     return chosen == letter or None
+
+
+def _is_choice_text(text: str, explicit: bool) -> bool:
+    """Whether what follows a choice letter is the text of that choice: not a second letter, not the rest of a sum."""
+    if _CHOICE.match(text) is not None and (_CHOICE.fullmatch(text) or text[:1] in "(\\"):
+        return False
+    if _CHOICE_PREFIX.fullmatch(text) or text[:1] in "+*/^=<>_!,;:)&|'" or (text[:1] == "-" and not explicit):
+        return False
+    return not _AGAINST.search(text)
 
 
 def _based(text: str) -> tuple[str, int] | None:

@@ -10,9 +10,12 @@ is decided here, once, for both sides:
 
 from __future__ import annotations
 
+import itertools
 import re
 from dataclasses import dataclass, replace
+from fractions import Fraction
 
+from .exact_numbers import decimal_places, exact_value, values_equal
 from .normalization import group_end
 from .units import split_scale, split_unit
 
@@ -32,12 +35,16 @@ class Scalar:
 
 @dataclass(frozen=True)
 class Collection:
-    """Items in brackets (``left`` and ``right`` are the brackets), or a set where ``left`` is ``{``."""
+    r"""Items in brackets (``left`` and ``right`` are the brackets), or in any order where ``left`` is ``{``.
+
+    What has any order is a list, whose repeats count, or a set if it stood in ``braces``.
+    """
 
     left: str
     right: str
     items: tuple[Node, ...]
     variable: str = ""
+    braces: bool = False
 
     @property
     def unordered(self) -> bool:
@@ -102,6 +109,9 @@ _COMPARISON = re.compile(
 _MATRIX = re.compile(
     r"\\begin\{(p|b|small|)matrix\}(.*)\\end\{\1matrix\}|\\begin\{array\}\{[^{}]*\}(.*)\\end\{array\}", re.DOTALL
 )
+_SYSTEM = re.compile(r"\\begin\{(cases|aligned|align\*?|gathered|array)\}(?:\{[clr|]*\})?(.*)\\end\{\1\}", re.DOTALL)
+_EQUATION_ROW = re.compile(r"[^=<>,;]+=[^=<>,;]+")
+_NAMES = re.compile(rf"\(\s*{_NAME}(?:\s*,\s*{_NAME}){{1,9}}\s*\)")
 _FLIPPED = {"<": ">", ">": "<", r"\le": r"\ge", r"\ge": r"\le"}
 
 
@@ -212,7 +222,7 @@ def parse_answer(text: str, several: bool = False, depth: int = 0) -> Node:
     """
     if depth > MAX_DEPTH:
         raise TooComplex(f"answer nested deeper than {MAX_DEPTH} levels")
-    text = _strip_group(text.strip())
+    text = _system_rows(_strip_group(text.strip()))
     if (matrix := _parse_matrix(text, depth)) is not None:
         return matrix
     if (opened_outward := re.fullmatch(r"(\]|\[)([^\[\]]+)(\]|\[)", text)) is not None and "," in text:
@@ -242,10 +252,26 @@ def parse_answer(text: str, several: bool = False, depth: int = 0) -> Node:
     return _parse_scalar(text)
 
 
+def _system_rows(text: str) -> str:
+    r"""``\begin{cases}x=3\\y=5\end{cases}`` and ``x=3\\y=5`` as the list ``x=3,y=5``; any other text as it is."""
+    system = _SYSTEM.fullmatch(text)
+    body = system.group(2) if system is not None else text
+    if "\\\\" not in body or r"\begin" in body or r"\text" in body:
+        return text
+    rows = [row.strip().rstrip(",;.").strip() for row in body.replace("&", "").split("\\\\")]
+    rows = [row for row in rows if row]
+    # a row of a function given in cases has its value before the condition, and no equation
+    if not all(_EQUATION_ROW.fullmatch(row) for row in rows):
+        return text
+    return ",".join(rows)
+
+
 def _flat_set(items: list[Node]) -> Collection:
+    """A list of items in any order; the lists among them, not the sets, are taken apart."""
     flat: list[Node] = []
     for item in items:
-        flat.extend(item.items if isinstance(item, Collection) and item.unordered else [item])
+        is_list = isinstance(item, Collection) and item.unordered and not item.braces
+        flat.extend(item.items if is_list else [item])
     if len(flat) > MAX_ITEMS:
         raise TooComplex(f"answer lists more than {MAX_ITEMS} items")
     return Collection("{", "}", tuple(flat))
@@ -256,6 +282,9 @@ def _parse_list(pieces: list[str], separators: list[str], depth: int) -> Node:
         raise TooComplex(f"answer lists more than {MAX_ITEMS} items")
     items = [parse_answer(piece, depth=depth + 1) for piece in pieces]
     first = items[0]
+    if isinstance(first, Collection) and all(isinstance(item, Assignment) for item in first.items):
+        # (x, y) = (1, 2), (3, 4) gives both pairs these names
+        items = [first, *(_with_names_of(first, item) for item in items[1:])]
     if isinstance(first, Assignment) and not any(isinstance(item, Assignment) for item in items[1:]):
         # x = 1, 2, 3 assigns all of them
         return Assignment(first.name, first.parameters, _flat_set([first.value, *items[1:]]))
@@ -267,6 +296,15 @@ def _parse_list(pieces: list[str], separators: list[str], depth: int) -> Node:
     if intervals and all("or" in separator or "lor" in separator or "vee" in separator for separator in separators):
         return Union(tuple(items), variable=items[0].variable if isinstance(items[0], Collection) else "")
     return _flat_set(items)
+
+
+def _with_names_of(named: Collection, item: Node) -> Node:
+    if not isinstance(item, Collection) or (item.left, len(item.items)) != (named.left, len(named.items)):
+        return item
+    if named.unordered or any(isinstance(value, Assignment) for value in item.items):
+        return item
+    return replace(item, items=tuple(replace(name, value=value) for name, value in
+                                     zip(named.items, item.items, strict=True)))  # fmt: skip
 
 
 def _parse_matrix(text: str, depth: int) -> Node | None:
@@ -297,9 +335,15 @@ def _parse_comparison(text: str, depth: int) -> Node | None:
     if not all(pieces):
         return None
     if set(operators) == {"="}:
+        if not _chain_holds(pieces):
+            return Scalar(text)  # x = 5 = 6 is no answer
+        if len(pieces) == 2 and (values := _named_tuple(*pieces, depth)) is not None:
+            return values
+        if len(pieces) == 2 and _PLAIN_NAME.fullmatch(pieces[1]) and exact_value(pieces[0]) is not None:
+            pieces = pieces[::-1]  # 5 = x
         named = _NAMED.fullmatch(pieces[0])
         if named is None:
-            return Relation("=", pieces[0], pieces[-1]) if len(pieces) == 2 else None
+            return Relation("=", pieces[0], pieces[-1])
         parameters = tuple((named.group(2) or "").split(",")) if named.group(2) else ()
         return Assignment(_strip_group(named.group(1)), parameters, parse_answer(pieces[-1], depth=depth + 1))
     if operators == [r"\in"] and _PLAIN_NAME.fullmatch(pieces[0]):
@@ -325,6 +369,29 @@ def _parse_comparison(text: str, depth: int) -> Node | None:
     return None
 
 
+def _chain_holds(pieces: list[str]) -> bool:
+    """Whether the numbers of a chain of equations are equal, up to the last digit of a decimal; ``5 = 6`` are not."""
+    values = [(piece, value) for piece in pieces if (value := exact_value(piece)) is not None]
+    for (left, left_value), (right, right_value) in itertools.pairwise(values):
+        places = [count for count in map(decimal_places, (left, right)) if count is not None]
+        rounding = Fraction(1, 2 * 10 ** min(places)) if places else None
+        if values_equal(left_value, right_value, rounding) is False:
+            return False
+    return True
+
+
+def _named_tuple(left: str, right: str, depth: int) -> Node | None:
+    """``(a, b) = (2, 13)`` as the tuple of ``a = 2`` and ``b = 13``; ``None`` for any other equation."""
+    if _NAMES.fullmatch(left) is None:
+        return None
+    names = [name.strip() for name in left[1:-1].split(",")]
+    values = parse_answer(right, depth=depth + 1)
+    if not isinstance(values, Collection) or values.left != "(" or len(values.items) != len(names):
+        return None
+    items = tuple(Assignment(name, (), value) for name, value in zip(names, values.items, strict=True))
+    return replace(values, items=items)
+
+
 def _inequality(left: str, operator: str, right: str) -> Node:
     if _PLAIN_NAME.fullmatch(right) and not _PLAIN_NAME.fullmatch(left) and operator in _FLIPPED:
         left, operator, right = right, _FLIPPED[operator], left
@@ -348,7 +415,7 @@ def _parse_brackets(text: str, depth: int) -> Node | None:
         if split_top_level(inside, re.compile(r":|\|"))[1]:
             return Scalar(text)  # a set given by a property
         items = [parse_answer(piece, depth=depth + 1) for piece in pieces[: MAX_ITEMS + 1] if piece.strip()]
-        return _flat_set(items)
+        return replace(_flat_set(items), braces=True)
     if not separators:
         if (left, right) == ("(", ")"):
             return parse_answer(inside, depth=depth + 1)
