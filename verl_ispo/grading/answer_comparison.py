@@ -16,7 +16,7 @@ from .answer_structure import Assignment, Collection, Difference, Matrix, Node, 
 from .exact_numbers import decimal_places, exact_value, significant_digits, values_equal
 from .expression_guard import GoldNotUnderstood, check_expression
 from .list_comparison import Pairs, as_list, compare_lists, names_its_values
-from .named_quantities import is_arithmetic, names_a_quantity
+from .named_quantities import is_arithmetic, is_product_of_coordinates, names_a_quantity
 from .units import unit_factor
 
 Verdict = bool | None
@@ -178,6 +178,8 @@ def _compare_collections(gold: Node, answer: Node, rules: Rules) -> Verdict:
         return False
     if gold.variable and answer.variable and gold.variable != answer.variable:
         return False
+    if names_its_values(gold) and names_its_values(answer):
+        return compare_lists(as_list(gold), as_list(answer), _pairs(rules))  # (b, a) = (13, 2)
     same_brackets = (_bracket(gold.left), _bracket(gold.right)) == (_bracket(answer.left), _bracket(answer.right))
     if not same_brackets and (len(gold.items) < 3 or "{" in (gold.left, answer.left)):
         return False
@@ -200,13 +202,12 @@ def _compare_unordered(gold: Node, answer: Node, rules: Rules) -> Verdict:
         if gold.braces and answer.braces:
             pairs = _pairs(replace(rules, in_set=True))
         return compare_lists(gold, answer, pairs, repeats_in_key=rules.multiple_answers)
-    one = gold if isinstance(gold, Collection) and gold.unordered else answer
-    if isinstance(one, Collection) and one.braces:
-        if rules.in_set or any(
-            item == _EMPTY_SET or (isinstance(item, Collection) and item.braces) for item in one.items
-        ):
+    braces, other = (gold, answer) if isinstance(gold, Collection) and gold.unordered else (answer, gold)
+    if isinstance(braces, Collection) and braces.braces:
+        of_sets = any(item == _EMPTY_SET or (isinstance(item, Collection) and item.braces) for item in braces.items)
+        if rules.in_set or other == _EMPTY_SET or of_sets:
             return False  # a set of the empty set is not the empty set, nor is {{1}} the set {1}
-    return compare_lists(gold, answer, pairs)
+    return compare_lists(gold, answer, pairs, repeats_in_key=rules.multiple_answers)
 
 
 def _pairs(rules: Rules) -> Pairs:
@@ -258,7 +259,7 @@ def _compare_assignments(gold: Node, answer: Node, rules: Rules) -> Verdict:
     if isinstance(bare, Collection) and bare.unordered and any(isinstance(item, Assignment) for item in bare.items):
         return compare_lists(gold, answer, _pairs(rules))
     if isinstance(gold, Assignment):
-        return compare(gold.value, answer, rules)
+        return False if is_product_of_coordinates(gold.name) else compare(gold.value, answer, rules)
     assert isinstance(answer, Assignment)
     return compare(gold, answer.value, rules)
 
@@ -365,6 +366,8 @@ def _compare_scalars(gold: Scalar, answer: Scalar, rules: Rules) -> Verdict:
         return _all(compare(left, right, rules) for left, right in zip(*parts, strict=True))
     if (worded := _compare_words(gold.text, answer.text)) is not None:
         return worded
+    if _EMPTY_SET.text in (gold.text, answer.text):
+        return gold.text == answer.text
     if gold.text in _INFINITE or answer.text in _INFINITE:
         other = answer.text if gold.text in _INFINITE else gold.text
         if other in _INFINITE or exact_value(other) is not None:

@@ -96,6 +96,7 @@ _AND_OR = (
     r"\\text\{\s*,?\s*(?:and|or)\s*,?\s*\}|(?<![A-Za-z\\])(?:and|or)(?![A-Za-z])|\\lor(?![A-Za-z])|\\vee(?![A-Za-z])"
 )
 _SEPARATOR = re.compile(rf"\s*(?:[,;]\s*(?:{_AND_OR})?|{_AND_OR}|\\text\{{\s*[,;]\s*\}})\s*")
+_COMMA = re.compile(r"\s*[,;]\s*")
 _THOUSANDS = re.compile(r"-?\d{1,3}(?:,\d{3})+(?:\.\d+)?")
 _NAME = (
     r"(?:\\text\{[A-Za-z ]{1,40}\}|[A-Za-z]{1,3}|\\(?!frac|sqrt|pi(?![A-Za-z]))[A-Za-z]+)"
@@ -243,6 +244,8 @@ def parse_answer(text: str, several: bool = False, depth: int = 0) -> Node:
         return Difference(parse_answer(sides[0], depth=depth + 1), parse_answer(sides[1], depth=depth + 1))
     if (relation := _parse_comparison(text, depth)) is not None:
         return relation
+    if (brackets := _outer_brackets(text)) is not None and brackets[0] == r"\{":
+        return _parse_braces(text, brackets[1], depth)
     if re.search(r"\\(?:pm|mp)(?![A-Za-z])", text):
         variants = _expand_signs(text)
         if len(variants) > 1:
@@ -405,17 +408,20 @@ def _inequality(left: str, operator: str, right: str) -> Node:
     return Relation(operator, left, right)
 
 
+def _parse_braces(text: str, inside: str, depth: int) -> Node:
+    if split_top_level(inside, re.compile(r":|\|"))[1]:
+        return Scalar(text)  # a set given by a property
+    pieces = split_top_level(inside, _COMMA)[0][: MAX_ITEMS + 1]
+    items = [parse_answer(piece, depth=depth + 1) for piece in pieces if piece.strip()]
+    return replace(_flat_set(items), braces=True)
+
+
 def _parse_brackets(text: str, depth: int) -> Node | None:
     brackets = _outer_brackets(text)
     if brackets is None:
         return None
     left, inside, right = brackets
-    pieces, separators = split_top_level(inside, re.compile(r"\s*[,;]\s*"))
-    if left == r"\{":
-        if split_top_level(inside, re.compile(r":|\|"))[1]:
-            return Scalar(text)  # a set given by a property
-        items = [parse_answer(piece, depth=depth + 1) for piece in pieces[: MAX_ITEMS + 1] if piece.strip()]
-        return replace(_flat_set(items), braces=True)
+    pieces, separators = split_top_level(inside, _COMMA)
     if not separators:
         if (left, right) == ("(", ")"):
             return parse_answer(inside, depth=depth + 1)

@@ -29,7 +29,8 @@ _INDEXED = re.compile(r"(?:[A-Za-z]|\\[A-Za-z]+|\\text\{[^{}]*\})_(?:\{[^{}]{1,1
 _FIGURE = re.compile(r"\\(?:angle|triangle)\s*(?:[A-Z]{1,4}|\d)|\\(?:vec|overline|overrightarrow)\{[^{}]*\}")
 _CALL = re.compile(r"(?:\\?[A-Za-z]+(?:\{[A-Z]\})?)'{0,3}(?=[(\[])")
 _ANGLE_FUNCTION = re.compile(r"\\(sin|cos|tan|cot|sec|csc)(?:\^\{?\d\}?)?\s*(?:\d|\\frac\{)?")
-_WORKED_OUT = re.compile(r"\\(?:int|sum|prod|lim)(?![A-Za-z])")
+_WORKED_OUT = re.compile(r"\\(?:int|sum|prod|lim|max|min|sup|inf|det)(?![A-Za-z])")
+_EXTREME = re.compile(r"[^=+<>]*_\s*\{?\s*\\(?:max|min)(?![A-Za-z])\s*\}?")
 _COMMAND = re.compile(r"\\([A-Za-z]+)")
 _EXPONENT = re.compile(r"\^(?:\{\d+\}|\d)")
 
@@ -47,7 +48,7 @@ def names_a_quantity(left: str, right: str, *, is_key: bool) -> bool:
         return True
     if split_ratio(left) is not None:
         return (split_ratio(right) is not None or not _letters(right)) and "=" not in right
-    if _WORKED_OUT.match(left):
+    if _WORKED_OUT.match(left) or _EXTREME.fullmatch(left):
         return not _letters(right)
     skeleton = _skeleton(left)
     letters = _letters(skeleton)
@@ -69,6 +70,11 @@ def names_a_quantity(left: str, right: str, *, is_key: bool) -> bool:
 def is_arithmetic(text: str) -> bool:
     """Whether a text has no letters and no names: a side such as ``2+3`` that is worked out, not solved for."""
     return not _letters(text) and not re.search(r"\\(?:angle|triangle|vec|overline|text)|[|'(].*[A-Za-z]", text)
+
+
+def is_product_of_coordinates(name: str) -> bool:
+    """Whether what looks like a name of small letters (``xy``) is a product of coordinates."""
+    return len(name) > 1 and name.isalpha() and name.islower() and bool(set(name) & set("xyz"))
 
 
 def split_ratio(text: str) -> list[str] | None:

@@ -5,12 +5,16 @@ A lenient LaTeX parser drops what it does not know: sympy gets 5 for ``5_8``, ``
 so a text that loses anything is not compared. The test is general: every letter, number, command and mark of the text
 is a token, every leaf and function of the parsed expression pays for tokens, and no token may be left over. A command
 that is not listed here is paid for by nothing, and is a loss by default.
+
+The parser works some parts out that hold numbers alone (``\binom{6}{3}``, ``\gcd(12, 18)``, a determinant). There a
+number counts as present if the result changes with it.
 """
 
 from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Callable
 from fractions import Fraction
 
 import sympy
@@ -39,45 +43,79 @@ _TOKEN = re.compile(
 _INVERSE = re.compile(r"\\(sin|cos|tan|cot|sec|csc)\s*\^\s*\{\s*-\s*1\s*\}")
 _ROOT_DEGREE = re.compile(r"\\sqrt\s*\[([^\[\]]*)\]")
 _RATIO = re.compile(r"\\frac\{\s*-?(\d+)\s*\}\{\s*-?(\d+)\s*\}|(?<![\d.])(\d+)/(\d+)(?![\d.])")
+_INTEGER = re.compile(r"(?<![\d.])\d{1,9}(?![\d.])")
+_MAX_WORKED_OUT = 12
+_OF_NUMBERS = frozenset({*_FUNCTIONS.values(), r"\gcd", r"\lcm", r"\pi", "e", ",", "!", "|"}) - {
+    "Sum",
+    "Product",
+    "Integral",
+}
 _MEANS_MORE = re.compile(
     r"[\d)}\]]\s*_"  # a base, or an index of a group
-    r"|\d\s+\.?\d|\d\.\d+\.\d"  # two numbers side by side
+    r"|(?<![_^\d])\d+\s+\.?\d|\d\.\d+\.\d"  # two numbers side by side
     r"|[A-Za-z]\s*\^\s*\{?\s*\(\s*(?:\d+|[A-Za-z])\s*\)"  # the third derivative, not the cube
 )
 _ENVIRONMENTS = frozenset({"", "pmatrix", "bmatrix", "matrix", "smallmatrix", "vmatrix", "array"})
 
 
-def loses_something(text: str, parsed: object) -> bool:
+def loses_something(text: str, parsed: object, parse: Callable[[str], object]) -> bool:
     """Whether something that was written is missing from the expression that a parser made of it.
 
     Args:
         text (`str`): The LaTeX text that was parsed.
         parsed (`object`): What the parser returned, not worked out.
+        parse (`Callable`): The parser, for what is worked out in it; ``None`` for a text that it does not know.
     """
     if isinstance(parsed, sympy.MatrixBase):
         parsed = parsed.as_immutable()
     if not isinstance(parsed, sympy.Expr | sympy.MatrixBase) or _MEANS_MORE.search(text):
         return True
-    text = _INVERSE.sub(r"\\arc\1 ", text)
-    written, numbers, ratios = _written(_ROOT_DEGREE.sub(r"\\sqrt{}{\1}", text))
+    written, numbers, ratios = _written(_ROOT_DEGREE.sub(r"\\sqrt{}{\1}", _INVERSE.sub(r"\\arc\1 ", text)))
     found, found_numbers, found_ratios = _found(parsed)
-    if written is None or written - found:
+    if written is None:
         return True
+    if written - found or _unpaid(numbers, ratios, found_numbers, found_ratios):
+        return not (set(written) <= _OF_NUMBERS and _depends_on_each_number(text, parsed, parse))
+    return any(_absorbs(node) for node in sympy.preorder_traversal(parsed))
+
+
+def _unpaid(
+    numbers: Counter[Fraction],
+    ratios: list[tuple[Fraction, tuple[Fraction, ...]]],
+    found: Counter[Fraction],
+    found_ratios: Counter[Fraction],
+) -> bool:
+    """Whether a number or a ratio of integers is not in what was parsed. A ratio may have been reduced."""
     for ratio, (top, bottom) in ratios:
         if ratio.denominator != 1 and found_ratios[ratio]:
             found_ratios[ratio] -= 1
-        elif ratio.denominator == 1 and top != 1 != bottom and found_numbers[ratio] and not found_numbers[bottom]:
-            found_numbers[ratio] -= 1
+        elif ratio.denominator == 1 and found[ratio] and not found[bottom]:
+            found[ratio] -= 1
         else:
             numbers.update((top, bottom))
     for number in numbers.elements():
-        if found_numbers[number]:
-            found_numbers[number] -= 1
-        elif found_ratios[1 / number if number else number]:  # the degree of a root
-            found_ratios[1 / number] -= 1
+        degree = 1 / number if number else number  # of a root
+        if found[number]:
+            found[number] -= 1
+        elif found_ratios[degree]:
+            found_ratios[degree] -= 1
         else:
             return True
-    return any(_absorbs(node) for node in sympy.preorder_traversal(parsed))
+    return False
+
+
+def _depends_on_each_number(text: str, parsed: object, parse: Callable[[str], object]) -> bool:
+    """Whether the result changes with each number of a text that has no letters."""
+    matches = list(_INTEGER.finditer(text))
+    if not 0 < len(matches) <= _MAX_WORKED_OUT:
+        return False
+    for match in matches:
+        before, after, number = text[: match.start()], text[match.end() :], int(match.group())
+        # two steps, since \binom{5}{2} is \binom{5}{3}
+        others = [parse(f"{before}{number + step}{after}") for step in (1, 2)]
+        if all(other is None or other == parsed for other in others):
+            return False
+    return True
 
 
 def _written(text: str) -> tuple[Counter[str] | None, Counter[Fraction], list[tuple[Fraction, tuple[Fraction, ...]]]]:
@@ -113,7 +151,8 @@ def _written(text: str) -> tuple[Counter[str] | None, Counter[Fraction], list[tu
     if tokens["|"] % 2:
         return None, numbers, ratios
     tokens["|"] //= 2
-    tokens[","] -= sum(tokens[name] for name in ("Max", "Min")) * 64  # what separates their arguments
+    if tokens["Max"] or tokens["Min"]:
+        del tokens[","]  # it separates their arguments
     return +tokens, numbers, ratios
 
 
@@ -146,6 +185,8 @@ def _found(parsed: sympy.Basic) -> tuple[Counter[str], Counter[Fraction], Counte
 def _pay_node(node: sympy.Basic, tokens: Counter[str]) -> None:
     name = type(node).__name__
     tokens[name] += 1
+    if name in ("Sum", "Product"):
+        tokens["="] += len(node.limits)
     if name == "exp":
         tokens["e"] += 1
     elif name == "Abs":

@@ -54,8 +54,15 @@ _AGREEMENT = sympy.Float("1e-40", _DIGITS)
 @lru_cache(maxsize=512)
 def _parse(text: str, is_real: bool) -> sympy.Expr | sympy.MatrixBase | None:
     """The text as a sympy object, or ``None`` where the parser does not know it or loses something of it."""
+    parsed = _parse_leniently(text, is_real)
+    if parsed is None or loses_something(text, parsed, lambda other: _parse_leniently(other, is_real)):
+        return None
+    return parsed
+
+
+def _parse_leniently(text: str, is_real: bool) -> object | None:
     try:
-        parsed = latex2sympy(
+        return latex2sympy(
             normalize_latex(text, _NORMALIZATION),
             is_real=is_real,
             convert_degrees=False,
@@ -66,7 +73,6 @@ def _parse(text: str, is_real: bool) -> sympy.Expr | sympy.MatrixBase | None:
         raise
     except Exception:  # the parser raises plain exceptions of many kinds for a text that it does not know
         return None
-    return None if loses_something(text, parsed) else parsed
 
 
 def _parse_together(*texts: str) -> list[sympy.Expr | sympy.MatrixBase | None]:
@@ -147,6 +153,13 @@ def _real(number: sympy.Expr) -> bool:
     return bool(sympy.Abs(number.as_real_imag()[1]).evalf(_DIGITS) <= _AGREEMENT * size)
 
 
+def _same_letters(*sides: sympy.Basic) -> bool:
+    """Whether the sides have the same letters, and none cancels: ``Z/2Z`` is not a half, nor is ``x/2x`` an answer."""
+    letters = [{symbol.name for symbol in side.free_symbols} - {"i"} for side in sides]
+    kept = [{symbol.name for symbol in _plain_symbols(side).free_symbols} for side in sides]
+    return all(names == letters[0] for names in (*letters, *kept))
+
+
 def _summed(expression: sympy.Basic) -> sympy.Basic:
     """Work out sums, products and derivatives before numbers replace their letters: no sum runs to n = 1/2."""
     return expression.doit() if expression.has(sympy.Sum, sympy.Product, sympy.Derivative) else expression
@@ -198,6 +211,8 @@ class MathVerifyComparer:
             raise GoldNotUnderstood(f"the parser does not know the ground truth: {gold[:80]!r}")
         if answer_parsed is None:
             return False
+        if not _same_letters(gold_parsed, answer_parsed):
+            return False
         by_value = _values_agree(gold_parsed, answer_parsed)
         if by_value is False:
             return False
@@ -225,6 +240,8 @@ class MathVerifyComparer:
         if not all(isinstance(side, sympy.Expr) for side in gold_sides):
             raise GoldNotUnderstood(f"the parser does not know the ground truth: {gold!r}")
         if not all(isinstance(side, sympy.Expr) for side in answer_sides):
+            return False
+        if not _same_letters(sympy.Tuple(*gold_sides), sympy.Tuple(*answer_sides)):
             return False
         gold_zero, answer_zero = (_plain_symbols(left - right) for left, right in (gold_sides, answer_sides))
         symbols = sorted(gold_zero.free_symbols | answer_zero.free_symbols, key=str)
