@@ -71,6 +71,7 @@ _BASE_NAMES = {
 }  # fmt: skip
 _EMPTY_SET = Scalar(r"\emptyset")
 _INFINITE = {r"\infty", r"-\infty"}
+_VARIABLES = frozenset("xyztuvwnkmrs")
 _LATIN = re.compile(r"\\text\{([^{}]*)\}|([A-Za-z][A-Za-z' -]*)")
 
 
@@ -249,6 +250,8 @@ def _compare_assignments(gold: Node, answer: Node, rules: Rules) -> Verdict:
             return _compare_equations(gold, answer, rules)
         value = answer.value
         if len(gold.parameters) == 1 and len(answer.parameters) == 1 and gold.parameters != answer.parameters:
+            if not {*gold.parameters, *answer.parameters} <= _VARIABLES:
+                return False  # P(A) is not P(B)
             value = _rename(value, answer.parameters[0], gold.parameters[0])
         return compare(gold.value, value, rules)
     bare = answer if isinstance(gold, Assignment) else gold

@@ -342,7 +342,7 @@ def _parse_comparison(text: str, depth: int) -> Node | None:
             return Scalar(text)  # x = 5 = 6 is no answer
         if len(pieces) == 2 and (values := _named_tuple(*pieces, depth)) is not None:
             return values
-        if len(pieces) == 2 and _PLAIN_NAME.fullmatch(pieces[1]) and exact_value(pieces[0]) is not None:
+        if len(pieces) == 2 and exact_value(pieces[0]) is not None and exact_value(pieces[1]) is None:
             pieces = pieces[::-1]  # 5 = x
         named = _NAMED.fullmatch(pieces[0])
         if named is None:
@@ -353,7 +353,11 @@ def _parse_comparison(text: str, depth: int) -> Node | None:
         members = parse_answer(pieces[1], depth=depth + 1)
         if isinstance(members, Union) or (isinstance(members, Collection) and not members.unordered):
             return replace(members, variable=pieces[0])
+        if isinstance(members, Scalar) and exact_value(members.text) is not None:
+            return Scalar(text)  # a number has no members
         return Assignment(pieces[0], (), members)
+    if operators == [r"\in"] and _NAMES.fullmatch(pieces[0]) and pieces[1].startswith(r"\{"):
+        return parse_answer(pieces[1], depth=depth + 1)
     if len(pieces) == 2 and operators[0] in _FLIPPED | {r"\ne": r"\ne"}:
         return _inequality(pieces[0], operators[0], pieces[1])
     if (len(pieces) == 3 and operators[0][:2] == operators[1][:2]) or set(operators) in ({"<", r"\le"}, {">", r"\ge"}):

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from .answer_structure import Assignment, Collection, Node
+from .answer_structure import Assignment, Collection, Node, Relation
 
 Verdict = bool | None
 Compare = Callable[[Node, Node], Verdict]
@@ -26,8 +26,13 @@ class Pairs:
 
 
 def names_its_values(node: Collection) -> bool:
-    """Whether the items have two or more different names."""
-    return len({item.name for item in node.items if isinstance(item, Assignment)}) > 1
+    """Whether the items have two or more different names: ``x=1, y=2``, or ``f(1)=1, f(2)=2``."""
+    return len(_names(node.items)) > 1
+
+
+def _names(items: tuple[Node, ...]) -> set[str]:
+    names = {item.name for item in items if isinstance(item, Assignment)}
+    return names | {item.left for item in items if isinstance(item, Relation) and item.operator == "="}
 
 
 def as_list(node: Collection) -> Collection:
@@ -80,8 +85,8 @@ def _in_braces(*nodes: Node) -> bool:
 
 def _needs_order(named: tuple[Node, ...], others: tuple[Node, ...], always: bool) -> bool:
     """Whether one side gives its values different names and the other leaves names out."""
-    names = {item.name for item in named if isinstance(item, Assignment)}
-    if len(names) < 2 or all(isinstance(item, Assignment) for item in others):
+    names = _names(named)
+    if len(names) < 2 or all(isinstance(item, Assignment | Relation) for item in others):
         return False
     # the roots x_1 and x_2 of one equation may come in any order
     roots = len({name.partition("_")[0] for name in names}) == 1 and all("_" in name for name in names)

@@ -25,6 +25,7 @@ _DERIVATIVE = re.compile(
     r"\\frac\{(?:d|\\partial)(?:\^\{?\d\}?)?([A-Za-z])(?:\([a-z]\))?\}\{(?:d|\\partial)[^{}]*(?:\{\d\})?\}"
 )
 _FUNCTION = re.compile(r"(?:[A-Za-z]|\\(?:phi|psi|varphi|Gamma|zeta|sigma|mathbb\{[A-Z]\}))\^\{-1\}\([a-z]\)")
+_FUNCTION_NAMES = frozenset("fghpquvdABCDEFGHKLMNPQRSTUVWXYZ")  # n(n+1) is a product
 _INDEXED = re.compile(r"(?:[A-Za-z]|\\[A-Za-z]+|\\text\{[^{}]*\})_(?:\{[^{}]{1,16}\}|[A-Za-z0-9]|\\[A-Za-z]+)'{0,3}")
 _FIGURE = re.compile(r"\\(?:angle|triangle)\s*(?:[A-Z]{1,4}|\d)|\\(?:vec|overline|overrightarrow)\{[^{}]*\}")
 _CALL = re.compile(r"(?:\\?[A-Za-z]+(?:\{[A-Z]\})?)'{0,3}(?=[(\[])")
@@ -101,7 +102,9 @@ def _skeleton(left: str) -> str:
         end = group_end(text, call.end())
         arguments = text[call.end() : end]
         name = call.group().lstrip("\\")
-        known = len(name.rstrip("'")) == 1 or (call.group().startswith("\\") and name not in ("frac", "sqrt", "cdot"))
+        known = name.rstrip("'") in _FUNCTION_NAMES or (
+            call.group().startswith("\\") and name not in ("frac", "sqrt", "cdot")
+        )
         if end > 0 and known and not _letters(arguments) & set("xyzt"):
             text = text[: call.start()] + _QUANTITY + text[end:]
             position = call.start() + 1

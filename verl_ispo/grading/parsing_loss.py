@@ -32,7 +32,7 @@ _FUNCTIONS = {
     **{name: name for name in (*_TRIGONOMETRIC, "sinh", "cosh", "tanh", "coth", "log", "exp")},
     **{f"arc{name}": f"a{name}" for name in _TRIGONOMETRIC},
     "ln": "log", "lfloor": "floor", "lceil": "ceiling", "binom": "binomial", "sum": "Sum", "prod": "Product",
-    "int": "Integral", "lim": "Limit", "max": "Max", "min": "Min", "mod": "Mod",
+    "int": "Integral", "lim": "Limit", "max": "Max", "min": "Min",
 }  # fmt: skip
 
 _TOKEN = re.compile(
