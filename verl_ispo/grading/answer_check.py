@@ -6,8 +6,9 @@ import re
 
 from verl_ispo.answers.ground_truth import GroundTruth
 
-from .answer_comparison import Rules, SymbolicComparer, Verdict, compare
+from .answer_comparison import compare
 from .answer_structure import TooComplex, parse_answer, with_unit
+from .comparison_rules import Rules, SymbolicComparer, Verdict
 from .ground_truth_reading import read_tolerance, without_grouping
 from .normalization import MAX_ANSWER_CHARS
 

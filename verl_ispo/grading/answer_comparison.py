@@ -7,51 +7,20 @@ The rules for brackets, sets, units and percentages stand here once. Scalars tha
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 from fractions import Fraction
-from typing import Protocol
 
 from .answer_structure import Assignment, Collection, Difference, Matrix, Node, Relation, Scalar, Union, parse_answer
+from .comparison_rules import Rules, Verdict, all_equal, any_equal
+from .equation_comparison import compare_assignments, compare_relations
 from .exact_numbers import decimal_places, exact_value, significant_digits, values_equal
 from .expression_guard import GoldNotUnderstood, check_expression
-from .list_comparison import Pairs, as_list, compare_lists, names_its_values
-from .named_quantities import is_arithmetic, is_product_of_coordinates, names_a_quantity
+from .list_comparison import as_list, compare_lists, names_its_values, pairs_of
 from .units import unit_factor
-
-Verdict = bool | None
-"""Equal, different, or not decided."""
 
 MIN_ROUNDED_DIGITS = 6
 """A decimal with this many significant digits equals the exact value that rounds to it (math-verify: six places)."""
-
-
-class SymbolicComparer(Protocol):
-    """What a worker can decide about scalars that are not plain arithmetic."""
-
-    def expressions_equal(self, gold: str, answer: str) -> Verdict: ...
-
-    def equations_equal(self, gold: tuple[str, str], answer: tuple[str, str]) -> Verdict: ...
-
-    def sets_equal(self, gold: Node, answer: Node) -> Verdict: ...
-
-
-@dataclass(frozen=True)
-class Rules:
-    """What the problem says about its answer.
-
-    Args:
-        tolerance (`Fraction`, *optional*): Largest absolute error of a number; without it numbers must be equal.
-        symbolic (`SymbolicComparer`, *optional*): Decides what the exact path cannot.
-        multiple_answers (`bool`, *optional*, defaults to `False`):
-            The ground truth lists all answers, a double one perhaps twice.
-        in_set (`bool`, *optional*, defaults to `False`): Members of sets in braces are compared: 1 is not {1}.
-    """
-
-    tolerance: Fraction | None = None
-    symbolic: SymbolicComparer | None = None
-    multiple_answers: bool = False
-    in_set: bool = False
 
 
 _SHORT_WORDS = "yes no true false odd even none both neither dne east west"
@@ -71,26 +40,7 @@ _BASE_NAMES = {
 }  # fmt: skip
 _EMPTY_SET = Scalar(r"\emptyset")
 _INFINITE = {r"\infty", r"-\infty"}
-_VARIABLES = frozenset("xyztuvwnkmrs")
 _LATIN = re.compile(r"\\text\{([^{}]*)\}|([A-Za-z][A-Za-z' -]*)")
-
-
-def _any(verdicts: Iterable[Verdict]) -> Verdict:
-    undecided = False
-    for verdict in verdicts:
-        if verdict:
-            return True
-        undecided |= verdict is None
-    return None if undecided else False
-
-
-def _all(verdicts: Iterable[Verdict]) -> Verdict:
-    undecided = False
-    for verdict in verdicts:
-        if verdict is False:
-            return False
-        undecided |= verdict is None
-    return None if undecided else True
 
 
 def compare(gold: Node, answer: Node, rules: Rules) -> Verdict:
@@ -107,11 +57,11 @@ def compare(gold: Node, answer: Node, rules: Rules) -> Verdict:
     if gold == answer:
         return True
     if isinstance(gold, Assignment) or isinstance(answer, Assignment):
-        return _compare_assignments(gold, answer, rules)
+        return compare_assignments(gold, answer, rules, compare)
     if isinstance(gold, Relation) or isinstance(answer, Relation):
         if isinstance(gold, Union | Difference) or isinstance(answer, Union | Difference):
             return _compare_real_sets(gold, answer, rules)
-        return _compare_relations(gold, answer, rules)
+        return compare_relations(gold, answer, rules, compare)
     if isinstance(gold, Union | Difference) or isinstance(answer, Union | Difference):
         return _compare_real_sets(gold, answer, rules)
     if isinstance(gold, Matrix) or isinstance(answer, Matrix):
@@ -138,18 +88,18 @@ def _compare_as_sets(gold: tuple[Node, ...], answer: tuple[Node, ...], rules: Ru
     def found(item: Node, others: tuple[Node, ...], compare_pair: Callable[[Node, Node, Rules], Verdict]) -> Verdict:
         verdicts = [compare_pair(item, other, exact) for other in others]
         if True in verdicts or rules.symbolic is None:
-            return _any(verdicts)
+            return any_equal(verdicts)
         undecided = [other for other, verdict in zip(others, verdicts, strict=True) if verdict is None]
-        return _any(compare_pair(item, other, rules) for other in undecided)
+        return any_equal(compare_pair(item, other, rules) for other in undecided)
 
     def swapped(item: Node, other: Node, rules: Rules) -> Verdict:
         return compare(other, item, rules)
 
-    forward = _all(found(item, answer, compare) for item in gold)
+    forward = all_equal(found(item, answer, compare) for item in gold)
     if forward is False:
         return False
-    backward = _all(found(item, gold, swapped) for item in answer)
-    return _all([forward, backward])
+    backward = all_equal(found(item, gold, swapped) for item in answer)
+    return all_equal([forward, backward])
 
 
 def _compare_real_sets(gold: Node, answer: Node, rules: Rules) -> Verdict:
@@ -180,16 +130,16 @@ def _compare_collections(gold: Node, answer: Node, rules: Rules) -> Verdict:
     if gold.variable and answer.variable and gold.variable != answer.variable:
         return False
     if names_its_values(gold) and names_its_values(answer):
-        return compare_lists(as_list(gold), as_list(answer), _pairs(rules))  # (b, a) = (13, 2)
+        return compare_lists(as_list(gold), as_list(answer), pairs_of(compare, rules))  # (b, a) = (13, 2)
     same_brackets = (_bracket(gold.left), _bracket(gold.right)) == (_bracket(answer.left), _bracket(answer.right))
     if not same_brackets and (len(gold.items) < 3 or "{" in (gold.left, answer.left)):
         return False
-    return _all(compare(left, right, rules) for left, right in zip(gold.items, answer.items, strict=True))
+    return all_equal(compare(left, right, rules) for left, right in zip(gold.items, answer.items, strict=True))
 
 
 def _compare_unordered(gold: Node, answer: Node, rules: Rules) -> Verdict:
     """Two lists or sets; one of the two may be a tuple, an interval or a single value."""
-    pairs = _pairs(rules)
+    pairs = pairs_of(compare, rules)
     if isinstance(gold, Collection) and not gold.unordered and isinstance(answer, Collection):
         if names_its_values(answer) and not names_its_values(gold):
             return False  # x=3, y=5 is no pair: its order would have to be guessed
@@ -201,7 +151,7 @@ def _compare_unordered(gold: Node, answer: Node, rules: Rules) -> Verdict:
             return compare_lists(gold, as_list(answer), pairs, names_in_order=True)
     elif isinstance(gold, Collection) and isinstance(answer, Collection):
         if gold.braces and answer.braces:
-            pairs = _pairs(replace(rules, in_set=True))
+            pairs = pairs_of(compare, replace(rules, in_set=True))
         return compare_lists(gold, answer, pairs, repeats_in_key=rules.multiple_answers)
     braces, other = (gold, answer) if isinstance(gold, Collection) and gold.unordered else (answer, gold)
     if isinstance(braces, Collection) and braces.braces:
@@ -209,11 +159,6 @@ def _compare_unordered(gold: Node, answer: Node, rules: Rules) -> Verdict:
         if rules.in_set or other == _EMPTY_SET or of_sets:
             return False  # a set of the empty set is not the empty set, nor is {{1}} the set {1}
     return compare_lists(gold, answer, pairs, repeats_in_key=rules.multiple_answers)
-
-
-def _pairs(rules: Rules) -> Pairs:
-    exact = replace(rules, symbolic=None)
-    return Pairs(lambda gold, answer: compare(gold, answer, exact), lambda gold, answer: compare(gold, answer, rules))
 
 
 def _bracket(bracket: str) -> str:
@@ -229,7 +174,7 @@ def _compare_matrices(gold: Node, answer: Node, rules: Rules) -> Verdict:
             for gold_row, answer_row in zip(gold.rows, answer.rows, strict=True)
             for pair in zip(gold_row, answer_row, strict=True)
         ]
-        return _all(compare(left, right, rules) for left, right in pairs)
+        return all_equal(compare(left, right, rules) for left, right in pairs)
     other = answer if isinstance(gold, Matrix) else gold
     if isinstance(other, Scalar) and r"\begin" in other.text:  # a matrix times a factor, for instance
         texts = [_matrix_text(side) if isinstance(side, Matrix) else side.text for side in (gold, answer)]
@@ -240,115 +185,6 @@ def _compare_matrices(gold: Node, answer: Node, rules: Rules) -> Verdict:
 def _matrix_text(matrix: Matrix) -> str:
     rows = ["&".join(cell.text if isinstance(cell, Scalar) else "" for cell in row) for row in matrix.rows]
     return r"\begin{pmatrix}" + r"\\".join(rows) + r"\end{pmatrix}"
-
-
-def _compare_assignments(gold: Node, answer: Node, rules: Rules) -> Verdict:
-    if isinstance(gold, Assignment) and isinstance(answer, Assignment):
-        if len(gold.parameters) != len(answer.parameters) and gold.parameters and answer.parameters:
-            return False
-        if not _names_agree(gold.name, answer.name):
-            return _compare_equations(gold, answer, rules)
-        value = answer.value
-        if len(gold.parameters) == 1 and len(answer.parameters) == 1 and gold.parameters != answer.parameters:
-            if not {*gold.parameters, *answer.parameters} <= _VARIABLES:
-                return False  # P(A) is not P(B)
-            value = _rename(value, answer.parameters[0], gold.parameters[0])
-        return compare(gold.value, value, rules)
-    bare = answer if isinstance(gold, Assignment) else gold
-    if isinstance(bare, Relation):
-        return _compare_equations(gold, answer, rules)
-    if isinstance(bare, Collection) and bare.variable:
-        return False  # an inequality is not an assignment
-    if isinstance(bare, Collection) and bare.unordered and any(isinstance(item, Assignment) for item in bare.items):
-        return compare_lists(gold, answer, _pairs(rules))
-    if isinstance(gold, Assignment):
-        return False if is_product_of_coordinates(gold.name) else compare(gold.value, answer, rules)
-    assert isinstance(answer, Assignment)
-    return compare(gold, answer.value, rules)
-
-
-def _names_agree(gold: str, answer: str) -> bool:
-    """The same name, one with and one without a subscript, or one spelled out in words (``\\text{Area}``)."""
-    left, right = (re.sub(r"[{}\s]|\\(?=[A-Za-z])", "", name) for name in (gold, answer))
-    if left == right or ("\\text" in gold) != ("\\text" in answer):
-        return True
-    (left_letter, _, left_index), (right_letter, _, right_index) = left.partition("_"), right.partition("_")
-    return left_letter == right_letter and not (left_index and right_index)
-
-
-def _rename(node: Node, old: str, new: str) -> Node:
-    """Rename the parameter of a function; left alone where the new name is in use already."""
-    if isinstance(node, Scalar):
-        letters = re.sub(r"\\[A-Za-z]+", " ", node.text)
-        if new in letters:
-            return node
-        pattern = re.compile(rf"(\\[A-Za-z]+)|{re.escape(old)}")
-        # f(t) = \frac{t}{2} to x: "\frac" stays, "t" is renamed, and a command before a letter keeps its space
-        return replace(node, text=pattern.sub(lambda match: match.group(1) or new, node.text))
-    return node
-
-
-def _sides(node: Node) -> tuple[str, str] | None:
-    if isinstance(node, Relation) and node.operator == "=":
-        return node.left, node.right
-    if isinstance(node, Assignment) and isinstance(node.value, Scalar) and not node.value.unit:
-        parameters = f"({','.join(node.parameters)})" if node.parameters else ""
-        return node.name + parameters, node.value.text
-    return None
-
-
-def _compare_equations(gold: Node, answer: Node, rules: Rules) -> Verdict:
-    gold_sides, answer_sides = _sides(gold), _sides(answer)
-    if gold_sides is None or answer_sides is None:
-        return False
-    if (
-        any(
-            exact_value(sides[1]) is not None and isinstance(node, Assignment)
-            for node, sides in ((gold, gold_sides), (answer, answer_sides))
-        )
-        and isinstance(gold, Assignment)
-        and isinstance(answer, Assignment)
-    ):
-        return False  # x = 5 is not y = 5  # fmt: skip
-    return rules.symbolic.equations_equal(gold_sides, answer_sides) if rules.symbolic else None
-
-
-def _compare_relations(gold: Node, answer: Node, rules: Rules) -> Verdict:
-    if isinstance(gold, Relation) and isinstance(answer, Relation):
-        if gold.operator != answer.operator:
-            return False
-        direct = _all(
-            compare(parse_answer(left), parse_answer(right), replace(rules, symbolic=None))
-            for left, right in ((gold.left, answer.left), (gold.right, answer.right))
-        )
-        if direct:
-            return True
-        if rules.symbolic is None:
-            return None
-        if gold.operator == "=":
-            return rules.symbolic.equations_equal((gold.left, gold.right), (answer.left, answer.right))
-        left, right = (f"{side.left}-({side.right})" for side in (gold, answer))
-        return rules.symbolic.expressions_equal(left, right)
-    named = gold if isinstance(gold, Relation) else answer
-    assert isinstance(named, Relation)
-    if named.operator != "=":
-        return False
-    if is_arithmetic(named.left):
-        holds = _true_equation(named, rules)
-    else:
-        holds = names_a_quantity(named.left, named.right, is_key=named is gold)
-    if not holds:
-        return holds
-    value = parse_answer(named.right)
-    return compare(value, answer, rules) if named is gold else compare(gold, value, rules)
-
-
-def _true_equation(equation: Relation, rules: Rules) -> Verdict:
-    """Whether both sides of an equation between numbers have one value: ``2+3=5`` does, ``5=6`` does not."""
-    try:
-        return compare(parse_answer(equation.left), parse_answer(equation.right), rules)
-    except GoldNotUnderstood:
-        return False
 
 
 def _compare_scalars(gold: Scalar, answer: Scalar, rules: Rules) -> Verdict:
@@ -366,7 +202,7 @@ def _compare_scalars(gold: Scalar, answer: Scalar, rules: Rules) -> Verdict:
         parts = [[parse_answer(part) for part in text.split(":")] for text in (gold.text, answer.text)]
         if len(parts[0]) != len(parts[1]):
             return False
-        return _all(compare(left, right, rules) for left, right in zip(*parts, strict=True))
+        return all_equal(compare(left, right, rules) for left, right in zip(*parts, strict=True))
     if (worded := _compare_words(gold.text, answer.text)) is not None:
         return worded
     if _EMPTY_SET.text in (gold.text, answer.text):
@@ -375,7 +211,7 @@ def _compare_scalars(gold: Scalar, answer: Scalar, rules: Rules) -> Verdict:
         other = answer.text if gold.text in _INFINITE else gold.text
         if other in _INFINITE or exact_value(other) is not None:
             return gold.text == answer.text
-    return _any(_compare_reading(*reading, rules) for reading in _readings(gold, answer))
+    return any_equal(_compare_reading(*reading, rules) for reading in _readings(gold, answer))
 
 
 def _compare_choices(gold: str, answer: str) -> Verdict:

@@ -12,17 +12,21 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from .answer_structure import Assignment, Collection, Node, Relation
-
-Verdict = bool | None
-Compare = Callable[[Node, Node], Verdict]
+from .comparison_rules import Rules, Verdict
 
 
 @dataclass(frozen=True)
 class Pairs:
     """How to compare a pair of items: without sympy (``None`` where that does not decide), and with all there is."""
 
-    exact: Compare
-    full: Compare
+    exact: Callable[[Node, Node], Verdict]
+    full: Callable[[Node, Node], Verdict]
+
+
+def pairs_of(compare: Callable[[Node, Node, Rules], Verdict], rules: Rules) -> Pairs:
+    """How pairs are compared under the problem's rules."""
+    exact = replace(rules, symbolic=None)
+    return Pairs(lambda gold, answer: compare(gold, answer, exact), lambda gold, answer: compare(gold, answer, rules))
 
 
 def names_its_values(node: Collection) -> bool:

@@ -28,8 +28,8 @@ from latex2sympy2_extended.latex2sympy2 import ConversionConfig
 from math_verify import verify
 from math_verify.grader import should_treat_as_complex
 
-from .answer_comparison import Verdict
 from .answer_structure import Collection, Difference, Node, Relation, Scalar, Union
+from .comparison_rules import Verdict
 from .expression_guard import MAX_NESTING, GoldNotUnderstood, check_expression
 from .ordered_products import equal_in_order, ordered_names
 from .parsing_loss import loses_something
