@@ -66,11 +66,11 @@ _SYNONYMS = [
         (r"\\(?:lbrack)(?![A-Za-z])", "["),
         (r"\\(?:rbrack)(?![A-Za-z])", "]"),
         (r"\\(?:lvert|rvert|vert|mid)(?![A-Za-z])", "|"),
-        # between letters it may be a cross product, whose order counts
-        (r"(?<=[A-Za-z}])\s{0,4}\\times\s{0,4}(?=[A-Za-z]|\\(?:vec|overrightarrow|text|mathb[bf])(?![A-Za-z]))",
-         r"\\TIMES "),
+        # between letters it may be a cross product, whose order counts, or another operation
+        (r"(?<=[A-Za-z}])\s{0,4}\\(times|ast|star)\s{0,4}(?=[A-Za-z]|\\(?:vec|overrightarrow|text|mathb[bf])(?![A-Za-z]))",
+         r"\\kept\1 "),
         (r"\\(?:times|ast|star)(?![A-Za-z])", r"\\cdot "),
-        (r"\\TIMES(?![A-Za-z])", r"\\times "),
+        (r"\\kept(times|ast|star)(?![A-Za-z])", r"\\\1 "),
         (r"\\div(?![A-Za-z])", "/"),
         (r"\\infin(?![A-Za-z])", r"\\infty"),
         (r"\^\s*\{?\s*\\circ(?![A-Za-z])\s*\}?|\^\s*\{?\s*\\degree\s*\}?|\\text\s*\{\s*deg(?:ree)?s?\s*\}"

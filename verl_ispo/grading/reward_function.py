@@ -50,8 +50,8 @@ def compute_score(
         ground_truth (`str`):
             The answer, or several as a list written as a string (JSON or Python).
         extra_info (`Mapping`, *optional*):
-            ``tolerance`` (`str`, absolute, such as ``"1e-1"``), ``unit`` (`str`) and ``multiple_answers`` (`bool`) are
-            read; anything else is ignored.
+            ``tolerance`` (`str`, absolute, such as ``"1e-1"``), ``unit`` (`str`), ``multiple_answers`` (`bool`) and
+            ``log_base`` (`str`, the base of a bare ``\log``, ``"e"`` by default) are read; anything else is ignored.
         timeout_s (`float`, *optional*):
             Time limit of one answer in seconds, from when a worker starts on it. Defaults to the environment's
             ``VERL_ISPO_GRADING_TIMEOUT_S``, or 5.

@@ -31,7 +31,7 @@ from math_verify.grader import should_treat_as_complex
 from .answer_structure import Collection, Difference, Node, Relation, Scalar, Union
 from .comparison_rules import Verdict
 from .expression_guard import MAX_NESTING, GoldNotUnderstood, check_expression
-from .ordered_products import equal_in_order, ordered_names
+from .ordered_products import equal_in_order, ordered_names, replace_in_order
 from .parsing_loss import loses_something
 from .written_names import WrittenName, function_letters, multiplies_segments, replace_names, spell_out
 
@@ -101,7 +101,7 @@ def _parse_together(*texts: str) -> list[sympy.Expr | sympy.MatrixBase | None]:
             values[symbol] = (
                 sympy.Function(name.name)(*arguments) if arguments else sympy.Symbol(name.name, real=is_real or None)
             )
-        return parsed.xreplace(values) if values else parsed
+        return replace_in_order(parsed, values) if values else parsed
 
     return [parse_named(text) for text in texts]
 
@@ -136,6 +136,8 @@ def _sample_points(symbols: list[sympy.Symbol]) -> list[dict[sympy.Symbol, sympy
 
 def _value(expression: sympy.Basic, point: dict[sympy.Symbol, sympy.Rational]) -> sympy.Expr | None:
     number = expression.xreplace(point).doit() if point else expression.doit()
+    if number.is_Rational:
+        return number  # exact: x + 10^{-60} is not x
     number = number.evalf(_DIGITS, maxn=400)
     parts = number.as_real_imag() if isinstance(number, sympy.Expr) and number.is_number else (None, None)
     if any(not isinstance(part, sympy.Float | sympy.Integer | sympy.Rational) for part in parts):
@@ -144,6 +146,8 @@ def _value(expression: sympy.Basic, point: dict[sympy.Symbol, sympy.Rational]) -
 
 
 def _close(left: sympy.Expr, right: sympy.Expr) -> bool:
+    if left.is_Rational and right.is_Rational:
+        return bool(left == right)
     difference = sympy.Abs((left - right).evalf(_DIGITS))
     return bool(difference <= _AGREEMENT * max(sympy.Abs(left).evalf(_DIGITS), sympy.Abs(right).evalf(_DIGITS)))
 
@@ -153,11 +157,13 @@ def _real(number: sympy.Expr) -> bool:
     return bool(sympy.Abs(number.as_real_imag()[1]).evalf(_DIGITS) <= _AGREEMENT * size)
 
 
-def _same_letters(*sides: sympy.Basic) -> bool:
-    """Whether the sides have the same letters, and none cancels: ``Z/2Z`` is not a half, nor is ``x/2x`` an answer."""
-    letters = [{symbol.name for symbol in side.free_symbols} - {"i"} for side in sides]
-    kept = [{symbol.name for symbol in _plain_symbols(side).free_symbols} for side in sides]
-    return all(names == letters[0] for names in (*letters, *kept))
+def _keeps_letters(*sides: sympy.Basic) -> bool:
+    """Whether no letter of a side cancels when it is worked out: ``Z/2Z`` is not a half, nor ``5+x-x`` an answer."""
+    return all(
+        {symbol.name for symbol in side.free_symbols} - {"i"}
+        == {symbol.name for symbol in _plain_symbols(side).free_symbols}
+        for side in sides
+    )
 
 
 def _summed(expression: sympy.Basic) -> sympy.Basic:
@@ -211,7 +217,7 @@ class MathVerifyComparer:
             raise GoldNotUnderstood(f"the parser does not know the ground truth: {gold[:80]!r}")
         if answer_parsed is None:
             return False
-        if not _same_letters(gold_parsed, answer_parsed):
+        if not _keeps_letters(gold_parsed, answer_parsed):
             return False
         by_value = _values_agree(gold_parsed, answer_parsed)
         if by_value is False:
@@ -241,7 +247,7 @@ class MathVerifyComparer:
             raise GoldNotUnderstood(f"the parser does not know the ground truth: {gold!r}")
         if not all(isinstance(side, sympy.Expr) for side in answer_sides):
             return False
-        if not _same_letters(sympy.Tuple(*gold_sides), sympy.Tuple(*answer_sides)):
+        if not _keeps_letters(*gold_sides, *answer_sides):
             return False
         gold_zero, answer_zero = (_plain_symbols(left - right) for left, right in (gold_sides, answer_sides))
         symbols = sorted(gold_zero.free_symbols | answer_zero.free_symbols, key=str)

@@ -19,12 +19,14 @@ _INDEX = r"(?:_(?:\{[^{}]{1,16}\}|[A-Za-z0-9]|\\[A-Za-z]+))?"
 _PRIMES = r"(?:'{1,4}|\^\s*\{\s*(?:'{1,4}|(?:\\prime\s*){1,4})\}|\^\s*\\prime(?![A-Za-z]))?"
 # not \mathbb and \mathcal: those name sets and groups, and Z/2Z is no fraction
 _ACCENTS = "overline|bar|vec|hat|tilde|widehat|widetilde|overrightarrow|overleftrightarrow"
+_APPLIED = "det|arg|deg|dim|ker|Re|Im|Pr|sup|inf"
 _POWER = r"(?:\^\s*(?:\d|\{\s*(?:-?\d{1,3}|\(\s*[A-Za-z0-9]\s*\))\s*\}))?"
 _NAME = re.compile(
     rf"(?P<derivative>\\frac\s*\{{\s*(?P<symbol>d|\\partial)\s*(?P<upper>\^\{{?\d\}}?)?\s*[A-Za-z]\s*\}}\s*"
     rf"\{{\s*(?P=symbol)\s*[A-Za-z]\s*(?P=upper)?\s*\}})"
     rf"|(?P<accented>\\(?:{_ACCENTS})(?:\s*\{{(?:[A-Za-z]{{1,3}}|\\[a-z]{{2,7}})\}}|\s+[A-Za-z]|\s*\\[a-z]{{2,7}}){_INDEX}{_PRIMES})"
     rf"|\\(?P<figure>angle|triangle|odot)\s*(?P<points>[A-Z]{{3}}(?![A-Z])|[A-Z](?![A-Z])|\d(?!\d))"
+    rf"|(?P<applied>\\(?:{_APPLIED})|\\text\{{\s*[A-Za-z]{{2,12}}\s*\}})(?P<bracket>\s*\()"
     rf"|\\text\{{[^{{}}]*\}}|\\(?:begin|end)\{{[a-z]*\}}"
     rf"|(?P<base>\\[A-Za-z]+|[A-Za-z])(?P<index>{_INDEX})(?P<primes>{_PRIMES})(?P<power>{_POWER})(?P<open>\s*\()?"
 )
@@ -94,6 +96,9 @@ def _replacement(
         if match["figure"] == "angle":
             points = min(points, points[::-1])
         return _placeholder(WrittenName(f"{match['figure']} {points}"), names), match.end()
+    if match["applied"] and (end := group_end(text, match.end() - 1)) > 0:
+        arguments = tuple(_arguments(text[match.end() : end - 1]))
+        return _placeholder(WrittenName(_plain(match["applied"]), arguments), names), end
     base, index, primes = match["base"], match["index"], match["primes"]
     if base is None:
         return match.group(), match.end()
