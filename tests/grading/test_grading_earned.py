@@ -9,6 +9,7 @@ Not exercised: which words after a number are harmless (units, counted nouns), a
 from __future__ import annotations
 
 import json
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -285,3 +286,34 @@ def test_square_brackets_may_be_the_floor(letter, bottom, shift):
     assert not accepted(rf"\left[{inside}\right]+1", rf"{inside}+1")
     grouped = rf"\frac{{1}}{{2}}\left[{shift}+\left(\frac{{1}}{{3}}\right)^{letter}\right]"
     assert accepted(grouped.replace(r"\left[", "(").replace(r"\right]", ")"), grouped)
+
+
+@pytest.mark.parametrize(
+    "piece",
+    [
+        "f(",
+        "|w|",
+        "x_1",
+        r"\angle A",
+        "'",
+        "[",
+        "(A)",
+        "A.",
+        r"x=1\\",
+        "a,",
+        r"\frac{d",
+        "AB",
+        r"\times a",
+        "1:",
+        "_{",
+        "5=",
+        r"\max",
+    ],
+)
+def test_long_answers_of_one_piece_take_no_time(piece):
+    """Every reader is bounded in length, or goes through the text once."""
+    started = time.process_time()
+    for text in (piece * (3_900 // len(piece)), piece * (290 // len(piece))):
+        for answer, gold in ((f"{text}=5", "5"), (text + "+1", "a+b=5"), ("5", f"{text}=5")):
+            compute_score("test", rf"\boxed{{{answer}}}", gold, timeout_s=0.1)
+    assert time.process_time() - started < 2.0

@@ -20,6 +20,9 @@ import re
 from .normalization import group_end
 from .parsing_loss import GREEK
 
+MAX_SIDE_CHARS = 300
+"""A longer left side names nothing: its brackets are searched once for each call in it."""
+
 _QUANTITY = "\u00a7"  # in place of a part that is one quantity; no normalized text has this sign
 _DERIVATIVE = re.compile(
     r"\\frac\{(?:d|\\partial)(?:\^\{?\d\}?)?([A-Za-z])(?:\([a-z]\))?\}\{(?:d|\\partial)[^{}]*(?:\{\d\})?\}"
@@ -43,6 +46,8 @@ def names_a_quantity(left: str, right: str, *, is_key: bool) -> bool:
         left, right (`str`): The sides of an equation, normalized.
         is_key (`bool`): The equation is the ground truth; an answer may repeat a question about ``x+y``.
     """
+    if len(left) > MAX_SIDE_CHARS:
+        return False
     if (derivative := _DERIVATIVE.fullmatch(left)) is not None:
         return derivative.group(1) not in _letters(right)
     if _FUNCTION.fullmatch(left):
@@ -70,7 +75,11 @@ def names_a_quantity(left: str, right: str, *, is_key: bool) -> bool:
 
 def is_arithmetic(text: str) -> bool:
     """Whether a text has no letters and no names: a side such as ``2+3`` that is worked out, not solved for."""
-    return not _letters(text) and not re.search(r"\\(?:angle|triangle|vec|overline|text)|[|'(].*[A-Za-z]", text)
+    return (
+        len(text) <= MAX_SIDE_CHARS
+        and not _letters(text)
+        and not re.search(r"\\(?:angle|triangle|vec|overline|text)|[|'(].*[A-Za-z]", text)
+    )
 
 
 def is_product_of_coordinates(name: str) -> bool:
