@@ -118,5 +118,5 @@ def test_the_reader_of_imports_sees_what_there_is() -> None:
     """Known imports of each kind: absolute, of a module out of its package, relative, inside a function."""
     assert "verl_ispo.signals.composite" in imported("verl_ispo")
     assert "verl_ispo.trainer.refusals" in imported("verl_ispo.preflight.verl_features")
-    assert "verl_ispo.grading.answer_comparison" in imported("verl_ispo.grading.symbolic")
+    assert "verl_ispo.grading.comparison_rules" in imported("verl_ispo.grading.symbolic")
     assert "verl_ispo.report.build" in imported("verl_ispo.report.report_arguments")

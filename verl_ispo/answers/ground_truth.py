@@ -17,6 +17,8 @@ class GroundTruth:
         unit (`str`, *optional*, defaults to `""`): unit of an answer that states none.
         tolerance (`str`, *optional*, defaults to `""`): largest accepted absolute error, such as ``"1e-1"``, or as
             published, such as ``"1e-1,1e-2"``; empty where the answer is exact.
+        log_base (`str`, *optional*, defaults to `"e"`): what the data set means by a bare ``\\log``: the natural one,
+            or its base as a whole number such as ``"10"``.
         answer_type (`str`, *optional*, defaults to `""`): integer, decimal, fraction, percentage, expression, equation,
             tuple, interval, set, matrix, choice, boolean, text, or mixed for several answers of different kinds. The
             grader does not read it.
@@ -27,3 +29,4 @@ class GroundTruth:
     unit: str = ""
     tolerance: str = ""
     answer_type: str = ""
+    log_base: str = "e"

@@ -7,14 +7,18 @@ from dataclasses import replace
 
 from verl_ispo.answers.ground_truth import GroundTruth
 
-from .answer_comparison import Rules, SymbolicComparer, Verdict, compare
+from .answer_comparison import compare
 from .answer_structure import TooComplex, parse_answer, with_unit
 from .approximations import approximation_readings
 from .canonical_spelling import same_spelling
 from .choice_letters import compare_choices
+from .comparison_rules import Rules, SymbolicComparer, Verdict
 from .ground_truth_reading import read_tolerance, without_grouping
 from .normalization import MAX_ANSWER_CHARS
 from .quantifiers import quantified_readings
+
+_BARE_LOG = re.compile(r"\\log(?![A-Za-z])(?!\s*_)\s*")
+_COMMON_LOG = re.compile(r"\\lg(?![A-Za-z])\s*")
 
 
 class AnswerTooLarge(Exception):
@@ -54,8 +58,9 @@ def check_answer(gold: GroundTruth, answer: str, symbolic: SymbolicComparer | No
 
 
 def _check_reading(gold: GroundTruth, answer: str, symbolic: SymbolicComparer | None) -> Verdict:
+    gold_text, answer = (with_log_base(text, gold.log_base) for text in (gold.text, answer))
     try:
-        gold_node = parse_answer(gold.text, several=gold.multiple_answers)
+        gold_node = parse_answer(gold_text, several=gold.multiple_answers)
         readings = [parse_answer(answer, several=gold.multiple_answers)]
         if gold.multiple_answers and (ungrouped := without_grouping(answer)) != answer:
             readings.append(parse_answer(ungrouped, several=True))
@@ -63,8 +68,16 @@ def _check_reading(gold: GroundTruth, answer: str, symbolic: SymbolicComparer | 
         raise AnswerTooLarge(str(error)) from error
     if gold.unit:
         gold_node = with_unit(gold_node, gold.unit)
-    rules = Rules(read_tolerance(gold.tolerance), symbolic)
+    rules = Rules(read_tolerance(gold.tolerance), symbolic, gold.multiple_answers)
     verdicts = [compare(gold_node, reading, rules) for reading in readings]
     if True in verdicts:
         return True
     return None if None in verdicts else False
+
+
+def with_log_base(text: str, base: str) -> str:
+    r"""The text with what its data set means by ``\log`` written out: ``\ln``, or ``\log_{10}``; ``\lg`` is base 10."""
+    if r"\l" not in text:
+        return text
+    text = _COMMON_LOG.sub(r"\\log_{10} ", text)
+    return _BARE_LOG.sub(r"\\ln " if base == "e" else rf"\\log_{{{base}}} ", text)

@@ -7,50 +7,26 @@ The rules for brackets, sets, units and percentages stand here once. Scalars tha
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 from fractions import Fraction
-from typing import Protocol
 
 from .answer_nodes import Assignment, Collection, Difference, Matrix, Node, Relation, Scalar, Union
 from .answer_structure import parse_answer
 from .canonical_spelling import is_only_spelled, same_spelling
 from .choice_letters import compare_choices
+from .comparison_rules import Rules, Verdict, all_equal, any_equal
 from .degrees import same_degrees
+from .equation_comparison import compare_assignments, compare_relations
 from .exact_numbers import decimal_places, exact_value, significant_digits, values_equal
 from .expression_guard import GoldNotUnderstood, check_expression
 from .letter_values import differ_by_value
+from .list_comparison import as_list, compare_lists, names_its_values, pairs_of
 from .ratios import compare_ratios
 from .units import unit_factor
 
-Verdict = bool | None
-"""Equal, different, or not decided."""
-
 MIN_ROUNDED_DIGITS = 6
 """A decimal with this many significant digits equals the exact value that rounds to it (math-verify: six places)."""
-
-
-class SymbolicComparer(Protocol):
-    """What a worker can decide about scalars that are not plain arithmetic."""
-
-    def expressions_equal(self, gold: str, answer: str) -> Verdict: ...
-
-    def equations_equal(self, gold: tuple[str, str], answer: tuple[str, str]) -> Verdict: ...
-
-    def sets_equal(self, gold: Node, answer: Node) -> Verdict: ...
-
-
-@dataclass(frozen=True)
-class Rules:
-    """What the problem says about its answer.
-
-    Args:
-        tolerance (`Fraction`, *optional*): Largest absolute error of a number; without it numbers must be equal.
-        symbolic (`SymbolicComparer`, *optional*): Decides what the exact path cannot.
-    """
-
-    tolerance: Fraction | None = None
-    symbolic: SymbolicComparer | None = None
 
 
 _SHORT_WORDS = "yes no true false odd even none both neither dne east west"
@@ -60,26 +36,9 @@ _BASE_NAMES = {
     "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9, "ten": 10, "eleven": 11,
     "twelve": 12, "sixteen": 16,
 }  # fmt: skip
+_EMPTY_SET = Scalar(r"\emptyset")
 _INFINITE = {r"\infty", r"-\infty"}
 _LATIN = re.compile(r"\\text\{([^{}]*)\}|([A-Za-z][A-Za-z' -]*)")
-
-
-def _any(verdicts: Iterable[Verdict]) -> Verdict:
-    undecided = False
-    for verdict in verdicts:
-        if verdict:
-            return True
-        undecided |= verdict is None
-    return None if undecided else False
-
-
-def _all(verdicts: Iterable[Verdict]) -> Verdict:
-    undecided = False
-    for verdict in verdicts:
-        if verdict is False:
-            return False
-        undecided |= verdict is None
-    return None if undecided else True
 
 
 def compare(gold: Node, answer: Node, rules: Rules) -> Verdict:
@@ -96,11 +55,11 @@ def compare(gold: Node, answer: Node, rules: Rules) -> Verdict:
     if gold == answer:
         return True
     if isinstance(gold, Assignment) or isinstance(answer, Assignment):
-        return _compare_assignments(gold, answer, rules)
+        return compare_assignments(gold, answer, rules, compare)
     if isinstance(gold, Relation) or isinstance(answer, Relation):
         if isinstance(gold, Union | Difference) or isinstance(answer, Union | Difference):
             return _compare_real_sets(gold, answer, rules)
-        return _compare_relations(gold, answer, rules)
+        return compare_relations(gold, answer, rules, compare)
     if isinstance(gold, Union | Difference) or isinstance(answer, Union | Difference):
         return _compare_real_sets(gold, answer, rules)
     if isinstance(gold, Matrix) or isinstance(answer, Matrix):
@@ -127,18 +86,18 @@ def _compare_as_sets(gold: tuple[Node, ...], answer: tuple[Node, ...], rules: Ru
     def found(item: Node, others: tuple[Node, ...], compare_pair: Callable[[Node, Node, Rules], Verdict]) -> Verdict:
         verdicts = [compare_pair(item, other, exact) for other in others]
         if True in verdicts or rules.symbolic is None:
-            return _any(verdicts)
+            return any_equal(verdicts)
         undecided = [other for other, verdict in zip(others, verdicts, strict=True) if verdict is None]
-        return _any(compare_pair(item, other, rules) for other in undecided)
+        return any_equal(compare_pair(item, other, rules) for other in undecided)
 
     def swapped(item: Node, other: Node, rules: Rules) -> Verdict:
         return compare(other, item, rules)
 
-    forward = _all(found(item, answer, compare) for item in gold)
+    forward = all_equal(found(item, answer, compare) for item in gold)
     if forward is False:
         return False
-    backward = _all(found(item, gold, swapped) for item in answer)
-    return _all([forward, backward])
+    backward = all_equal(found(item, gold, swapped) for item in answer)
+    return all_equal([forward, backward])
 
 
 def _compare_real_sets(gold: Node, answer: Node, rules: Rules) -> Verdict:
@@ -163,19 +122,41 @@ def _compare_collections(gold: Node, answer: Node, rules: Rules) -> Verdict:
     gold_unordered = isinstance(gold, Collection) and gold.unordered
     answer_unordered = isinstance(answer, Collection) and answer.unordered
     if gold_unordered or answer_unordered:
-        gold_items, answer_items = _parts(gold), _parts(answer)
-        # [1, 3, 5] lists the answers; with two items it would be an interval
-        if gold_unordered and isinstance(answer, Collection) and (answer.left, answer.right) == ("[", "]"):
-            answer_items = answer.items if len(answer.items) > 2 else answer_items
-        return _compare_as_sets(gold_items, answer_items, rules)
+        return _compare_unordered(gold, answer, rules)
     if not isinstance(gold, Collection) or not isinstance(answer, Collection) or len(gold.items) != len(answer.items):
         return False
     if gold.variable and answer.variable and gold.variable != answer.variable:
         return False
+    if names_its_values(gold) and names_its_values(answer):
+        return compare_lists(as_list(gold), as_list(answer), pairs_of(compare, rules))  # (b, a) = (13, 2)
     same_brackets = (_bracket(gold.left), _bracket(gold.right)) == (_bracket(answer.left), _bracket(answer.right))
     if not same_brackets and (len(gold.items) < 3 or "{" in (gold.left, answer.left)):
         return False
-    return _all(compare(left, right, rules) for left, right in zip(gold.items, answer.items, strict=True))
+    return all_equal(compare(left, right, rules) for left, right in zip(gold.items, answer.items, strict=True))
+
+
+def _compare_unordered(gold: Node, answer: Node, rules: Rules) -> Verdict:
+    """Two lists or sets; one of the two may be a tuple, an interval or a single value."""
+    pairs = pairs_of(compare, rules)
+    if isinstance(gold, Collection) and not gold.unordered and isinstance(answer, Collection):
+        if names_its_values(answer) and not names_its_values(gold):
+            return False  # x=3, y=5 is no pair: its order would have to be guessed
+        if names_its_values(gold):
+            return compare_lists(as_list(gold), answer, pairs, names_in_order=True)
+    elif isinstance(answer, Collection) and not answer.unordered and isinstance(gold, Collection):
+        # [1, 3, 5] lists the answers; with two items it would be an interval
+        if names_its_values(gold) or ((answer.left, answer.right) == ("[", "]") and len(answer.items) > 2):
+            return compare_lists(gold, as_list(answer), pairs, names_in_order=True)
+    elif isinstance(gold, Collection) and isinstance(answer, Collection):
+        if gold.braces and answer.braces:
+            pairs = pairs_of(compare, replace(rules, in_set=True))
+        return compare_lists(gold, answer, pairs, repeats_in_key=rules.multiple_answers)
+    braces, other = (gold, answer) if isinstance(gold, Collection) and gold.unordered else (answer, gold)
+    if isinstance(braces, Collection) and braces.braces:
+        of_sets = any(item == _EMPTY_SET or (isinstance(item, Collection) and item.braces) for item in braces.items)
+        if rules.in_set or other == _EMPTY_SET or of_sets:
+            return False  # a set of the empty set is not the empty set, nor is {{1}} the set {1}
+    return compare_lists(gold, answer, pairs, repeats_in_key=rules.multiple_answers)
 
 
 def _bracket(bracket: str) -> str:
@@ -191,7 +172,7 @@ def _compare_matrices(gold: Node, answer: Node, rules: Rules) -> Verdict:
             for gold_row, answer_row in zip(gold.rows, answer.rows, strict=True)
             for pair in zip(gold_row, answer_row, strict=True)
         ]
-        return _all(compare(left, right, rules) for left, right in pairs)
+        return all_equal(compare(left, right, rules) for left, right in pairs)
     other = answer if isinstance(gold, Matrix) else gold
     if isinstance(other, Scalar) and r"\begin" in other.text:  # a matrix times a factor, for instance
         texts = [_matrix_text(side) if isinstance(side, Matrix) else side.text for side in (gold, answer)]
@@ -202,105 +183,6 @@ def _compare_matrices(gold: Node, answer: Node, rules: Rules) -> Verdict:
 def _matrix_text(matrix: Matrix) -> str:
     rows = ["&".join(cell.text if isinstance(cell, Scalar) else "" for cell in row) for row in matrix.rows]
     return r"\begin{pmatrix}" + r"\\".join(rows) + r"\end{pmatrix}"
-
-
-def _compare_assignments(gold: Node, answer: Node, rules: Rules) -> Verdict:
-    if isinstance(gold, Assignment) and isinstance(answer, Assignment):
-        if len(gold.parameters) != len(answer.parameters) and gold.parameters and answer.parameters:
-            return False
-        if not _names_agree(gold.name, answer.name):
-            return _compare_equations(gold, answer, rules)
-        value = answer.value
-        if len(gold.parameters) == 1 and len(answer.parameters) == 1 and gold.parameters != answer.parameters:
-            value = _rename(value, answer.parameters[0], gold.parameters[0])
-        return compare(gold.value, value, rules)
-    bare = answer if isinstance(gold, Assignment) else gold
-    if isinstance(bare, Relation):
-        return _compare_equations(gold, answer, rules)
-    if isinstance(bare, Collection) and bare.variable:
-        return False  # an inequality is not an assignment
-    if isinstance(bare, Collection) and bare.unordered and any(isinstance(item, Assignment) for item in bare.items):
-        return _compare_as_sets(_parts(gold), _parts(answer), rules)
-    if isinstance(gold, Assignment):
-        return compare(gold.value, answer, rules)
-    assert isinstance(answer, Assignment)
-    return compare(gold, answer.value, rules)
-
-
-def _names_agree(gold: str, answer: str) -> bool:
-    """The same name, one with and one without a subscript, or one spelled out in words (``\\text{Area}``)."""
-    left, right = (re.sub(r"[{}\s]|\\(?=[A-Za-z])", "", name) for name in (gold, answer))
-    if left == right or "\\text" in gold or "\\text" in answer:
-        return True
-    (left_letter, _, left_index), (right_letter, _, right_index) = left.partition("_"), right.partition("_")
-    return left_letter == right_letter and not (left_index and right_index)
-
-
-def _rename(node: Node, old: str, new: str) -> Node:
-    """Rename the parameter of a function; left alone where the new name is in use already."""
-    if isinstance(node, Scalar):
-        letters = re.sub(r"\\[A-Za-z]+", " ", node.text)
-        if new in letters:
-            return node
-        pattern = re.compile(rf"(\\[A-Za-z]+)|{re.escape(old)}")
-        # f(t) = \frac{t}{2} to x: "\frac" stays, "t" is renamed, and a command before a letter keeps its space
-        return replace(node, text=pattern.sub(lambda match: match.group(1) or new, node.text))
-    return node
-
-
-def _sides(node: Node) -> tuple[str, str] | None:
-    if isinstance(node, Relation) and node.operator == "=":
-        return node.left, node.right
-    if isinstance(node, Assignment) and isinstance(node.value, Scalar) and not node.value.unit:
-        parameters = f"({','.join(node.parameters)})" if node.parameters else ""
-        return node.name + parameters, node.value.text
-    return None
-
-
-def _compare_equations(gold: Node, answer: Node, rules: Rules) -> Verdict:
-    gold_sides, answer_sides = _sides(gold), _sides(answer)
-    if gold_sides is None or answer_sides is None:
-        return False
-    if (
-        any(
-            exact_value(sides[1]) is not None and isinstance(node, Assignment)
-            for node, sides in ((gold, gold_sides), (answer, answer_sides))
-        )
-        and isinstance(gold, Assignment)
-        and isinstance(answer, Assignment)
-    ):
-        return False  # x = 5 is not y = 5  # fmt: skip
-    return rules.symbolic.equations_equal(gold_sides, answer_sides) if rules.symbolic else None
-
-
-def _compare_relations(gold: Node, answer: Node, rules: Rules) -> Verdict:
-    if isinstance(gold, Relation) and isinstance(answer, Relation):
-        if gold.operator != answer.operator:
-            return False
-        direct = _all(
-            compare(parse_answer(left), parse_answer(right), replace(rules, symbolic=None))
-            for left, right in ((gold.left, answer.left), (gold.right, answer.right))
-        )
-        if direct:
-            return True
-        if rules.symbolic is None:
-            return None
-        if gold.operator == "=":
-            return rules.symbolic.equations_equal((gold.left, gold.right), (answer.left, answer.right))
-        left, right = (f"{side.left}-({side.right})" for side in (gold, answer))
-        return rules.symbolic.expressions_equal(left, right)
-    if isinstance(answer, Relation) and answer.operator == "=" and _names_a_quantity(answer.left):
-        return compare(gold, parse_answer(answer.right), rules) if answer.right != "0" else False
-    return False
-
-
-def _names_a_quantity(left: str) -> bool:
-    """Whether the left side repeats what the question asks for (``a + b``, ``f(5)``, ``|z|``) and is not an equation.
-
-    ``x^2 = 5`` and ``2x = 10`` are equations for their one letter, whose solution is not their right side.
-    """
-    letters = set(re.findall(r"[A-Za-z]", re.sub(r"\\[A-Za-z]+", "", left)))
-    return len(letters) != 1 or bool(re.fullmatch(r"[A-Za-z]\(.*\)|\|.*\||\\(?:angle|triangle).*", left))
 
 
 def _compare_scalars(gold: Scalar, answer: Scalar, rules: Rules) -> Verdict:
@@ -318,16 +200,16 @@ def _compare_scalars(gold: Scalar, answer: Scalar, rules: Rules) -> Verdict:
     if isinstance(ratio, bool):
         return ratio
     if ratio is not None:
-        return _all(compare(parse_answer(left), parse_answer(right), rules) for left, right in ratio)
+        return all_equal(compare(parse_answer(left), parse_answer(right), rules) for left, right in ratio)
     if (worded := _compare_words(gold.text, answer.text)) is not None:
         return worded
-    if r"\emptyset" in (gold.text, answer.text):
+    if _EMPTY_SET.text in (gold.text, answer.text):
         return gold.text == answer.text
     if gold.text in _INFINITE or answer.text in _INFINITE:
         other = answer.text if gold.text in _INFINITE else gold.text
         if other in _INFINITE or exact_value(other) is not None:
             return gold.text == answer.text
-    return _any(_compare_reading(*reading, rules) for reading in _readings(gold, answer))
+    return any_equal(_compare_reading(*reading, rules) for reading in _readings(gold, answer))
 
 
 def _with_marks_of(scalar: Scalar, inner: Scalar) -> Scalar:

@@ -17,12 +17,16 @@ class Scalar:
 
 @dataclass(frozen=True)
 class Collection:
-    """Items in brackets (``left`` and ``right`` are the brackets), or a set where ``left`` is ``{``."""
+    r"""Items in brackets (``left`` and ``right`` are the brackets), or in any order where ``left`` is ``{``.
+
+    What has any order is a list, whose repeats count, or a set if it stood in ``braces``.
+    """
 
     left: str
     right: str
     items: tuple[Node, ...]
     variable: str = ""
+    braces: bool = False
 
     @property
     def unordered(self) -> bool:

@@ -10,11 +10,14 @@ is decided here, once, for both sides:
 
 from __future__ import annotations
 
+import itertools
 import re
 from dataclasses import replace
+from fractions import Fraction
 
 from .answer_nodes import Assignment, Collection, Difference, Matrix, Node, Relation, Scalar, Union
 from .approximations import approximates
+from .exact_numbers import decimal_places, exact_value, values_equal
 from .latex_groups import group_end
 from .phrases import phrase_meaning
 from .set_notation import REAL_LINE, absolute_bound, builder_parts, conjunction, set_by_condition
@@ -30,6 +33,8 @@ _AND_OR = (
 _SEPARATOR = re.compile(rf"\s*(?:[,;]\s*(?:{_AND_OR})?|{_AND_OR}|\\text\{{\s*[,;]\s*\}})\s*")
 _AND = re.compile(r"\s*\\(?:land|wedge)(?![A-Za-z])\s*")
 _PLAIN_NUMBER = re.compile(r"-?[0-9]{1,40}(?:\.[0-9]{1,40})?")
+_COMMA = re.compile(r"\s*[,;]\s*")
+_CONDITION = re.compile(r":|\||\\text\{ ?such that")
 _THOUSANDS = re.compile(r"-?\d{1,3}(?:,\d{3})+(?:\.\d+)?")
 _NAME = (
     r"(?:\\text\{[A-Za-z ]{1,40}\}|[A-Za-z]{1,3}|\\(?!frac|sqrt|pi(?![A-Za-z]))[A-Za-z]+)"
@@ -43,6 +48,9 @@ _COMPARISON = re.compile(
 _MATRIX = re.compile(
     r"\\begin\{(p|b|small|)matrix\}(.*)\\end\{\1matrix\}|\\begin\{array\}\{[^{}]*\}(.*)\\end\{array\}", re.DOTALL
 )
+_SYSTEM = re.compile(r"\\begin\{(cases|aligned|align\*?|gathered|array)\}(?:\{[clr|]*\})?(.*)\\end\{\1\}", re.DOTALL)
+_EQUATION_ROW = re.compile(r"[^=<>,;]+=[^=<>,;]+")
+_NAMES = re.compile(rf"\(\s*{_NAME}(?:\s*,\s*{_NAME}){{1,9}}\s*\)")
 _FLIPPED = {"<": ">", ">": "<", r"\le": r"\ge", r"\ge": r"\le"}
 
 
@@ -155,7 +163,7 @@ def parse_answer(text: str, several: bool = False, depth: int = 0) -> Node:
         raise TooComplex(f"answer nested deeper than {MAX_DEPTH} levels")
     if _PLAIN_NUMBER.fullmatch(text):
         return Scalar(text)
-    text = _strip_group(text.strip())
+    text = _system_rows(_strip_group(text.strip()))
     if (matrix := _parse_matrix(text, depth)) is not None:
         return matrix
     if (opened_outward := re.fullmatch(r"(\]|\[)([^\[\]]+)(\]|\[)", text)) is not None and "," in text:
@@ -184,6 +192,8 @@ def parse_answer(text: str, several: bool = False, depth: int = 0) -> Node:
         return Difference(parse_answer(sides[0], depth=depth + 1), parse_answer(sides[1], depth=depth + 1))
     if (relation := _parse_comparison(text, depth)) is not None:
         return relation
+    if (brackets := _outer_brackets(text)) is not None and brackets[0] == r"\{":
+        return _parse_braces(text, brackets[1], depth)
     if re.search(r"\\(?:pm|mp)(?![A-Za-z])", text):
         variants = _expand_signs(text)
         if len(variants) > 1:
@@ -193,10 +203,26 @@ def parse_answer(text: str, several: bool = False, depth: int = 0) -> Node:
     return _parse_scalar(text)
 
 
+def _system_rows(text: str) -> str:
+    r"""``\begin{cases}x=3\\y=5\end{cases}`` and ``x=3\\y=5`` as the list ``x=3,y=5``; any other text as it is."""
+    system = _SYSTEM.fullmatch(text)
+    body = system.group(2) if system is not None else text
+    if "\\\\" not in body or r"\begin" in body or r"\text" in body:
+        return text
+    rows = [row.strip().rstrip(",;.").strip() for row in body.replace("&", "").split("\\\\")]
+    rows = [row for row in rows if row]
+    # a row of a function given in cases has its value before the condition, and no equation
+    if not all(_EQUATION_ROW.fullmatch(row) for row in rows):
+        return text
+    return ",".join(rows)
+
+
 def _flat_set(items: list[Node]) -> Collection:
+    """A list of items in any order; the lists among them, not the sets, are taken apart."""
     flat: list[Node] = []
     for item in items:
-        flat.extend(item.items if isinstance(item, Collection) and item.unordered else [item])
+        is_list = isinstance(item, Collection) and item.unordered and not item.braces
+        flat.extend(item.items if is_list else [item])
     if len(flat) > MAX_ITEMS:
         raise TooComplex(f"answer lists more than {MAX_ITEMS} items")
     return Collection("{", "}", tuple(flat))
@@ -207,6 +233,9 @@ def _parse_list(pieces: list[str], separators: list[str], depth: int) -> Node:
         raise TooComplex(f"answer lists more than {MAX_ITEMS} items")
     items = [parse_answer(piece, depth=depth + 1) for piece in pieces]
     first = items[0]
+    if isinstance(first, Collection) and all(isinstance(item, Assignment) for item in first.items):
+        # (x, y) = (1, 2), (3, 4) gives both pairs these names
+        items = [first, *(_with_names_of(first, item) for item in items[1:])]
     if isinstance(first, Assignment) and not any(isinstance(item, Assignment) for item in items[1:]):
         # x = 1, 2, 3 assigns all of them
         return Assignment(first.name, first.parameters, _flat_set([first.value, *items[1:]]))
@@ -222,6 +251,15 @@ def _parse_list(pieces: list[str], separators: list[str], depth: int) -> Node:
         if (together := conjunction(items, is_plain_list)) is not None:
             return together
     return _flat_set(items)
+
+
+def _with_names_of(named: Collection, item: Node) -> Node:
+    if not isinstance(item, Collection) or (item.left, len(item.items)) != (named.left, len(named.items)):
+        return item
+    if named.unordered or any(isinstance(value, Assignment) for value in item.items):
+        return item
+    return replace(item, items=tuple(replace(name, value=value) for name, value in
+                                     zip(named.items, item.items, strict=True)))  # fmt: skip
 
 
 def _parse_matrix(text: str, depth: int) -> Node | None:
@@ -255,16 +293,26 @@ def _parse_comparison(text: str, depth: int) -> Node | None:
     if not all(pieces):
         return None
     if set(operators) == {"="}:
+        if not _chain_holds(pieces):
+            return Scalar(text)  # x = 5 = 6 is no answer
+        if len(pieces) == 2 and (values := _named_tuple(*pieces, depth)) is not None:
+            return values
+        if len(pieces) == 2 and exact_value(pieces[0]) is not None and exact_value(pieces[1]) is None:
+            pieces = pieces[::-1]  # 5 = x
         named = _NAMED.fullmatch(pieces[0])
         if named is None:
-            return Relation("=", pieces[0], pieces[-1]) if len(pieces) == 2 else None
+            return Relation("=", pieces[0], pieces[-1])
         parameters = tuple((named.group(2) or "").split(",")) if named.group(2) else ()
         return Assignment(_strip_group(named.group(1)), parameters, parse_answer(pieces[-1], depth=depth + 1))
     if operators == [r"\in"] and _PLAIN_NAME.fullmatch(pieces[0]):
         members = parse_answer(pieces[1], depth=depth + 1)
         if isinstance(members, Union) or (isinstance(members, Collection) and not members.unordered):
             return replace(members, variable=pieces[0])
+        if isinstance(members, Scalar) and exact_value(members.text) is not None:
+            return Scalar(text)  # a number has no members
         return Assignment(pieces[0], (), members)
+    if operators == [r"\in"] and _NAMES.fullmatch(pieces[0]) and pieces[1].startswith(r"\{"):
+        return parse_answer(pieces[1], depth=depth + 1)
     if len(pieces) == 2 and operators[0] in _FLIPPED | {r"\ne": r"\ne"}:
         return _inequality(pieces[0], operators[0], pieces[1])
     if (len(pieces) == 3 and operators[0][:2] == operators[1][:2]) or set(operators) in ({"<", r"\le"}, {">", r"\ge"}):
@@ -283,6 +331,29 @@ def _parse_comparison(text: str, depth: int) -> Node | None:
     return None
 
 
+def _chain_holds(pieces: list[str]) -> bool:
+    """Whether the numbers of a chain of equations are equal, up to the last digit of a decimal; ``5 = 6`` are not."""
+    values = [(piece, value) for piece in pieces if (value := exact_value(piece)) is not None]
+    for (left, left_value), (right, right_value) in itertools.pairwise(values):
+        places = [count for count in map(decimal_places, (left, right)) if count is not None]
+        rounding = Fraction(1, 2 * 10 ** min(places)) if places else None
+        if values_equal(left_value, right_value, rounding) is False:
+            return False
+    return True
+
+
+def _named_tuple(left: str, right: str, depth: int) -> Node | None:
+    """``(a, b) = (2, 13)`` as the tuple of ``a = 2`` and ``b = 13``; ``None`` for any other equation."""
+    if _NAMES.fullmatch(left) is None:
+        return None
+    names = [name.strip() for name in left[1:-1].split(",")]
+    values = parse_answer(right, depth=depth + 1)
+    if not isinstance(values, Collection) or values.left != "(" or len(values.items) != len(names):
+        return None
+    items = tuple(Assignment(name, (), value) for name, value in zip(names, values.items, strict=True))
+    return replace(values, items=items)
+
+
 def _inequality(left: str, operator: str, right: str) -> Node:
     for bounded in ((left, operator, right), (right, _FLIPPED.get(operator, operator), left)):
         if (absolute := absolute_bound(*bounded)) is not None:
@@ -299,17 +370,20 @@ def _inequality(left: str, operator: str, right: str) -> Node:
     return Relation(operator, left, right)
 
 
+def _parse_braces(text: str, inside: str, depth: int) -> Node:
+    if split_top_level(inside, _CONDITION)[1]:
+        return _parse_builder(inside, depth) or Scalar(text)  # a set given by a property
+    pieces = split_top_level(inside, _COMMA)[0][: MAX_ITEMS + 1]
+    items = [parse_answer(piece, depth=depth + 1) for piece in pieces if piece.strip()]
+    return replace(_flat_set(items), braces=True)
+
+
 def _parse_brackets(text: str, depth: int) -> Node | None:
     brackets = _outer_brackets(text)
     if brackets is None:
         return None
     left, inside, right = brackets
-    pieces, separators = split_top_level(inside, re.compile(r"\s*[,;]\s*"))
-    if left == r"\{":
-        if split_top_level(inside, re.compile(r":|\||\\text\{ ?such that"))[1]:
-            return _parse_builder(inside, depth) or Scalar(text)
-        items = [parse_answer(piece, depth=depth + 1) for piece in pieces[: MAX_ITEMS + 1] if piece.strip()]
-        return _flat_set(items)
+    pieces, separators = split_top_level(inside, _COMMA)
     if not separators:
         if (left, right) == ("(", ")"):
             return parse_answer(inside, depth=depth + 1)

@@ -159,10 +159,10 @@ class _Parser:
         value = self.signed()
         while True:
             following = self.peek()
-            if following in (r"\cdot", "/") and following:
+            if following in (r"\cdot", r"\times", "/") and following:
                 self.position += 1
                 factor = self.signed()
-                value = _multiply(value, factor) if following == r"\cdot" else _divide(value, factor)
+                value = _divide(value, factor) if following == "/" else _multiply(value, factor)
             elif following in ("(", "e", r"\pi", r"\sqrt", r"\frac") and following:
                 value = _multiply(value, self.power())  # 2\sqrt{3}; mixed numbers are taken in `atom`
             else:

@@ -61,6 +61,20 @@ def read_tolerance(value: Any) -> Fraction | None:
     return tolerance
 
 
+def read_log_base(value: Any) -> str:
+    r"""The base of a bare ``\log``: ``"e"``, which is also what ``None`` and ``""`` mean, or a whole number from 2 on.
+
+    Raises:
+        ValueError: if it is neither.
+    """
+    text = str(value).strip() if value is not None else ""
+    if text in ("", "None", "e"):
+        return "e"
+    if re.fullmatch(r"[1-9]\d{0,3}", text) and text != "1":
+        return text
+    raise ValueError(f"extra_info['log_base'] is {value!r}; give 'e' or a whole number such as '10'")
+
+
 def without_grouping(text: str) -> str:
     """``1,000 and 2,500`` with its thousands separators taken out: ``1000 and 2500``."""
     return _GROUPED.sub(lambda number: number.group().replace(",", ""), text)
@@ -114,13 +128,15 @@ def read_ground_truth(ground_truth: Any, extra_info: Mapping[str, Any] | None = 
         ground_truth (`str`, `int`, `float` or `list`):
             The answer; several answers as a list, or as a list written as a string.
         extra_info (`Mapping`, *optional*):
-            ``multiple_answers`` (`bool`), ``unit`` (`str`) and ``tolerance`` (`str`, such as ``"1e-1"``) are read.
+            ``multiple_answers`` (`bool`), ``unit`` (`str`), ``tolerance`` (`str`, such as ``"1e-1"``) and ``log_base``
+            (`str`, the base of a bare ``\\log``: ``"e"``, the default, or ``"10"``) are read.
 
     Returns:
         `GroundTruth`: With the text and the unit in normal form; ``answer_type`` is empty.
 
     Raises:
-        ValueError: if the ground truth is empty or too long, or the tolerance is not a number.
+        ValueError: if the ground truth is empty or too long, the tolerance is not a number, or the base of logarithms
+            is neither ``"e"`` nor a whole number.
     """
     info = extra_info if isinstance(extra_info, Mapping) else {}
     answers = _normalized_answers(ground_truth)
@@ -138,4 +154,5 @@ def read_ground_truth(ground_truth: Any, extra_info: Mapping[str, Any] | None = 
         multiple_answers=_is_flagged(info) or len(answers) > 1,
         unit=canonical_unit(normalize_answer(str(unit))) if unit else "",
         tolerance="" if tolerance is None else str(tolerance),
+        log_base=read_log_base(info.get("log_base")),
     )

@@ -51,8 +51,9 @@ def compute_score(
         ground_truth (`str`):
             The answer, or several as a list written as a string (JSON or Python).
         extra_info (`Mapping`, *optional*):
-            ``tolerance`` (`str`, absolute, such as ``"1e-1"``), ``unit`` (`str`), ``multiple_answers`` (`bool`) and
-            ``answer_format`` (`str`) are read; anything else is ignored.
+            ``tolerance`` (`str`, absolute, such as ``"1e-1"``), ``unit`` (`str`), ``multiple_answers`` (`bool`),
+            ``answer_format`` (`str`) and ``log_base`` (`str`, the base of a bare ``\log``, ``"e"`` by default) are
+            read; anything else is ignored.
         answer_format (`str`, *optional*, defaults to `"auto"`):
             Which markers of an answer count, as ``algorithm.ispo.answer_format``; the two should be equal. With
             ``"auto"`` the row's ``extra_info["answer_format"]`` does, if it has one, and all markers otherwise.

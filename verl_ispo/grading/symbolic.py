@@ -8,6 +8,10 @@ math-verify's LaTeX parser reads both texts. Then there are two independent chec
 
 Different values: not equal. Equal values at enough points: equal. Where there are no values, math-verify decides.
 
+Equal has to be earned: a text that loses something in parsing is not compared
+(:mod:`~verl_ispo.grading.parsing_loss`), and where the order of a product counts, the expressions have to be equal
+in that order as well (:mod:`~verl_ispo.grading.ordered_products`).
+
 The texts are untrusted. Only LaTeX is parsed (never ``sympy.parse_expr``, which evaluates Python), only what
 :mod:`~verl_ispo.grading.expression_guard` admits gets that far, and the worker bounds time and memory.
 """
@@ -24,9 +28,12 @@ from latex2sympy2_extended.latex2sympy2 import ConversionConfig
 from math_verify import verify
 from math_verify.grader import should_treat_as_complex
 
-from .answer_comparison import Verdict
 from .answer_nodes import Collection, Difference, Node, Relation, Scalar, Union
-from .expression_guard import GoldNotUnderstood, check_expression
+from .comparison_rules import Verdict
+from .expression_guard import MAX_NESTING, GoldNotUnderstood, check_expression
+from .ordered_products import equal_in_order, ordered_names, replace_in_order
+from .parsing_loss import loses_something
+from .written_names import WrittenName, function_letters, multiplies_segments, replace_names, spell_out
 
 MIN_POINTS = 6
 """Sample points at which both sides have a value, before equal values count as proof."""
@@ -38,18 +45,24 @@ _NORMALIZATION = NormalizationConfig(
 # math-verify reads every letter as a small one, and so R^2 as r^2
 _CONVERSION = ConversionConfig(lowercase_symbols=False)
 _FACTORIAL_POWER = re.compile(r"(\d+|[A-Za-z]|\([^()]*\))!(?=\^)")
-_NO_LETTERS = re.compile(r"\\(?:begin|end)\{[a-z]*\}|\\mathbb\{[A-Z]\}|\\[A-Za-z]+")
+_PLACEHOLDER = re.compile(r"Xi_\{?(\d+)\}?")
 _PRIMES = (2, 3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37)
 _DIGITS = 50
 _AGREEMENT = sympy.Float("1e-40", _DIGITS)
 
 
 @lru_cache(maxsize=512)
-def _parse(text: str, is_real: bool) -> object | None:
-    """The text as a sympy object, or ``None`` where the parser does not know it."""
-    text = _FACTORIAL_POWER.sub(r"(\1!)", text)
+def _parse(text: str, is_real: bool) -> sympy.Expr | sympy.MatrixBase | None:
+    """The text as a sympy object, or ``None`` where the parser does not know it or loses something of it."""
+    parsed = _parse_leniently(text, is_real)
+    if parsed is None or loses_something(text, parsed, lambda other: _parse_leniently(other, is_real)):
+        return None
+    return parsed
+
+
+def _parse_leniently(text: str, is_real: bool) -> object | None:
     try:
-        parsed = latex2sympy(
+        return latex2sympy(
             normalize_latex(text, _NORMALIZATION),
             is_real=is_real,
             convert_degrees=False,
@@ -60,23 +73,37 @@ def _parse(text: str, is_real: bool) -> object | None:
         raise
     except Exception:  # the parser raises plain exceptions of many kinds for a text that it does not know
         return None
-    return None if _loses_letters(text, parsed) else parsed
 
 
-def _loses_letters(text: str, parsed: object) -> bool:
-    r"""Whether a letter of the text is missing from what was parsed: sympy takes ``\gcd(k, p-1)`` for 1."""
-    letters = set(_NO_LETTERS.sub("", text).lower()) & set("abcfghjklmnopqrstuvwxyz")
-    if not letters or not isinstance(parsed, sympy.Basic | sympy.MatrixBase):
-        return False
-    names = [symbol.name for symbol in parsed.atoms(sympy.Symbol, sympy.MatrixSymbol)]
-    names += [str(function.func) for function in parsed.atoms(sympy.Function)]
-    return not letters <= set("".join(names).lower())
-
-
-def _parse_together(*texts: str) -> list[object | None]:
-    """Parse texts with the same assumptions about their letters, so that the same letter is the same symbol."""
+def _parse_together(*texts: str) -> list[sympy.Expr | sympy.MatrixBase | None]:
+    """Parse texts with the same reading of their letters: the same letter or name is the same symbol in all of them."""
     is_real = not any(should_treat_as_complex(text) for text in texts)
-    return [_parse(text, is_real) for text in texts]
+    functions, segments = function_letters(*texts), any(multiplies_segments(text) for text in texts)
+    names: dict[WrittenName, int] = {}
+
+    def parse_named(text: str, depth: int = 0) -> sympy.Basic | None:
+        if r"\Xi" in text or depth > MAX_NESTING:
+            return None  # the placeholders' own letter
+        text = replace_names(_FACTORIAL_POWER.sub(r"(\1!)", spell_out(text)), functions, segments, names)
+        parsed = _parse(text, is_real)
+        return None if parsed is None else _with_names(parsed, depth)
+
+    def _with_names(parsed: sympy.Basic, depth: int) -> sympy.Basic | None:
+        written = {number: name for name, number in names.items()}
+        values = {}
+        for symbol in parsed.free_symbols:
+            if (placeholder := _PLACEHOLDER.fullmatch(symbol.name)) is None:
+                continue
+            name = written[int(placeholder.group(1))]
+            arguments = [parse_named(argument, depth + 1) for argument in name.arguments]
+            if not all(isinstance(argument, sympy.Expr) for argument in arguments):
+                return None
+            values[symbol] = (
+                sympy.Function(name.name)(*arguments) if arguments else sympy.Symbol(name.name, real=is_real or None)
+            )
+        return replace_in_order(parsed, values) if values else parsed
+
+    return [parse_named(text) for text in texts]
 
 
 def _plain_symbols(expression: sympy.Basic) -> sympy.Basic:
@@ -109,6 +136,8 @@ def _sample_points(symbols: list[sympy.Symbol]) -> list[dict[sympy.Symbol, sympy
 
 def _value(expression: sympy.Basic, point: dict[sympy.Symbol, sympy.Rational]) -> sympy.Expr | None:
     number = expression.xreplace(point).doit() if point else expression.doit()
+    if number.is_Rational:
+        return number  # exact: x + 10^{-60} is not x
     number = number.evalf(_DIGITS, maxn=400)
     parts = number.as_real_imag() if isinstance(number, sympy.Expr) and number.is_number else (None, None)
     if any(not isinstance(part, sympy.Float | sympy.Integer | sympy.Rational) for part in parts):
@@ -117,6 +146,8 @@ def _value(expression: sympy.Basic, point: dict[sympy.Symbol, sympy.Rational]) -
 
 
 def _close(left: sympy.Expr, right: sympy.Expr) -> bool:
+    if left.is_Rational and right.is_Rational:
+        return bool(left == right)
     difference = sympy.Abs((left - right).evalf(_DIGITS))
     return bool(difference <= _AGREEMENT * max(sympy.Abs(left).evalf(_DIGITS), sympy.Abs(right).evalf(_DIGITS)))
 
@@ -124,6 +155,15 @@ def _close(left: sympy.Expr, right: sympy.Expr) -> bool:
 def _real(number: sympy.Expr) -> bool:
     size = sympy.Abs(number).evalf(_DIGITS)
     return bool(sympy.Abs(number.as_real_imag()[1]).evalf(_DIGITS) <= _AGREEMENT * size)
+
+
+def _keeps_letters(*sides: sympy.Basic) -> bool:
+    """Whether no letter of a side cancels when it is worked out: ``Z/2Z`` is not a half, nor ``5+x-x`` an answer."""
+    return all(
+        {symbol.name for symbol in side.free_symbols} - {"i"}
+        == {symbol.name for symbol in _plain_symbols(side).free_symbols}
+        for side in sides
+    )
 
 
 def _summed(expression: sympy.Basic) -> sympy.Basic:
@@ -177,7 +217,14 @@ class MathVerifyComparer:
             raise GoldNotUnderstood(f"the parser does not know the ground truth: {gold[:80]!r}")
         if answer_parsed is None:
             return False
+        if not _keeps_letters(gold_parsed, answer_parsed):
+            return False
         by_value = _values_agree(gold_parsed, answer_parsed)
+        if by_value is False:
+            return False
+        ordered = ordered_names(gold, answer, gold_parsed, answer_parsed)
+        if ordered and not equal_in_order(gold_parsed, answer_parsed, ordered):
+            return False
         if by_value is not None:
             return by_value
         return verify(gold_parsed, answer_parsed, timeout_seconds=None) and verify(
@@ -199,6 +246,8 @@ class MathVerifyComparer:
         if not all(isinstance(side, sympy.Expr) for side in gold_sides):
             raise GoldNotUnderstood(f"the parser does not know the ground truth: {gold!r}")
         if not all(isinstance(side, sympy.Expr) for side in answer_sides):
+            return False
+        if not _keeps_letters(*gold_sides, *answer_sides):
             return False
         gold_zero, answer_zero = (_plain_symbols(left - right) for left, right in (gold_sides, answer_sides))
         symbols = sorted(gold_zero.free_symbols | answer_zero.free_symbols, key=str)
@@ -252,7 +301,7 @@ def _real_set(node: Node) -> sympy.Set | None:
 def _real_number(node: Node) -> sympy.Expr | None:
     if not isinstance(node, Scalar) or not check_expression(node.text):
         return None
-    number = _parse(node.text, True)
+    number = _parse_together(node.text)[0]
     if not isinstance(number, sympy.Expr):
         return None
     number = _plain_symbols(number).doit()

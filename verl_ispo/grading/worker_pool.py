@@ -103,6 +103,7 @@ class WorkerPool:
             "multiple_answers": gold.multiple_answers,
             "unit": gold.unit,
             "tolerance": gold.tolerance,
+            "log_base": gold.log_base,
             "answer": answer,
             "timeout_s": timeout_s,
         }

@@ -128,7 +128,9 @@ def _grade(task: dict[str, Any], memory_bytes: int) -> dict[str, Any]:
     from .expression_guard import GoldNotUnderstood, RefusedExpression
     from .symbolic import MathVerifyComparer
 
-    gold = GroundTruth(task["gold"], task["multiple_answers"], task["unit"], task["tolerance"])
+    gold = GroundTruth(
+        task["gold"], task["multiple_answers"], task["unit"], task["tolerance"], log_base=task["log_base"]
+    )
     before = _peak_bytes()
     reason = ""
     try:
