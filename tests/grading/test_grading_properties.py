@@ -155,9 +155,10 @@ def test_no_ground_truth_raises(gold, info):
     assert_result(compute_score("test", r"\boxed{27}", gold, info))
 
 
-def test_fuzz_of_modest_size():
+def test_fuzz_of_modest_size(monkeypatch):
     """Answers of the generator behind ``scripts/fuzz_grading.py``, without the slow ones."""
     rng = random.Random(20)
+    monkeypatch.syspath_prepend(str(SCRIPTS))  # the script imports its neighbours
     fuzz = load_script("fuzz_grading")
     for _ in range(examples(2_000)):
         task = fuzz.make_task(rng, rng.choice(list(fuzz.KINDS)))

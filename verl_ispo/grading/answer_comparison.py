@@ -258,7 +258,7 @@ def _readings(gold: Scalar, answer: Scalar) -> list[tuple[str, str, str, str]]:
             return []
         answer_factor = _times(answer_factor, factor)
     for scalar, other in ((gold, answer), (answer, gold)):
-        if scalar.unit == "degree" and not other.unit and r"\pi" in other.text and r"\pi" not in scalar.text:
+        if scalar.unit == "degree" and not other.unit and r"\pi" in other.text:
             if scalar is gold:
                 gold_factor += r"\cdot\frac{\pi}{180}"
             else:

@@ -41,6 +41,7 @@ _NAME = (
     r"(?:_(?:\{[^{}]{1,16}\}|[A-Za-z0-9]|\\[A-Za-z]+))?'{0,3}"
 )
 _NAMED = re.compile(rf"({_NAME})(?:\(([A-Za-z](?:,[A-Za-z])*)\))?")
+_FUNCTION = re.compile(rf"{_NAME}\([A-Za-z](?:,[A-Za-z])*\)")
 _PLAIN_NAME = re.compile(r"(?:[A-Za-z]|\\[A-Za-z]+)(?:_(?:\{[^{}]{1,16}\}|[A-Za-z0-9]))?")
 _COMPARISON = re.compile(
     r"(\\le(?![A-Za-z])|\\ge(?![A-Za-z])|\\ne(?![A-Za-z])|\\in(?![A-Za-z])|\\approx(?![A-Za-z])|(?<!\\)[<>=])"
@@ -264,7 +265,10 @@ def _with_names_of(named: Collection, item: Node) -> Node:
 
 def _parse_matrix(text: str, depth: int) -> Node | None:
     brackets = _outer_brackets(text)
-    inner = brackets[1] if brackets is not None and brackets[0] in "([" and r"\begin{array}" in text else text
+    in_brackets = (
+        brackets is not None and brackets[0] in "([" and re.match(r"\s*\\begin\{(?:array|matrix)\}", brackets[1])
+    )
+    inner = brackets[1] if brackets is not None and in_brackets else text
     match = _MATRIX.fullmatch(inner)
     if match is None:
         return None
@@ -299,6 +303,8 @@ def _parse_comparison(text: str, depth: int) -> Node | None:
             return values
         if len(pieces) == 2 and exact_value(pieces[0]) is not None and exact_value(pieces[1]) is None:
             pieces = pieces[::-1]  # 5 = x
+        if len(pieces) == 2 and _FUNCTION.fullmatch(pieces[1]) and not _FUNCTION.fullmatch(pieces[0]):
+            pieces = pieces[::-1]  # x+1 = f(x)
         named = _NAMED.fullmatch(pieces[0])
         if named is None:
             return Relation("=", pieces[0], pieces[-1])

@@ -30,13 +30,20 @@ def approximates(decimal: str, exact: str) -> bool:
 
     Args:
         decimal (`str`): normalized, such as ``0.667``, possibly with a unit or a percent sign.
-        exact (`str`): normalized; without letters, other than in the common functions.
+        exact (`str`): normalized; without letters, other than in the common functions. The two may be exchanged.
     """
-    decimal, exact = (split_unit(text.strip())[0].removesuffix("%").strip() for text in (decimal, exact))
-    given, value = exact_value(decimal.rstrip(".").removesuffix(r"\ldots")), _value(exact)
+    decimal, exact = (
+        split_unit(text.strip())[0].removesuffix("%").strip().rstrip(".").removesuffix(r"\ldots")
+        for text in (decimal, exact)
+    )
+    places, exact_places = decimal_places(decimal), decimal_places(exact)
+    if exact_places is not None and (places is None or exact_places < places):
+        decimal, exact, places = exact, decimal, exact_places  # 0.667 \approx \frac{2}{3}
+    given, value = exact_value(decimal), _value(exact)
     if not isinstance(given, Fraction) or value is None:
         return False
-    places = decimal_places(decimal.removesuffix(r"\ldots")) or 0
+    if places is None:  # a whole number says little of a small one: 2 is not about 2.5
+        return given == value or (given.denominator == 1 and abs(given - value) < min(1, abs(value) / 20))
     unit = Fraction(1, 10**places)
     is_cut_off = 0 <= abs(value) - abs(given) < unit and given * value >= 0
     return abs(given - value) <= unit / 2 or is_cut_off

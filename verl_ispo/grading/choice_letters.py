@@ -24,6 +24,7 @@ _BETWEEN = re.compile(r"\s?(?:,|;|&|\\&|\\text\{\s?,?\s?(?:and|&)?\s?\}|and)?\s?
 _RUN = re.compile(r"(?:\\text\{)?\s?([A-J]{2,8})\s?\}?")
 _TYPED_LIST = re.compile(r"\\text\{([A-J(), ;&.]|\band\b){2,60}\}")
 _TYPED_WHOLE = re.compile(r"\\text\{ ?(\([A-J]\)|[A-J][.:)]) ?([A-Za-z][^{}]*)\}")
+_REPEATED = re.compile(r"(?:[(\[]?[A-J][.:)\]]\s?){1,8}[(\[]?[A-J][.:)\]]?")  # A.A. and (A)(A) choose nothing
 _COLON = re.compile(r"[A-J]:")
 _REFUSED_TEXT = re.compile(
     r"\b(?:not|no|wrong|incorrect|false|isn|never|except|or|and|rejected|excluded|neither|nor|but|cannot|instead|maybe)\b",
@@ -109,8 +110,12 @@ def _several(text: str) -> frozenset[str] | None:
 
 def _may_be_text(rest: str, is_labelled: bool, is_typed: bool) -> bool:
     """Whether what follows a letter can be the text of its choice."""
-    if _MARKED.match(rest) or re.match(
-        r"[+*/^_=<>,;!'|&)\]}:%]|\\(?:cdot|pm|mp|cup|cap|le|ge|ne|in|setminus|to|equiv|approx)(?![A-Za-z])", rest
+    if (
+        _MARKED.match(rest)
+        or re.fullmatch("[A-J]", rest)
+        or re.match(
+            r"[+*/^_=<>,;!'|&)\]}:%]|\\(?:cdot|pm|mp|cup|cap|le|ge|ne|in|setminus|to|equiv|approx)(?![A-Za-z])", rest
+        )
     ):
         return False
     if rest.startswith("-") and not ((is_labelled or is_typed) and re.match(r"-\s?(?:\d|\\frac|\\sqrt)", rest)):
@@ -160,7 +165,8 @@ def compare_choices(gold: str, answer: str) -> bool | tuple[str, str] | None:
     if key.is_marked:
         return chosen is not None and chosen.letters == key.letters
     if chosen is None:
-        return False if _MARKED.match(answer) and re.search("[A-Za-z]{2,}", answer.replace(r"\text", "")) else None
+        words = re.search("[A-Za-z]{2,}", answer.replace(r"\text", ""))
+        return False if _REPEATED.fullmatch(answer) or (_MARKED.match(answer) and words) else None
     if len(chosen.letters) > 1:
         return False
     if chosen.letters == key.letters and chosen.is_small == key.is_small:

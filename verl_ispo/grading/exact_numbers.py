@@ -198,7 +198,7 @@ class _Parser:
         elif self.peek() in ("-", "+"):
             exponent = self.signed()
         else:
-            exponent = self.atom()
+            exponent = self.atom(may_be_mixed=False)  # x^2\frac{1}{2} has a product behind its exponent
         if self.peek() in ("^", "!"):
             raise _NotArithmetic
         return _power(base, exponent)
@@ -209,12 +209,12 @@ class _Parser:
         self.expect("}")
         return value
 
-    def atom(self) -> Value:
+    def atom(self, may_be_mixed: bool = True) -> Value:
         kind, token = self.tokens[self.position] if self.position < len(self.tokens) else ("", "")
         self.position += 1
         if kind == "number":
             value = _bounded(Fraction(token))
-            if self.peek() == r"\frac":
+            if may_be_mixed and self.peek() == r"\frac":
                 part = self.proper_fraction()
                 if value.denominator != 1 or "." in token or part is None:
                     raise _NotArithmetic

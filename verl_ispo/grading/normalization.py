@@ -82,7 +82,7 @@ _SYNONYMS = [
         ("\\rbrack", r"\\(?:rbrack)(?![A-Za-z])", "]"),
         ("\\", r"\\(?:lvert|rvert|vert|mid)(?![A-Za-z])", "|"),
         # between letters it may be a cross product, whose order counts, or another operation
-        ("\\", r"(?<=[A-Za-z}])\s{0,4}\\(times|ast|star)\s{0,4}"
+        ("\\", r"(?:(?<=[A-Za-z}])|(?<=_\d))\s{0,4}\\(times|ast|star)\s{0,4}"
          r"(?=[A-Za-z]|\\(?:vec|overrightarrow|text|mathb[bf])(?![A-Za-z]))", r"\\kept\1 "),
         ("\\", r"\\(?:times|ast|star)(?![A-Za-z])", r"\\cdot "),
         ("\\kept", r"\\kept(times|ast|star)(?![A-Za-z])", r"\\\1 "),

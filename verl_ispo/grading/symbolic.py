@@ -49,6 +49,8 @@ _PLACEHOLDER = re.compile(r"Xi_\{?(\d+)\}?")
 _PRIMES = (2, 3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37)
 _DIGITS = 50
 _AGREEMENT = sympy.Float("1e-40", _DIGITS)
+_NOTHING = sympy.Float("1e-100")  # what is left of the difference of two equal numbers, relative to them
+_WORKED_OUT_NUMERICALLY = (sympy.Integral, sympy.Sum, sympy.Product, sympy.Limit, sympy.Float)
 
 
 @lru_cache(maxsize=512)
@@ -152,6 +154,14 @@ def _close(left: sympy.Expr, right: sympy.Expr) -> bool:
     return bool(difference <= _AGREEMENT * max(sympy.Abs(left).evalf(_DIGITS), sympy.Abs(right).evalf(_DIGITS)))
 
 
+def _differ_by_little(gold: sympy.Expr, answer: sympy.Expr, size: sympy.Expr) -> bool:
+    """Whether two numbers of one ``size`` that look equal are not: ``e^{185}`` and ``e^{185} + 1``."""
+    if gold.has(*_WORKED_OUT_NUMERICALLY) or answer.has(*_WORKED_OUT_NUMERICALLY):
+        return False  # known to fewer digits
+    difference = sympy.Abs((gold - answer).evalf(_DIGITS, maxn=400))
+    return bool(difference > _NOTHING * size)
+
+
 def _real(number: sympy.Expr) -> bool:
     size = sympy.Abs(number).evalf(_DIGITS)
     return bool(sympy.Abs(number.as_real_imag()[1]).evalf(_DIGITS) <= _AGREEMENT * size)
@@ -194,6 +204,10 @@ def _values_agree(gold: object, answer: object) -> Verdict:
             continue  # outside the domain of both
         if not _close(left, right):
             return False
+        if not agreed and not (left.is_Rational and right.is_Rational):
+            sides = (side.xreplace(point).doit() for side in (gold, answer))
+            if _differ_by_little(*sides, sympy.Abs(left)):
+                return False
         agreed += 1
     return True if agreed >= (MIN_POINTS if symbols else 1) else None
 

@@ -195,10 +195,13 @@ def split_unit(text: str) -> tuple[str, str]:
         return text, ""
     known = all(word in _PLAIN or word in ("unit", "square", "cubic") for word in words)
     if "\\" in raw:
-        # \text{x} is a letter, and \text{xyz} a product
-        return (value.rstrip(), unit) if known or not any(_is_product(word) for word in words) else (text, "")
+        # \text{x} is a letter, and \text{xyz} a product; boy is in the order of the alphabet, and boys is not
+        is_product = all(any(_is_product(word) for word in form) for form in (words, written))
+        return (value.rstrip(), unit) if known or not is_product else (text, "")
     if value.endswith("e") or (bracketed is not None and not known):
         return text, ""
+    if len(raw) > 1 and re.fullmatch(r"[A-Z]+[^A-Za-z]*", raw) and not re.search(r"\d ", text[: len(value) + 1]):
+        return text, ""  # HR is a product of capitals
     if not known:
         bare = re.split(r"[^A-Za-z]+", raw)
         spaced = text[len(value) :].startswith(" ") or (len(bare[0]) >= 4 and bare[0].endswith("s"))
