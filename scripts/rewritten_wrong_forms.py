@@ -278,7 +278,7 @@ def _(key: Key) -> list[str]:
     value = key.value
     if value is None or reals.im(value) or key.has_unit or not 0.01 < abs(value) < 10_000 or not _exact(key):
         return []
-    off = float(reals.re(value)) * 1.3 + 0.1
+    off = float(reals.re(value)) * 1.3 + (0.1 if reals.re(value) > 0 else -0.1)
     return [rf"{key.text} \approx {off:.3f}", rf"{key.text} (\approx {off:.3f})", rf"{off:.3f} \approx {key.text}"]
 
 

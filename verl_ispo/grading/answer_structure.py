@@ -35,13 +35,14 @@ _AND = re.compile(r"\s*\\(?:land|wedge)(?![A-Za-z])\s*")
 _PLAIN_NUMBER = re.compile(r"-?[0-9]{1,40}(?:\.[0-9]{1,40})?")
 _COMMA = re.compile(r"\s*[,;]\s*")
 _CONDITION = re.compile(r":|\||\\text\{ ?such that")
-_THOUSANDS = re.compile(r"-?\d{1,3}(?:,\d{3})+(?:\.\d+)?")
 _NAME = (
-    r"(?:\\text\{[A-Za-z ]{1,40}\}|[A-Za-z]{1,3}|\\(?!frac|sqrt|pi(?![A-Za-z]))[A-Za-z]+)"
+    r"(?:\\text\{[A-Za-z ]{1,40}\}|[A-Za-z]{1,3}|\\(?!frac|sqrt|not|neg|pi(?![A-Za-z]))[A-Za-z]+)"
     r"(?:_(?:\{[^{}]{1,16}\}|[A-Za-z0-9]|\\[A-Za-z]+))?'{0,3}"
 )
 _NAMED = re.compile(rf"({_NAME})(?:\(([A-Za-z](?:,[A-Za-z])*)\))?")
+_THOUSANDS = re.compile(rf"(?:{_NAME}\s*=\s*)?[-+]?\d{{1,3}}(?:,\d{{3}})+(?:\.\d+)?")
 _FUNCTION = re.compile(rf"{_NAME}\([A-Za-z](?:,[A-Za-z])*\)")
+_DENIES = re.compile(r"\b(?:not|never|no|but|except|unlike|neither|nor|wrong|incorrect|false)\b", re.IGNORECASE)
 _PLAIN_NAME = re.compile(r"(?:[A-Za-z]|\\[A-Za-z]+)(?:_(?:\{[^{}]{1,16}\}|[A-Za-z0-9]))?")
 _COMPARISON = re.compile(
     r"(\\le(?![A-Za-z])|\\ge(?![A-Za-z])|\\ne(?![A-Za-z])|\\in(?![A-Za-z])|\\approx(?![A-Za-z])|(?<!\\)[<>=])"
@@ -170,6 +171,8 @@ def parse_answer(text: str, several: bool = False, depth: int = 0) -> Node:
     if (opened_outward := re.fullmatch(r"(\]|\[)([^\[\]]+)(\]|\[)", text)) is not None and "," in text:
         left, inside, right = opened_outward.groups()  # ]1, 2] is (1, 2]
         text = f"{'(' if left == ']' else '['}{inside}{')' if right == '[' else ']'}"
+    if text.startswith((r"\neg", r"\lnot", r"\not")):
+        return Scalar(text)  # what an answer denies is no answer
     if text[:1].isalpha() or text.startswith((r"\text", r"\mathbb")):
         text = phrase_meaning(text) or text
     if text == r"\mathbb{R}":
@@ -308,6 +311,8 @@ def _parse_comparison(text: str, depth: int) -> Node | None:
         named = _NAMED.fullmatch(pieces[0])
         if named is None:
             return Relation("=", pieces[0], pieces[-1])
+        if r"\text" in named.group(1) and (named.group(2) or _DENIES.search(named.group(1))):
+            return Scalar(text)  # \text{not }x = 5
         parameters = tuple((named.group(2) or "").split(",")) if named.group(2) else ()
         return Assignment(_strip_group(named.group(1)), parameters, parse_answer(pieces[-1], depth=depth + 1))
     if operators == [r"\in"] and _PLAIN_NAME.fullmatch(pieces[0]):

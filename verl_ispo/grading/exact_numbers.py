@@ -33,7 +33,7 @@ _TOKEN = re.compile(
     r"(?P<number>\d+(?:\.\d+)?|\.\d+)|(?P<command>\\[A-Za-z]+)|(?P<symbol>[-+/^!(){}\[\]e])|(?P<space>\s+)"
 )
 _SCIENTIFIC = re.compile(r"(?P<mantissa>-?(?:\d+(?:\.\d*)?|\.\d+))[eE](?P<exponent>[-+]?\d{1,4})")
-_GROUPED_DIGITS = re.compile(r"-?\d{1,3}(?:,\d{3})+(?:\.\d+)?|-?\d{1,3}(?: \d{3})+(?:\.\d+)?")
+_GROUPED_DIGITS = re.compile(r"[-+]?\d{1,3}(?:,\d{3})+(?:\.\d+)?|[-+]?\d{1,3}(?: \d{3})+(?:\.\d+)?")
 _REPEATING = re.compile(r"(-?)(\d*)\.(\d*)\\overline\{(\d+)\}")
 _MIXED_TEXT = re.compile(r"(-?)(\d+) (\d+)/(\d+)")
 _DECIMAL = re.compile(r"[-+]?\d*\.(\d+)")
