@@ -18,9 +18,13 @@ import pytest
 
 from verl_ispo.grading import compute_score
 
-CASES = [
-    json.loads(line) for line in (Path(__file__).parent / "hunt_cases.jsonl").read_text(encoding="utf-8").splitlines()
-]
+
+def read_cases(name: str) -> list[dict]:
+    return [json.loads(line) for line in (Path(__file__).parent / name).read_text(encoding="utf-8").splitlines()]
+
+
+CASES = read_cases("hunt_cases.jsonl")
+REPORTS = read_cases("public_reports.jsonl")
 
 
 def case_id(case: dict) -> str:
@@ -33,6 +37,13 @@ def test_verdict(case: dict):
     gold = case.get("prepared_gold", case["gold"])
     result = compute_score("hunt", response, gold, case.get("extra_info"))
     assert result["status"] == case["verdict"], case.get("note", case["kind"])
+
+
+@pytest.mark.parametrize("case", REPORTS, ids=lambda case: ascii(f"{case['source']}: {case['answer'][:30]}"))
+def test_what_was_reported_of_other_graders(case: dict):
+    """Pairs from public issues of other graders, named in ``source``, with the verdict that mathematics gives."""
+    response = case["answer"] if case.get("response") else rf"\boxed{{{case['answer']}}}"
+    assert compute_score("report", response, case["gold"])["acc"] == (case["verdict"] == "correct")
 
 
 def test_no_case_is_there_twice_and_every_kind_has_several():

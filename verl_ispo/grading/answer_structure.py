@@ -209,7 +209,8 @@ def parse_answer(text: str, several: bool = False, depth: int = 0) -> Node:
 
 def _system_rows(text: str) -> str:
     r"""``\begin{cases}x=3\\y=5\end{cases}`` and ``x=3\\y=5`` as the list ``x=3,y=5``; any other text as it is."""
-    system = _SYSTEM.fullmatch(text)
+    # \left\{ ... \right. opens a brace that nothing closes
+    system = _SYSTEM.fullmatch(text.removeprefix(r"\{").lstrip() if text.endswith("}") else text)
     body = system.group(2) if system is not None else text
     if "\\\\" not in body or r"\begin" in body or r"\text" in body:
         return text
