@@ -3,8 +3,8 @@ r"""Whether everything that was written is in what was parsed: a symbolic "equal
 A lenient LaTeX parser drops what it does not know: sympy gets 5 for ``5_8``, ``n/2`` for ``[n/2]``, ``f(0)`` for
 ``f'(0)``, 1 for ``\gcd(k, p-1)`` and a product of letters for a word. What was dropped cannot tell two answers apart,
 so a text that loses anything is not compared. The test is general: every letter, number, command and mark of the text
-is a token, every leaf and function of the parsed expression pays for tokens, and no token may be left over. A command
-that is not listed here is paid for by nothing, and is a loss by default.
+is a token, every leaf and function of the parsed expression accounts for tokens, and no token may be left over. A command
+that is not listed here is accounted for by nothing, and is a loss by default.
 
 The parser works some parts out that hold numbers alone (``\binom{6}{3}``, ``\gcd(12, 18)``, a determinant). There a
 number counts as present if the result changes with it.
@@ -74,12 +74,12 @@ def loses_something(text: str, parsed: object, parse: Callable[[str], object]) -
     found, found_numbers, found_ratios = _found(parsed)
     if written is None:
         return True
-    if written - found or _unpaid(numbers, ratios, found_numbers, found_ratios):
+    if written - found or _unaccounted(numbers, ratios, found_numbers, found_ratios):
         return not (set(written) <= _OF_NUMBERS and _depends_on_each_number(text, parsed, parse))
     return any(_absorbs(node) for node in sympy.preorder_traversal(parsed))
 
 
-def _unpaid(
+def _unaccounted(
     numbers: Counter[Fraction],
     ratios: list[tuple[Fraction, tuple[Fraction, ...]]],
     found: Counter[Fraction],
