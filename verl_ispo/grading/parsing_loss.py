@@ -3,8 +3,8 @@ r"""Whether everything that was written is in what was parsed: a symbolic "equal
 A lenient LaTeX parser drops what it does not know: sympy gets 5 for ``5_8``, ``n/2`` for ``[n/2]``, ``f(0)`` for
 ``f'(0)``, 1 for ``\gcd(k, p-1)`` and a product of letters for a word. What was dropped cannot tell two answers apart,
 so a text that loses anything is not compared. The test is general: every letter, number, command and mark of the text
-is a token, every leaf and function of the parsed expression accounts for tokens, and no token may be left over. A command
-that is not listed here is accounted for by nothing, and is a loss by default.
+is a token, every leaf and function of the parsed expression accounts for tokens, and no token may be left over. Nothing
+accounts for a command that is not listed here, so it is a loss by default.
 
 The parser works some parts out that hold numbers alone (``\binom{6}{3}``, ``\gcd(12, 18)``, a determinant). There a
 number counts as present if the result changes with it.
@@ -119,7 +119,7 @@ def _depends_on_each_number(text: str, parsed: object, parse: Callable[[str], ob
 
 
 def _written(text: str) -> tuple[Counter[str] | None, Counter[Fraction], list[tuple[Fraction, tuple[Fraction, ...]]]]:
-    """Tokens of a text, its numbers, and its ratios of integers; no tokens (``None``) where one cannot be paid for."""
+    """Tokens of a text, its numbers, and its ratios of integers; `None` where nothing can account for one."""
     ratios = []
 
     def take_ratio(match: re.Match[str]) -> str:
@@ -157,7 +157,7 @@ def _written(text: str) -> tuple[Counter[str] | None, Counter[Fraction], list[tu
 
 
 def _found(parsed: sympy.Basic) -> tuple[Counter[str], Counter[Fraction], Counter[Fraction]]:
-    """Tokens, numbers and ratios that an expression pays for."""
+    """Tokens, numbers and ratios that an expression accounts for."""
     tokens: Counter[str] = Counter()
     numbers: Counter[Fraction] = Counter()
     ratios: Counter[Fraction] = Counter()
