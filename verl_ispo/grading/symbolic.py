@@ -50,6 +50,7 @@ _PRIMES = (2, 3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37)
 _DIGITS = 50
 _AGREEMENT = sympy.Float("1e-40", _DIGITS)
 _NOTHING = sympy.Float("1e-100")  # what is left of the difference of two equal numbers, relative to them
+_MAX_WHOLE_DIGITS = 3000  # larger numbers are equal only if they are written so
 _WORKED_OUT_NUMERICALLY = (sympy.Integral, sympy.Sum, sympy.Product, sympy.Limit, sympy.Float)
 
 
@@ -158,8 +159,11 @@ def _differ_by_little(gold: sympy.Expr, answer: sympy.Expr, size: sympy.Expr) ->
     """Whether two numbers of one ``size`` that look equal are not: ``e^{185}`` and ``e^{185} + 1``."""
     if gold.has(*_WORKED_OUT_NUMERICALLY) or answer.has(*_WORKED_OUT_NUMERICALLY):
         return False  # known to fewer digits
-    difference = sympy.Abs((gold - answer).evalf(_DIGITS, maxn=400))
-    return bool(difference > _NOTHING * size)
+    digits = max(0, int(sympy.log(size, 10).evalf()) + 1) if size else 0
+    if digits > _MAX_WHOLE_DIGITS:
+        return gold != answer
+    difference = sympy.Abs((gold - answer).evalf(_DIGITS, maxn=400 + 2 * digits))
+    return bool(difference > _NOTHING * min(size, 1))
 
 
 def _real(number: sympy.Expr) -> bool:
