@@ -182,7 +182,8 @@ balanced = st.recursive(
     ),
     max_leaves=4,
 )
-non_empty = balanced.filter(lambda text: text.strip(BLANK) != "")
+# braces alone, such as \\boxed{{}}, print nothing, and an empty box is no answer
+non_empty = balanced.filter(lambda text: re.search("[019x,+é語]", text) is not None)
 one_line = st.text(alphabet="019 +x,é語:", min_size=1, max_size=8).filter(lambda text: text.strip(BLANK) != "")
 
 

