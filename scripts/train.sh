@@ -38,11 +38,14 @@
 #   KEEP=2                checkpoints to keep, over all starts (about 90 GB each for 7B, 12 bytes per parameter). With 1, a
 #                         kill while one is saved can leave none: verl removes the old one before it records the new
 #   TEST_FREQ=50          steps between validations; -1: none
+#   CHANGE=0              1: resume the run in OUT although its settings differ from those of its first start; what changed,
+#                         and at which step, is in OUT/changes.jsonl and a mark in the report
 #   LOGGERS=console,file   verl's loggers, such as console,file,wandb
 #   SCREEN=log            what is shown during training: log (all that verl prints) or progress (a bar, the score and the
 #                         time left); the log file has everything in both cases
-#   OUT=                  folder of this run (default: runs/train/<model>/<method>-seed<seed>): logs, metrics of each start,
-#                         checkpoints, rollout dump; on a cluster, on a disk that all nodes see
+#   OUT=                  folder of this run (default: runs/train/<model>/<method>-seed<seed>, with a short digest of the
+#                         overrides that decide what is trained): logs, metrics of each start, checkpoints, rollout dump;
+#                         on a cluster, on a disk that all nodes see
 #   RAY_ADDRESS=          host:port of a running Ray cluster to join (default: start a Ray on this node)
 #   RAY_ENV=              names of more environment variables to pass to its processes; passed always: those that begin
 #                         with NCCL_, VLLM_, SGLANG_, VERL_ or TQ_, and HF_HUB_OFFLINE, HF_HOME, OMP_NUM_THREADS and
@@ -59,5 +62,5 @@ esac
 values MODEL MODEL_PATH MODEL_COPIES METHOD DATA REWARD ENGINE ROLLOUT NNODES GPUS_PER_NODE ROLLOUT_TP TRAIN_TP SEED STEPS
 values SAVE_FREQ KEEP TEST_FREQ LOGGERS SCREEN OUT RAY_ADDRESS
 words TRAIN_FILES VAL_FILES RAY_ENV
-flags DRY_RUN PRINT_ONLY
+flags CHANGE DRY_RUN PRINT_ONLY
 exec "${PYTHON:-python}" -m verl_ispo.cli train "${options[@]}" -- "$@"

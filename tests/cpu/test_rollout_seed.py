@@ -6,6 +6,10 @@ to chance: about 1 in 10 million for a million rollouts.
 
 from __future__ import annotations
 
+from collections import Counter
+from types import SimpleNamespace
+
+from verl_ispo.cpu.rollout import CPURolloutServer
 from verl_ispo.cpu.rollout_seed import rollout_seed
 
 PARTS = (7, 3, ["12", [{"role": "user", "content": "6 * 7 = ? é"}]], 5)
@@ -41,3 +45,22 @@ def test_the_order_of_a_messages_keys_is_no_part_of_it() -> None:
 def test_it_is_the_same_in_every_process() -> None:
     """A literal from another process: a hash that Python salts, or an order that it does not keep, would miss it."""
     assert rollout_seed(*PARTS) == 134490170348460089
+
+
+def server(seed: int = 1, step: int | None = 3) -> CPURolloutServer:
+    made = object.__new__(CPURolloutServer)
+    made.config, made.global_steps = SimpleNamespace(seed=seed), step
+    made._unseeded, made._unseeded_step = Counter(), None
+    return made
+
+
+def test_requests_without_a_seed_have_seeds_of_their_own() -> None:
+    """A data set may name verl's own agent loop, which gives none: all rollouts of a group were equal."""
+    one = server()
+    seeds = [one._seed_of([1, 2, 3], None) for _ in range(8)]
+    assert len(set(seeds)) == 8
+    assert one._seed_of([1, 2, 4], None) not in seeds
+    assert one._seed_of([1, 2, 3], 7) == 7, "a request's own seed counts"
+    assert [server()._seed_of([1, 2, 3], None) for _ in range(2)] == seeds[:1] * 2, "and a second run repeats them"
+    one.global_steps = 4
+    assert not set(seeds) & {one._seed_of([1, 2, 3], None) for _ in range(8)}

@@ -27,6 +27,7 @@ class FakeTraining:
         status: with which it ends.
         stays: whether it waits for SIGTERM.
         fails_if: words of a command that make it fail with `status`; empty means every one.
+        metrics: entries that it writes where verl's file logger does; none means no file.
     """
 
     folder: Path
@@ -34,6 +35,7 @@ class FakeTraining:
     status: int = 0
     stays: bool = False
     fails_if: tuple[str, ...] = ()
+    metrics: Sequence[Mapping[str, Any]] = ()
 
     @property
     def notes(self) -> Path:
@@ -58,6 +60,9 @@ class FakeTraining:
         """As `training_process.run_process`, with the program in place of the command's."""
         from verl_ispo.launch.training_process import run_process
 
+        if self.metrics:
+            lines = "".join(json.dumps(entry) + "\n" for entry in self.metrics)
+            Path(environment["VERL_FILE_LOGGER_PATH"]).write_text(lines, encoding="utf-8")
         fails = all(any(part in word for word in command) for part in self.fails_if)
         behavior = [str(self.notes), self.says, str(self.status if fails else 0), "1" if self.stays else ""]
         return run_process([sys.executable, "-IS", __file__, *behavior, *command], environment, log, *more, **options)

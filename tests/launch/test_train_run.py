@@ -14,12 +14,13 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
+from tests.launch.conftest import composed_quickly
 from tests.launch.fake_training import FakeTraining
 from verl_ispo.launch import start_training, training_settings
 from verl_ispo.launch.longer_context import ContextError
@@ -35,9 +36,9 @@ Train = Callable[..., tuple[int, str, str]]
 
 @pytest.fixture
 def train(command: Command, data: Path, fake: FakeTraining) -> Train:
-    def run(**options: str) -> tuple[int, str, str]:
+    def run(more: Sequence[str] = (), **options: str) -> tuple[int, str, str]:
         given = {"model": "qwen2_5_7b", "method": "grpo", "data": str(data), "out": "run", "steps": "5", **options}
-        return command("train", *(f"--{name.replace('_', '-')}={value}" for name, value in given.items()))
+        return command("train", *(f"--{name.replace('_', '-')}={value}" for name, value in given.items()), *more)
 
     return run
 
@@ -369,3 +370,58 @@ def test_a_command_that_is_called_ends_with_the_signal_and_its_output_goes_where
         assert call([sys.executable, "-IS", "-c", waits], output=output) == 143
     asking.join()
     assert sorted(log.read_text().split()) == ["err", "out"]
+
+
+def test_a_run_with_other_settings_is_refused_before_it_is_called_done(
+    train: Train, fake: FakeTraining, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same folder with another weight went on as another method in silence, or was called done."""
+
+    def composed_with_weight(config_name: str, overrides: list[str]) -> DictConfig:
+        config = composed_quickly(config_name, overrides)
+        for override in overrides:
+            if override.startswith("algorithm.ispo."):
+                key, value = override.split("=")
+                OmegaConf.update(config, key, float(value))
+        return config
+
+    monkeypatch.setattr(training_settings, "compose_config", composed_with_weight)
+    weights = [f"algorithm.ispo.ifd_weight={weight}" for weight in (0.5, 0.25)]
+    assert train(more=weights[:1])[0] == 0
+    status, out, err = train(more=weights[1:])
+    assert status == 2
+    assert "algorithm.ispo.ifd_weight: 0.5 -> 0.25" in err
+    assert "done" not in out
+    assert len(fake.commands()) == 1
+    assert train(more=["--change", *weights[1:]], steps="6")[0] == 0
+    assert len(fake.commands()) == 2
+
+
+def test_done_is_what_was_trained(train: Train, fake: FakeTraining, tmp_path: Path) -> None:
+    """A training that ends before its steps, with status 0, left all of them as done."""
+    fake.metrics = [{"step": 0, "data": {"val-core/a/acc/mean@1": 0.1}}, {"step": 1, "data": {"training/x": 1.0}}]
+    status, out, _ = train()
+    assert status == 0
+    assert "ended after step 1 of 5: the data end" in out
+    assert (tmp_path / "run/done").read_text() == "1\n"
+    fake.metrics = [{"step": step, "data": {"training/x": 1.0}} for step in range(2, 6)]
+    status, out, _ = train()
+    assert status == 0
+    assert (tmp_path / "run/done").read_text() == "5\n"
+    assert "done" in out
+    assert len(fake.commands()) == 2
+
+
+def test_only_validating_trains_nothing(
+    train: Train, fake: FakeTraining, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def validates(config_name: str, overrides: list[str]) -> DictConfig:
+        config = composed_quickly(config_name, overrides)
+        config.trainer.val_only = True
+        return config
+
+    monkeypatch.setattr(training_settings, "compose_config", validates)
+    status, out, _ = train()
+    assert status == 0
+    assert "trainer.val_only=true only validates" in out
+    assert (tmp_path / "run/done").read_text() == "0\n"

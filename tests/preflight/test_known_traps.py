@@ -280,6 +280,18 @@ TRAPS = {
         ("runs/mine", "global_step_N"),
         ("trainer.resume_mode=auto",),
     ),
+    "rollouts that are all equal": (
+        (f"{ROLLOUT}.temperature=0",),
+        f"{ROLLOUT}.temperature",
+        ("all 8 rollouts of a prompt are equal", "temperature=1.0"),
+        (f"{ROLLOUT}.temperature=1.0",),
+    ),
+    "rollouts that are all equal by top_k": (
+        (f"{ROLLOUT}.top_k=1",),
+        f"{ROLLOUT}.temperature",
+        ("top_k 1", "top_k=-1"),
+        (f"{ROLLOUT}.top_k=-1",),
+    ),
     "a value of the wrong type": (
         ("data.train_batch_size=many",),
         "batch sizes",

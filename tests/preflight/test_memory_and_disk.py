@@ -150,7 +150,17 @@ def test_disk(free_gib, level, tmp_path, monkeypatch):
 def test_a_run_that_saves_nothing_or_continues_another_is_noted(tmp_path):
     assert "nothing is saved" in next(check_checkpoints(with_settings(["trainer.save_freq=-1"]))).text
     (tmp_path / "latest_checkpointed_iteration.txt").write_text("40")
-    config = with_settings(["trainer.save_freq=10", f"trainer.default_local_dir={tmp_path}"])
+    config = with_settings(
+        ["trainer.save_freq=10", "trainer.n_gpus_per_node=1", f"trainer.default_local_dir={tmp_path}"]
+    )
+    (missing,) = check_checkpoints(config)
+    assert missing.level == PROBLEM
+    assert "there is no checkpoint of step 40" in missing.text
+    actor = tmp_path / "global_step_40/actor"
+    actor.mkdir(parents=True)
+    for part in ("model", "optim", "extra_state"):
+        (actor / f"{part}_world_size_1_rank_0.pt").write_bytes(b"x")
+    (tmp_path / "global_step_40/data.pt").write_bytes(b"x")
     findings = list(check_checkpoints(config))
     assert [finding.level for finding in findings] == [NOTE]
     assert "after step 40" in findings[0].text

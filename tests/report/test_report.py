@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -18,7 +19,9 @@ import pytest
 
 from tests.report.made_up_run import metrics_at, update_of, write_dump, write_metrics, write_run
 from verl_ispo import cli
+from verl_ispo.report import line_chart
 from verl_ispo.report.build import build_report
+from verl_ispo.report.chart_panels import Drawing
 from verl_ispo.report.config_diff import config_differences
 from verl_ispo.report.line_chart import Axes, Line, draw_lines, running_mean
 from verl_ispo.report.loaded_run import load_run
@@ -361,3 +364,26 @@ def test_a_chart_is_the_same_bytes_each_time_and_long_runs_are_smoothed():
     axes = Axes("nats", (0, 499))
     assert draw_lines(lines, axes, "n", "d") == draw_lines(lines, axes, "n", "d")
     assert running_mean([1.0, float("nan"), 3.0], 3)[[0, 2]].tolist() == [1.0, 3.0]
+
+
+def test_a_change_of_settings_is_a_line_in_every_chart_and_a_sentence(tmp_path: Path) -> None:
+    """A run that went on with other settings looked as if it had had them from the start."""
+    write_run(tmp_path / "plain")
+    write_run(tmp_path / "changed")
+    entry = {"step": 2, "start": 2, "changed": {"algorithm.ispo.<b>": ["1.0", "0.5"]}}
+    (tmp_path / "changed/changes.jsonl").write_text(json.dumps(entry) + "\n", encoding="utf-8")
+    plain, changed = load_run("plain", tmp_path / "plain"), load_run("changed", tmp_path / "changed")
+    assert (plain.changed_steps, changed.changed_steps) == ((), (2,))
+    assert changed.gaps[-1] == (
+        "went on with other settings after step 2 (dotted line): algorithm.ispo.<b>: 1.0 -> 0.5"
+    )
+    assert Drawing.of([plain, changed]).changes() == [(2, line_chart.SERIES[1])]
+    assert Drawing.of([plain, changed]).changes("plain") == []
+    line = Line("x", [1, 2, 3], [1.0, 2.0, 3.0], line_chart.SERIES[0])
+    axes = Axes("score", (1, 3))
+    without = draw_lines([line], axes, "c", "d")
+    marked = draw_lines([line], replace(axes, changes=[(2, line_chart.SERIES[1])]), "c", "d")
+    assert "var(--series1)" in marked
+    assert "var(--series1)" not in without
+    page, _ = build_report([str(tmp_path / "plain"), str(tmp_path / "changed")], None, None, 400, None)
+    assert "after step 2 (dotted line): algorithm.ispo.&lt;b&gt;" in page

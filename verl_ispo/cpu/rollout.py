@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Generator
 from typing import Any
 
@@ -22,7 +23,9 @@ from verl.workers.config import HFModelConfig, RolloutConfig
 from verl.workers.rollout.base import BaseRollout
 from verl.workers.rollout.replica import RolloutReplica, TokenOutput
 
+from verl_ispo.cpu.rollout_seed import rollout_seed
 from verl_ispo.cpu.sampling import Sample, SampleRequest, sample_batch
+from verl_ispo.end_of_sequence import end_of_sequence_ids
 
 # A batch starts when no request has come for the quiet time, at the latest after the longest wait.
 QUIET_TIME_S = 0.005
@@ -43,7 +46,11 @@ class CPURolloutServer:
         self.model = AutoModelForCausalLM.from_config(
             self.model_config.hf_config, dtype=getattr(torch, config.dtype), attn_implementation="sdpa"
         ).eval()
-        self.eos_token_ids = _eos_token_ids(self.model_config)
+        self.eos_token_ids = end_of_sequence_ids(
+            self.model_config.tokenizer.eos_token_id, getattr(self.model_config, "generation_config", None)
+        )
+        self._unseeded: Counter[tuple[int, ...]] = Counter()
+        self._unseeded_step: int | None = None
         self.global_steps: int | None = None
         self._queue: list[tuple[SampleRequest, asyncio.Future[Sample]]] = []
         self._last_arrival_s = 0.0
@@ -72,7 +79,7 @@ class CPURolloutServer:
             temperature=float(sampling_params.get("temperature", 1.0)),
             top_k=int(sampling_params.get("top_k", -1)),
             top_p=float(sampling_params.get("top_p", 1.0)),
-            seed=int(sampling_params.get("seed", self.config.seed)),
+            seed=self._seed_of(prompt_ids, sampling_params.get("seed")),
         )
         future: asyncio.Future[Sample] = asyncio.get_running_loop().create_future()
         self._queue.append((request, future))
@@ -86,6 +93,20 @@ class CPURolloutServer:
             num_preempted=0,
             extra_fields={"global_steps": self.global_steps},
         )
+
+    def _seed_of(self, prompt_ids: list[int], given: int | None) -> int:
+        """The request's own seed, or one for each time that a prompt comes: without it all of a group would be equal.
+
+        Only `SeededSingleTurnAgentLoop` gives one; a data set may name any other agent loop.
+        """
+        if given is not None:
+            return int(given)
+        if self._unseeded_step != self.global_steps:
+            self._unseeded.clear()
+            self._unseeded_step = self.global_steps
+        prompt = tuple(int(token) for token in prompt_ids)
+        self._unseeded[prompt] += 1
+        return rollout_seed(self.config.seed, self.global_steps or 0, prompt, self._unseeded[prompt])
 
     async def _serve(self) -> None:
         while True:
@@ -234,10 +255,3 @@ class CPURollout(BaseRollout):
                 bucket, filled = {}, 0
         if bucket:
             await server.update_weights.remote(bucket, global_steps)
-
-
-def _eos_token_ids(model_config: HFModelConfig) -> list[int]:
-    generation_config = getattr(model_config, "generation_config", None)
-    configured = getattr(generation_config, "eos_token_id", None)
-    listed = configured if isinstance(configured, (list, tuple)) else [configured]
-    return sorted({token for token in [*listed, model_config.tokenizer.eos_token_id] if token is not None})

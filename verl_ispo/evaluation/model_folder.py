@@ -16,11 +16,11 @@ from tqdm import tqdm
 
 from verl_ispo.atomic_file import sync_folder
 from verl_ispo.process_lock import wait_for_lock
+from verl_ispo.runs.checkpoint_folder import LATEST_STEP_FILE
 from verl_ispo.user_error import UserError
 
 MERGED_FOLDER = "merged_hf"
 MERGE_RECORD = "merge.json"
-LATEST_STEP_FILE = "latest_checkpointed_iteration.txt"
 _WEIGHTS = ("*.safetensors", "*.bin")
 _HASHED = (
     *_WEIGHTS,

@@ -103,9 +103,14 @@ def add_train_parser(commands: Any) -> None:
     _add_model(what)
     what.add_argument("--method", metavar="METHOD", help="any of `verl-ispo methods` (default: ispo)")
     what.add_argument("--seed", type=whole_number("SEED"), metavar="N", help="of data order and rollouts (default: 1)")
+    what.add_argument("--change", action="store_true", help=(
+        "resume the run in OUT although its settings differ from those of its first start; what changed, and at which "
+        "step, is in OUT/changes.jsonl and a mark in the report. Without it such a start is refused"
+    ))  # fmt: skip
     what.add_argument("--out", type=Path, metavar="FOLDER", help=(
         "folder of this run: logs, metrics of each start, checkpoints, rollout dump; on a cluster on a disk that all "
-        "nodes see (default: runs/train/<model>/<method>-seed<seed>)"
+        "nodes see (default: runs/train/<model>/<method>-seed<seed>, with a short digest of the overrides "
+        "that decide what is trained)"
     ))  # fmt: skip
     _add_training_options(parser)
     _add_ends(

@@ -9,7 +9,8 @@
     OUT/metrics.N.jsonl   its metrics: verl overwrites its log file, so each start gets its own
     OUT/checkpoints/      verl's
     OUT/dump/             dumped rollouts
-    OUT/done              steps that are done
+    OUT/done              the last step that was trained, after a start that ended by itself
+    OUT/config.json       what the run trains, and OUT/changes.jsonl (`verl_ispo.launch.run_config`)
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from pathlib import Path
 
 from verl_ispo.atomic_file import write_text
 from verl_ispo.launch.model_choice import choose_model
+from verl_ispo.runs.checkpoint_folder import noted_step
+from verl_ispo.runs.metric_log import read_metric_log
 from verl_ispo.user_error import UserError
 
 IDENTITY = ("MODEL", "METHOD", "SEED")
@@ -123,11 +126,22 @@ def note_done(folder: Path, steps: int) -> None:
     write_text(folder / "done", f"{steps}\n")
 
 
+def steps_trained(metrics: Path, folder: Path, otherwise: int) -> int:
+    """The last step that a start trained.
+
+    Args:
+        metrics (`Path`): metrics of the start; a file logger may not have been asked for.
+        folder (`Path`): of the run, whose last checkpoint tells where there are no metrics.
+        otherwise (`int`): what to take where there is neither.
+    """
+    if metrics.exists() and metrics.stat().st_size:
+        return max(read_metric_log(metrics).training_steps, default=0)
+    return latest_checkpoint(folder) or otherwise
+
+
 def latest_checkpoint(folder: Path) -> int | None:
     """The step from which the next start resumes, as recorded by verl."""
-    file = folder / "checkpoints" / "latest_checkpointed_iteration.txt"
-    text = file.read_text(encoding="utf-8").strip() if file.exists() else ""
-    return int(text) if text else None
+    return noted_step(folder / "checkpoints")
 
 
 def next_start(folder: Path) -> StartFiles:

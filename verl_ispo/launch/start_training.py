@@ -6,10 +6,12 @@ import os
 import shlex
 import sys
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from verl_ispo.launch.longer_context import ContextError, extend
 from verl_ispo.launch.ray_cluster import passed_variable, use_token
+from verl_ispo.launch.run_config import check_config
 from verl_ispo.launch.run_folder import (
     StartFiles,
     check_identity,
@@ -18,6 +20,7 @@ from verl_ispo.launch.run_folder import (
     next_start,
     note_done,
     steps_done,
+    steps_trained,
     write_run,
 )
 from verl_ispo.launch.stop_reason import last_lines, stop_reason
@@ -31,6 +34,7 @@ from verl_ispo.launch.training_settings import (
     training_settings,
     with_copied_model,
 )
+from verl_ispo.runs.checkpoint_folder import resumption
 
 METRICS_VARIABLE = "VERL_FILE_LOGGER_PATH"
 """Where verl's file logger writes."""
@@ -122,12 +126,14 @@ def _start(options: TrainingOptions, settings: TrainingSettings, environment: di
     folder = options.folder
     identity = {"MODEL": options.choice.identity, "METHOD": options.method, "SEED": str(options.seed)}
     check_identity(folder, identity)
-    done = steps_done(folder)
-    if done >= options.steps:
+    files = next_start(folder)
+    check_config(folder, settings.config, options.change, files.number, latest_checkpoint(folder) or 0)
+    done, wanted = steps_done(folder), settings.steps(options.steps)
+    if done >= wanted:
         print(f"{folder}: its {done} steps are done; for more steps set STEPS (--steps), for another run OUT (--out)")
         return 0
+    settings = _resuming(settings)
     settings = made_copy(options, settings)
-    files = next_start(folder)
     environment[METRICS_VARIABLE] = str(files.metrics)
     logger: tuple[str, ...] = ()
     if options.ray_address:
@@ -144,9 +150,44 @@ def _start(options: TrainingOptions, settings: TrainingSettings, environment: di
     if ending.status != 0:
         _say_why(options, files.log, ending.status)
         return 1
-    note_done(folder, options.steps)
+    trained = 0 if settings.config.trainer.val_only else steps_trained(files.metrics, folder, otherwise=wanted)
+    note_done(folder, max(done, trained))
+    if trained < wanted:
+        print(f"{options.label}: ended after step {max(done, trained)} of {wanted}{_ended_early(settings)} ({folder})")
+        return 0
     print(f"{options.label}: done ({folder})")
     return 0
+
+
+def _resuming(settings: TrainingSettings) -> TrainingSettings:
+    """The settings of a start that resumes from the newest whole checkpoint.
+
+    Raises:
+        UserError: there are checkpoints, and none can be resumed with these settings.
+    """
+    trainer, strategy = settings.config.trainer, settings.config.actor_rollout_ref.actor.strategy
+    if trainer.resume_mode == "disable" or strategy not in ("fsdp", "fsdp2", "megatron"):
+        return settings
+    found = resumption(
+        Path(trainer.default_local_dir), trainer.nnodes * trainer.n_gpus_per_node, strategy == "megatron"
+    )
+    if found.note:
+        print(found.note, file=sys.stderr)
+    if trainer.resume_mode == "resume_path" and found.step:
+        print(
+            f"the run has a checkpoint of step {found.step} of its own, so it resumes from there and not from "
+            f"trainer.resume_from_path={trainer.resume_from_path}",
+            file=sys.stderr,
+        )
+        return replace(settings, context=(*settings.context, "trainer.resume_mode=auto"))
+    return settings
+
+
+def _ended_early(settings: TrainingSettings) -> str:
+    """What in the settings ends a training before its steps."""
+    if settings.config.trainer.val_only:
+        return ": trainer.val_only=true only validates"
+    return f": the data end after trainer.total_epochs={settings.config.trainer.total_epochs}"
 
 
 def _bar(options: TrainingOptions, files: StartFiles) -> Iterator[None]:

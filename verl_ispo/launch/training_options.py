@@ -10,6 +10,7 @@ from verl_ispo.launch.data_choice import DataFiles, check_files_exist, choose_da
 from verl_ispo.launch.model_choice import ModelChoice, choose_model
 from verl_ispo.launch.option_checks import check_choice, check_from_one, given
 from verl_ispo.launch.ray_cluster import check_ray_address
+from verl_ispo.launch.run_config import arguments_digest
 from verl_ispo.method_presets import method_names
 from verl_ispo.user_error import UserError
 
@@ -47,6 +48,7 @@ class TrainingOptions:
         out (`Path`, *optional*): folder of the run.
         ray_address (`str`, *optional*): ``host:port`` of a running Ray cluster.
         ray_env (`tuple[str, ...]`, *optional*): more environment variables for its processes.
+        change (`bool`, *optional*, defaults to `False`): resume a run with other settings than it was started with.
         dry_run, print_only (`bool`, *optional*, defaults to `False`): start nothing.
         arguments (`tuple[str, ...]`, *optional*): Hydra overrides, which win over all other options.
 
@@ -78,6 +80,7 @@ class TrainingOptions:
     out: Path | None = None
     ray_address: str = ""
     ray_env: tuple[str, ...] = ()
+    change: bool = False
     dry_run: bool = False
     print_only: bool = False
     arguments: tuple[str, ...] = ()
@@ -150,8 +153,10 @@ class TrainingOptions:
 
     @property
     def folder(self) -> Path:
-        """The run's folder, absolute."""
-        default = Path("runs/train") / self.choice.name / f"{self.method}-seed{self.seed}"
+        """The run's folder, absolute. The default one is another one for other overrides."""
+        digest = arguments_digest(self.arguments)
+        name = f"{self.method}-seed{self.seed}" + (f"-{digest}" if digest else "")
+        default = Path("runs/train") / self.choice.name / name
         return (self.out or default).resolve()
 
 

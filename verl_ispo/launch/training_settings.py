@@ -73,6 +73,10 @@ class TrainingSettings:
         """All overrides; later ones win."""
         return [*self.launcher, *self.arguments, *self.context]
 
+    def steps(self, asked: int) -> int:
+        """Training steps of the composed config, in which an override wins over the `asked` ones of the option."""
+        return int(self.config.trainer.total_training_steps or asked)
+
     @property
     def response_length(self) -> int:
         """Longest response in tokens."""

@@ -94,6 +94,14 @@ def check_batch_sizes(config: DictConfig, parallelism: Parallelism) -> Iterator[
     train, mini, samples = setting(config, TRAIN), setting(config, MINI), setting(config, f"{ROLLOUT}.n")
     if samples == 1 and setting(config, "algorithm.adv_estimator") != "gae":
         yield Finding(NOTE, f"{ROLLOUT}.n", "is 1: a group of one has no group-relative advantage; the paper has 8")
+    if samples > 1 and (setting(config, f"{ROLLOUT}.temperature") == 0 or setting(config, f"{ROLLOUT}.top_k") == 1):
+        yield Finding(
+            PROBLEM,
+            f"{ROLLOUT}.temperature",
+            f"is {setting(config, f'{ROLLOUT}.temperature')} and top_k {setting(config, f'{ROLLOUT}.top_k')}, so all "
+            f"{samples} rollouts of a prompt are equal and no group has anything to learn from; set "
+            f"{ROLLOUT}.temperature=1.0 and {ROLLOUT}.top_k=-1",
+        )
     if parallelism.gpus % parallelism.model_parallel:
         return  # check_parallel_sizes reports it, and there is no data-parallel size to check the rest against
     yield from _check_sync_step(config, train, mini)

@@ -14,9 +14,10 @@ from verl_ispo.preflight.data_files import training_rows
 from verl_ispo.preflight.finding import NOTE, OK, PROBLEM, Finding
 from verl_ispo.preflight.gpu_memory import DTYPE_BYTES, GIB, lora_rank
 from verl_ispo.preflight.model_shape import ModelShape, lora_parameter_count, parameter_count
+from verl_ispo.runs.checkpoint_folder import resumption
+from verl_ispo.user_error import UserError
 
 ACTOR = "actor_rollout_ref.actor"
-LATEST_STEP_FILE = "latest_checkpointed_iteration.txt"
 
 
 def checkpoint_bytes(config: DictConfig, shape: ModelShape, parallelism: Parallelism) -> float | None:
@@ -87,14 +88,21 @@ def _check_resume(config: DictConfig) -> Iterator[Finding]:
             )
         elif not Path(path).is_dir():
             yield Finding(PROBLEM, "trainer.resume_from_path", f"{path} does not exist")
-    elif mode == "auto" and (folder / LATEST_STEP_FILE).is_file():
-        step = (folder / LATEST_STEP_FILE).read_text(encoding="utf-8").strip()
-        yield Finding(
-            NOTE,
-            "trainer.default_local_dir",
-            f"{folder} has checkpoints, so the run continues after step {step}. For a new run set another "
-            "trainer.experiment_name, or trainer.resume_mode=disable",
-        )
+    elif mode == "auto":
+        ranks = setting(config, "trainer.nnodes", 1) * setting(config, "trainer.n_gpus_per_node", 1)
+        try:
+            found = resumption(folder, ranks, setting(config, f"{ACTOR}.strategy") == "megatron")
+        except UserError as error:
+            yield Finding(PROBLEM, "trainer.default_local_dir", str(error))
+            return
+        if found.step:
+            note = f"{found.note}. " if found.note else f"{folder} has checkpoints. "
+            yield Finding(
+                NOTE,
+                "trainer.default_local_dir",
+                f"{note}The run continues after step {found.step}. For a new run set another trainer.experiment_name, "
+                "or trainer.resume_mode=disable",
+            )
 
 
 def check_disk(config: DictConfig, shape: ModelShape | None, parallelism: Parallelism) -> Iterator[Finding]:

@@ -99,6 +99,15 @@ class Drawing:
         steps = [step for run in runs for step in run.log.steps]
         return cls(runs, (min(steps), max(steps)))
 
+    def changes(self, *names: str) -> list[tuple[int, str]]:
+        """Step and colour of each change of settings, of the runs of these names or of all."""
+        return [
+            (step, SERIES[at % len(SERIES)])
+            for at, run in enumerate(self.runs)
+            for step in run.changed_steps
+            if not names or run.name in names
+        ]
+
     def run_legend(self) -> list[LegendEntry]:
         """One entry per run."""
         return [LegendEntry(run.name, SERIES[at % len(SERIES)], at) for at, run in enumerate(self.runs)]
@@ -138,7 +147,16 @@ def overlay(
             absent.append(run.name)
     if not lines:
         return Panel(title, None, f"No run has {name}.")
-    return _panel(drawing, title, unit, lines, percent=percent, gap=_gap(absent, name), value_range=value_range)
+    return _panel(
+        drawing,
+        title,
+        unit,
+        lines,
+        percent=percent,
+        gap=_gap(absent, name),
+        value_range=value_range,
+        changes=drawing.changes(),
+    )
 
 
 def one_chart_a_run(
@@ -183,7 +201,16 @@ def one_chart_a_run(
             continue
         gap = f"Never defined in this run: {', '.join(absent)}." if absent else ""
         panels.append(
-            _panel(drawing, run_title, unit, lines, gap=gap, value_range=value_range, thresholds=thresholds_of(run))
+            _panel(
+                drawing,
+                run_title,
+                unit,
+                lines,
+                gap=gap,
+                value_range=value_range,
+                thresholds=thresholds_of(run),
+                changes=drawing.changes(run.name),
+            )
         )
     return panels
 
@@ -198,8 +225,9 @@ def _panel(
     gap: str = "",
     value_range: tuple[float, float] | None = None,
     thresholds: dict[str, float] | None = None,
+    changes: Sequence[tuple[int, str]] = (),
 ) -> Panel:
-    axes = Axes(unit, drawing.step_range, value_range, percent, thresholds)
+    axes = Axes(unit, drawing.step_range, value_range, percent, thresholds, changes)
     spoken = "; ".join(
         f"{line.label} from {show(known(line.values)[0], percent)} to {show(known(line.values)[-1], percent)}"
         for line in lines

@@ -83,6 +83,7 @@ class Axes:
         value_range: `None` fits the chart's own values.
         percent: values are shares.
         thresholds: label to a value at which a horizontal line is drawn.
+        changes: step and colour of each vertical line, where a run went on with other settings.
     """
 
     unit: str
@@ -90,6 +91,7 @@ class Axes:
     value_range: tuple[float, float] | None = None
     percent: bool = False
     thresholds: Mapping[str, float] | None = None
+    changes: Sequence[tuple[int, str]] = ()
 
 
 def draw_lines(lines: Sequence[Line], axes: Axes, name: str, description: str) -> Markup:
@@ -149,6 +151,8 @@ def draw_on(plot: matplotlib.axes.Axes, lines: Sequence[Line], axes: Axes) -> No
             ha="right",
             fontsize=9,
         )
+    for step, colour in axes.changes:
+        plot.axvline(step, color=colour, linewidth=1, linestyle=(0, (1, 2)), zorder=2)
     first, last = axes.step_range
     plot.set_xlim(first - 0.02 * (last - first + 1), last + 0.02 * (last - first + 1))
     plot.xaxis.set_major_locator(MaxNLocator(6, integer=True, steps=TICK_STEPS))

@@ -5,6 +5,7 @@
     RUN/metrics*.jsonl                 verl's file logger, one file per attempt
     RUN/**/events.out.tfevents.*       tensorboard's instead, where there is no metrics*.jsonl
     RUN/.hydra/config.yaml             Hydra's snapshot (hydra.run.dir=RUN), used where the dump has no config
+    RUN/changes.jsonl                  where the run went on with other settings (verl-ispo train --change)
     RUN/dump/                          trainer.v1.ispo.dump_dir=RUN/dump, see verl_ispo.runs.rollout_dump.format
 """
 
@@ -25,6 +26,8 @@ from verl_ispo.user_error import UserError
 
 CONFIG_SNAPSHOTS = (".hydra/config.yaml", "config.yaml")
 DUMP_FOLDER = "dump"
+CHANGES_FILE = "changes.jsonl"
+MAX_CHANGED_KEYS = 8
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,8 @@ class Run:
         versions: package to version.
         seeds: dotted key to seed.
         dump: folder of the rollout dump, `None` where there is none.
-        gaps: sentences on what is missing, for the page.
+        gaps: sentences on what is missing or changed, for the page.
+        changed_steps: steps after which it went on with other settings.
     """
 
     name: str
@@ -52,6 +56,7 @@ class Run:
     seeds: Mapping[str, Any] = field(default_factory=dict)
     dump: Path | None = None
     gaps: tuple[str, ...] = ()
+    changed_steps: tuple[int, ...] = ()
 
 
 def load_runs(arguments: Sequence[str]) -> list[Run]:
@@ -102,7 +107,23 @@ def load_run(name: str, path: Path) -> Run:
     versions = {str(key): str(value) for key, value in _section(description, "versions").items()}
     if not versions:
         gaps.append(f"versions are not known: {DUMP_FOLDER}/run.json has them, which the trainer's dump writes")
-    return Run(name, path, log, flat, source if flat else None, versions, seeds, dump, tuple(gaps))
+    changed_steps, said = _read_changes(path / CHANGES_FILE)
+    return Run(name, path, log, flat, source if flat else None, versions, seeds, dump, (*gaps, *said), changed_steps)
+
+
+def _read_changes(file: Path) -> tuple[tuple[int, ...], list[str]]:
+    """The steps of a run's changes, and a sentence on each."""
+    if not file.exists():
+        return (), []
+    steps, said = [], []
+    for line in file.read_text(encoding="utf-8").splitlines():
+        entry = json.loads(line)
+        steps.append(int(entry["step"]))
+        keys = [f"{key}: {before} -> {now}" for key, (before, now) in entry["changed"].items()]
+        more = f" and {len(keys) - MAX_CHANGED_KEYS} more" if len(keys) > MAX_CHANGED_KEYS else ""
+        shown = "; ".join(keys[:MAX_CHANGED_KEYS])
+        said.append(f"went on with other settings after step {entry['step']} (dotted line): {shown}{more}")
+    return tuple(steps), said
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

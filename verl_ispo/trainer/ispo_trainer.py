@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, fields, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,13 @@ from tensordict import TensorDict
 from transfer_queue import KVBatchMeta
 from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer
 from verl.utils.debug import marked_timer
+from verl.utils.model import get_generation_config
 from verl.workers.utils.padding import response_from_nested
 
 from verl_ispo.config.ispo_config import ISPOConfig
 from verl_ispo.config.ispo_trainer_config import ISPOTrainerConfig
 from verl_ispo.config.signal_use import observes_signals, trains_on_signals
+from verl_ispo.end_of_sequence import end_of_sequence_ids
 from verl_ispo.methods.method import MethodBatch, Need
 from verl_ispo.methods.registry import method_of, methods
 from verl_ispo.runs.rollout_dump.writer import ROLLOUT_FIELDS, StepToDump, describe_run, dump_step
@@ -224,13 +227,17 @@ class ISPOTrainerMixin(PromptSelectionMixin):
                     self._policy_pass,
                     self.ispo_config,
                     self.method_states["ispo"],
-                    self.tokenizer.eos_token_id,
+                    self._end_of_sequence,
                     self.trains_ispo,
                 )
             except NonFiniteSignalError as error:
                 raise RuntimeError(f"step {self.global_steps}, rollout {step.keys[error.row]}: {error}") from error
             metrics.update(signal_metrics(observed, self.ispo_config))
         return observed
+
+    @cached_property
+    def _end_of_sequence(self) -> list[int]:
+        return end_of_sequence_ids(self.tokenizer.eos_token_id, get_generation_config(self.tokenizer.name_or_path))
 
     def _known(self, step: StepBatch, observed: ObservedBatch | None) -> KnownOfBatch:
         """What the method needs of the batch beyond verl's rewards, on verl's rows."""

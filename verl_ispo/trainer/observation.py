@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import torch
 
 from verl_ispo.config.ispo_config import ISPOConfig
@@ -20,7 +22,7 @@ def observe(
     policy_pass: PolicyPass,
     config: ISPOConfig,
     running_ifd: RunningIFD,
-    end_of_sequence: int | None,
+    end_of_sequence: Collection[int],
     trains_on_composite: bool,
 ) -> ObservedBatch:
     """Signals and rewards of the step's rollouts.
@@ -30,7 +32,7 @@ def observe(
         policy_pass (`PolicyPass`): of the same batch.
         config (`ISPOConfig`).
         running_ifd (`RunningIFD`): of the steps before.
-        end_of_sequence (`int`, *optional*): token id, for `exclude_answer_from_critical`.
+        end_of_sequence (`Collection[int]`): token ids, for `exclude_answer_from_critical`.
         trains_on_composite (`bool`): whether the composite or the score is trained on.
 
     Raises:
@@ -74,8 +76,10 @@ def observe(
     )
 
 
-def _outside_the_answer(response_ids: torch.Tensor, spans: AnswerSpans, end_of_sequence: int | None) -> torch.Tensor:
+def _outside_the_answer(
+    response_ids: torch.Tensor, spans: AnswerSpans, end_of_sequence: Collection[int]
+) -> torch.Tensor:
     """Tokens that are neither the answer's nor the end of sequence, `(rollouts, response_length)` bool."""
     position = torch.arange(response_ids.shape[1])
     in_answer = (position >= spans.start.unsqueeze(-1)) & (position < spans.end.unsqueeze(-1))
-    return ~in_answer if end_of_sequence is None else ~in_answer & (response_ids != end_of_sequence)
+    return ~in_answer & ~torch.isin(response_ids, response_ids.new_tensor(sorted(end_of_sequence)))

@@ -12,9 +12,10 @@ from transfer_queue import KVBatchMeta
 from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer
 from verl.trainer.ppo.v1.trainer_base import PPOTrainer
 
-from verl_ispo.trainer.verl_workarounds.checkpoint_notes import TRACKER_FILE, remove_older, repair_tracker
+from verl_ispo.runs.checkpoint_folder import note_latest, noted_step, resumption
 from verl_ispo.trainer.verl_workarounds.dead_workers import WorkerWatch, watchful
 from verl_ispo.trainer.verl_workarounds.early_log_line import log_before_the_checkpoint
+from verl_ispo.trainer.verl_workarounds.kept_checkpoints import remove_older
 
 logger = logging.getLogger(__name__)
 logger.setLevel(os.getenv("VERL_LOGGING_LEVEL", "INFO"))
@@ -59,7 +60,13 @@ class TrainerWorkarounds(PPOTrainer):
             remove_older(Path(self.config.trainer.default_local_dir), self.global_steps, keep)
 
     def _load_checkpoint(self) -> None:
-        step = repair_tracker(Path(self.config.trainer.default_local_dir))
-        if step is not None:
-            logger.warning(f"{TRACKER_FILE} held no step number, as after a crash; the latest complete step is {step}")
+        strategy = self.config.actor_rollout_ref.actor.strategy
+        if self.config.trainer.resume_mode == "auto" and strategy in ("fsdp", "fsdp2", "megatron"):
+            folder = Path(self.config.trainer.default_local_dir)
+            ranks = self.config.trainer.nnodes * self.config.trainer.n_gpus_per_node
+            found = resumption(folder, ranks, strategy == "megatron")
+            if found.note:
+                logger.warning(found.note)
+            if found.step != (noted_step(folder) or 0):
+                note_latest(folder, found.step)
         super()._load_checkpoint()
