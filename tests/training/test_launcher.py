@@ -110,7 +110,7 @@ def death(run: LaunchedTraining) -> Death:
 
 
 def leave_half_a_checkpoint(run: LaunchedTraining) -> bool:
-    """Whether a kill left half a checkpoint. Where it came too late on a slow machine, what is saved last is removed."""
+    """Whether a kill left half a checkpoint. After one that came too late, what is saved last is removed."""
     if run.latest_checkpoint() == 1:
         (run.out / "checkpoints/latest_checkpointed_iteration.txt").unlink()
         (run.out / "checkpoints/global_step_1/data.pt").unlink(missing_ok=True)
