@@ -51,7 +51,7 @@ EXTRAS = {
         "pytest-xdist>=3.6,<4",  # tests over all cores, with one group of tests per worker
         "hypothesis>=6.100",  # property tests
         "ruff>=0.9",  # lint and format
-        "psutil>=5.9",  # memory and child processes in scripts/fuzz_grading.py; accelerate brings it
+        "psutil>=5.9",  # memory and child processes in scripts/grading/fuzz_grading.py; accelerate brings it
         "playwright>=1.50",  # the report's page in the system's Chromium; installs no browser
     ],
 }

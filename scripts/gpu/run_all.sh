@@ -6,11 +6,10 @@
 #   OUT=runs/h100 PARTS="reward metrics" bash scripts/gpu/run_all.sh
 #   ATTENTION=torch_varlen bash scripts/gpu/run_all.sh backend=torch_only_gpu      # without flash-attn and flashinfer
 #
-# Needs a machine with one GPU or more and `pip install 'verl_ispo[gpu]'` with flash-attn; nothing is downloaded.
-# scripts/gpu/slim_bundle.py makes what a machine with PyTorch alone and no network needs. A part or a training that
-# fails, or takes longer than LIMIT_S, does not stop the others, and what is known is in OUT at once. Ends with a
-# summary, also in OUT/summary.txt; status 1: a part failed. The same command runs all parts again, except trainings
-# that are done. All arguments are Hydra overrides of the trainings.
+# Needs a machine with one GPU or more and `pip install 'verl_ispo[gpu]'` with flash-attn; nothing is downloaded. A part
+# or a training that fails, or takes longer than LIMIT_S, does not stop the others, and what is known is in OUT at once.
+# Ends with a summary, also in OUT/summary.txt; status 1: a part failed. The same command runs all parts again, except
+# trainings that are done. All arguments are Hydra overrides of the trainings.
 #
 #   OUT=runs/gpu          folder: versions.txt, a log of each part, the runs, the tables
 #   PARTS="reward attention metrics cost"   reward: scripts/gpu/same_as_cpu.py; attention: scripts/gpu/same_attention.py;

@@ -279,3 +279,10 @@ def test_a_row_says_what_its_prompt_asks_for() -> None:
 )  # fmt: skip
 def test_what_a_prompt_asks_for(prompt: str, names: set[str]) -> None:
     assert {marker.name for marker in asked_markers(prompt)} == names
+
+
+@pytest.mark.parametrize("given", [None, "", float("nan")])
+def test_a_row_without_a_format_has_all_markers(given: object) -> None:
+    """A file merged from several sets has null or NaN where a set has none."""
+    assert row_answer_format({"answer_format": given}) == "auto"
+    assert row_answer_format({"answer_format": given}, "boxed") == "boxed"

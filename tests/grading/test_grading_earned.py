@@ -19,6 +19,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from tests.examples import examples
+from tests.grading.verdicts import accepted
 from verl_ispo.grading import compute_score
 from verl_ispo.grading.ground_truth_reading import read_ground_truth
 from verl_ispo.grading.named_quantities import names_a_quantity
@@ -30,10 +31,6 @@ CASES = [
 some = settings(max_examples=examples(40), suppress_health_check=[HealthCheck.too_slow])
 numbers = st.integers(min_value=2, max_value=99)
 letters = st.sampled_from("abcknpqtxy")
-
-
-def accepted(answer: str, gold: str, **info) -> bool:
-    return compute_score("test", rf"\boxed{{{answer}}}", gold, info)["acc"]
 
 
 def case_id(case: dict) -> str:
@@ -240,6 +237,7 @@ def test_a_bare_log_is_what_the_data_set_means(number, base):
 def test_the_base_of_a_bare_log_is_e_or_a_number():
     assert read_ground_truth("1").log_base == "e"
     assert read_ground_truth("1", {"log_base": None}).log_base == "e"
+    assert read_ground_truth("1", {"log_base": float("nan")}).log_base == "e", "a merged file, where a set has none"
     assert read_ground_truth("1", {"log_base": 10}).log_base == "10"
     for value in ("1", "0", "-2", "x", "10.5", "[10]"):
         with pytest.raises(ValueError, match="log_base"):

@@ -8,7 +8,7 @@ r"""Properties that hold for all answers, checked on generated ones.
 5. Work is bounded: a response of a megabyte, or of unclosed boxes alone, is searched in one pass.
 
 Not exercised: whether the *verdict* on an arbitrary expression is correct (``test_grading_cases.py`` has some by hand);
-the large fuzz run, which is ``scripts/fuzz_grading.py``.
+the large fuzz run, which is ``scripts/grading/fuzz_grading.py``.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from verl_ispo.grading import compute_score
 from verl_ispo.grading.exact_numbers import exact_value, values_equal
 from verl_ispo.grading.normalization import MAX_ANSWER_CHARS, normalize_answer
 
-SCRIPTS = Path(__file__).parents[2] / "scripts"
+SCRIPTS = Path(__file__).parents[2] / "scripts/grading"
 
 
 def load_script(name: str):
@@ -156,7 +156,7 @@ def test_no_ground_truth_raises(gold, info):
 
 
 def test_fuzz_of_modest_size(monkeypatch):
-    """Answers of the generator behind ``scripts/fuzz_grading.py``, without the slow ones."""
+    """Answers of the generator behind ``scripts/grading/fuzz_grading.py``, without the slow ones."""
     rng = random.Random(20)
     monkeypatch.syspath_prepend(str(SCRIPTS))  # the script imports its neighbours
     fuzz = load_script("fuzz_grading")

@@ -4,8 +4,8 @@ A line has ``kind`` (a sentence on what goes wrong in general), ``answer`` (what
 ``response`` is true), ``gold``, ``verdict``, and where they apply ``extra_info``, ``note`` and ``prepared_gold``: the
 ground truth as the data preparation repairs it, where a benchmark misprints it.
 
-The property tests that generate more of each kind are beside the code that reads it; ``scripts/rewritten_keys.py``
-tries some hundred forms of every key of a data set.
+The property tests that generate more of each kind are beside the code that reads it;
+``scripts/grading/rewritten_keys.py`` tries some hundred forms of every key of a data set.
 """
 
 from __future__ import annotations

@@ -14,29 +14,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.examples import examples
-from verl_ispo.grading import compute_score
-from verl_ispo.grading.answer_check import check_answer
+from tests.grading.verdicts import accepted, exact
 from verl_ispo.grading.choice_letters import compare_choices
-from verl_ispo.grading.expression_guard import GoldNotUnderstood, RefusedExpression
-from verl_ispo.grading.ground_truth_reading import read_ground_truth
 from verl_ispo.grading.normalization import normalize_answer
 from verl_ispo.grading.quantifiers import read_quantifiers
 
 numbers = st.integers(min_value=1, max_value=9_999)
 small = st.integers(min_value=1, max_value=12)
 letters = st.sampled_from("ABCDE")
-
-
-def exact(answer: str, gold: str) -> bool | None:
-    """The verdict without a worker."""
-    try:
-        return check_answer(read_ground_truth(gold), normalize_answer(answer))
-    except (GoldNotUnderstood, RefusedExpression):
-        return None
-
-
-def accepted(answer: str, gold: str) -> bool:
-    return compute_score("test", rf"\boxed{{{answer}}}", gold)["status"] == "correct"
 
 
 LETTER_FORMS = (

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from verl_ispo.grading import compute_score
+from tests.grading.verdicts import accepted, exact
 from verl_ispo.grading.answer_check import AnswerTooLarge, check_answer
 from verl_ispo.grading.approximations import approximates
 from verl_ispo.grading.canonical_spelling import canonical_spelling, same_spelling
@@ -25,18 +25,6 @@ from verl_ispo.grading.normalization import normalize_answer
 from verl_ispo.grading.units import split_unit
 
 numbers = st.integers(min_value=1, max_value=9_999)
-
-
-def exact(answer: str, gold: str) -> bool | None:
-    """The verdict without a worker."""
-    try:
-        return check_answer(read_ground_truth(gold), normalize_answer(answer))
-    except (GoldNotUnderstood, RefusedExpression):
-        return None
-
-
-def accepted(answer: str, gold: str) -> bool:
-    return compute_score("test", rf"\boxed{{{answer}}}", gold)["status"] == "correct"
 
 
 DRESS = (

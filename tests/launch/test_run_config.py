@@ -56,7 +56,7 @@ def start(folder: Path, *overrides: str, change: bool = False, number: int = 1, 
 @pytest.mark.parametrize("override", OTHERS)
 def test_another_setting_is_refused_with_its_key_and_both_values(override: str, tmp_path: Path) -> None:
     start(tmp_path)
-    kept = (tmp_path / "config.json").read_text()
+    kept = (tmp_path / "trained_settings.json").read_text()
     with pytest.raises(UserError, match="contains a run with other settings") as refused:
         start(tmp_path, override)
     if not override.startswith("method"):
@@ -65,7 +65,7 @@ def test_another_setting_is_refused_with_its_key_and_both_values(override: str, 
         before, now = (json.dumps(trained_settings(config)[key]) for config in (composed(), composed(override)))
         assert line.strip() == f"{key}: {before} -> {now}"
     assert "CHANGE=1" in str(refused.value)
-    assert (tmp_path / "config.json").read_text() == kept
+    assert (tmp_path / "trained_settings.json").read_text() == kept
     assert not (tmp_path / "changes.jsonl").exists()
 
 

@@ -387,3 +387,22 @@ def test_a_change_of_settings_is_a_line_in_every_chart_and_a_sentence(tmp_path: 
     assert "var(--series1)" not in without
     page, _ = build_report([str(tmp_path / "plain"), str(tmp_path / "changed")], None, None, 400, None)
     assert "after step 2 (dotted line): algorithm.ispo.&lt;b&gt;" in page
+
+
+def test_a_damaged_line_of_changes_is_said_and_left_out(tmp_path: Path) -> None:
+    write_run(tmp_path / "run")
+    good = json.dumps({"step": 3, "start": 2, "changed": {"a.b": ["1", "2"]}})
+    lines = [
+        "{",
+        "[1]",
+        json.dumps({"step": "x", "changed": {}}),
+        json.dumps({"step": 1, "changed": {"a": "no pair"}}),
+        good,
+    ]
+    (tmp_path / "run/changes.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    run = load_run("run", tmp_path / "run")
+    assert run.changed_steps == (3,)
+    assert [gap.split(" is not")[0] for gap in run.gaps[-5:-1]] == [
+        f"line {line} of changes.jsonl" for line in range(1, 5)
+    ]
+    assert "a.b: 1 -> 2" in run.gaps[-1]

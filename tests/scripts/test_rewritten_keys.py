@@ -1,7 +1,7 @@
 r"""The rewritten keys and the answers made to be wrong: they are what they are called, and accepts are counted.
 
 What goes wrong in general: a rewriting keeps the value although it is called wrong (``-(-a)``, a percentage above one),
-or changes it although it is called correct; then the table of ``scripts/rewritten_keys.py`` blames the grader.
+or changes it although it is called correct; then the table of ``scripts/grading/rewritten_keys.py`` blames the grader.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from tests.examples import examples
 
-SCRIPTS = Path(__file__).parents[2] / "scripts"
+SCRIPTS = Path(__file__).parents[2] / "scripts/grading"
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -165,7 +165,7 @@ def test_the_fuzz_run_fails_on_an_accepted_wrong_answer(
 
 def test_another_checkouts_grader_runs_beside_this_one():
     """Plain numbers alone, so that neither process needs a worker."""
-    process = script("checkout_grader").CheckoutGrader(SCRIPTS.parent)
+    process = script("checkout_grader").CheckoutGrader(SCRIPTS.parents[1])
     graded = process.grade([(r"\boxed{5}", "5"), (r"\boxed{5}", "6"), (r"\boxed{0.5}", r"\frac12")], 2, 5.0)
     process.close()
     assert graded.scores == [1.0, 0.0, 1.0]

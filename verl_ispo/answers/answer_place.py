@@ -135,7 +135,8 @@ def row_answer_format(extra_info: Any, answer_format: str = "auto") -> str:
     """
     if answer_format != "auto" or not isinstance(extra_info, Mapping):
         return answer_format
-    return str(extra_info.get("answer_format") or "auto")
+    given = extra_info.get("answer_format")
+    return "auto" if given in (None, "") or given != given else str(given)  # a merged file has NaN where a set has none
 
 
 def asked_markers(prompt: str) -> set[Marker]:

@@ -68,7 +68,7 @@ def read_log_base(value: Any) -> str:
         ValueError: if it is neither.
     """
     text = str(value).strip() if value is not None else ""
-    if text in ("", "None", "e"):
+    if text in ("", "None", "nan", "e"):  # a merged file has NaN where a set has none
         return "e"
     if re.fullmatch(r"[1-9]\d{0,3}", text) and text != "1":
         return text

@@ -2,8 +2,8 @@
 
 ::
 
-    OUT/config.json       the settings that decide what is trained, of the first start or of the last change
-    OUT/changes.jsonl     one line per change that was asked for: the step, the start, and each key's old and new value
+    OUT/trained_settings.json   the settings that decide what is trained, of the first start or of the last change
+    OUT/changes.jsonl           one line per change that was asked for: step, start, each key's old and new value
 
 Places of output, the number of steps, loggers, frequencies, and how Ray and the queue are set up may differ between
 starts. Everything else may not, unless the launcher is told so (CHANGE=1): a run that goes on with other settings is
@@ -26,7 +26,7 @@ from verl_ispo.atomic_file import write_text
 from verl_ispo.preflight.composition import override_key
 from verl_ispo.user_error import UserError
 
-CONFIG_FILE = "config.json"
+SETTINGS_FILE = "trained_settings.json"
 CHANGES_FILE = "changes.jsonl"
 
 MAY_DIFFER = (
@@ -150,7 +150,7 @@ def check_config(folder: Path, config: DictConfig, change: bool, start: int, ste
     Raises:
         UserError: the settings differ, with each key and both values, and no change was asked for.
     """
-    kept, settings = folder / CONFIG_FILE, trained_settings(config)
+    kept, settings = folder / SETTINGS_FILE, trained_settings(config)
     if kept.exists():
         changed = differences(json.loads(kept.read_text(encoding="utf-8")), settings)
         if not changed:

@@ -10,7 +10,7 @@
     OUT/checkpoints/      verl's
     OUT/dump/             dumped rollouts
     OUT/done              the last step that was trained, after a start that ended by itself
-    OUT/config.json       what the run trains, and OUT/changes.jsonl (`verl_ispo.launch.run_config`)
+    OUT/trained_settings.json, OUT/changes.jsonl    what the run trains (`verl_ispo.launch.run_config`)
 """
 
 from __future__ import annotations

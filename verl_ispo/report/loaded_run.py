@@ -116,13 +116,18 @@ def _read_changes(file: Path) -> tuple[tuple[int, ...], list[str]]:
     if not file.exists():
         return (), []
     steps, said = [], []
-    for line in file.read_text(encoding="utf-8").splitlines():
-        entry = json.loads(line)
-        steps.append(int(entry["step"]))
-        keys = [f"{key}: {before} -> {now}" for key, (before, now) in entry["changed"].items()]
+    for number, line in enumerate(file.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
+        try:
+            entry = json.loads(line)
+            step = int(entry["step"])
+            keys = [f"{key}: {before} -> {now}" for key, (before, now) in entry["changed"].items()]
+        except (ValueError, KeyError, TypeError, AttributeError):
+            said.append(f"line {number} of {file.name} is not a change as the launcher writes it, and is left out")
+            continue
+        steps.append(step)
         more = f" and {len(keys) - MAX_CHANGED_KEYS} more" if len(keys) > MAX_CHANGED_KEYS else ""
         shown = "; ".join(keys[:MAX_CHANGED_KEYS])
-        said.append(f"went on with other settings after step {entry['step']} (dotted line): {shown}{more}")
+        said.append(f"went on with other settings after step {step} (dotted line): {shown}{more}")
     return tuple(steps), said
 
 

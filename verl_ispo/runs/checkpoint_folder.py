@@ -31,6 +31,22 @@ MEGATRON_FOLDER = "dist_ckpt"
 _RANK_FILE = re.compile(r"(model|optim|extra_state)_world_size_(\d+)_rank_(\d+)\.pt")
 
 
+UNFINISHED, OTHER_RANKS, NOT_SAVED = "unfinished", "other ranks", "not saved"
+
+
+@dataclass(frozen=True)
+class Lack:
+    """Why a checkpoint cannot be resumed.
+
+    Attributes:
+        kind (`str`): `UNFINISHED`, `OTHER_RANKS` or `NOT_SAVED`.
+        what (`str`): what the checkpoint has instead, as a phrase.
+    """
+
+    kind: str
+    what: str
+
+
 @dataclass(frozen=True)
 class Resumption:
     """Where a start begins.
@@ -57,29 +73,29 @@ def noted_step(folder: Path) -> int | None:
     return int(text) if text.isdigit() else None
 
 
-def missing_parts(checkpoint: Path, ranks: int, is_megatron: bool) -> str:
-    """What a checkpoint lacks to be resumed by this many ranks, as a phrase; ``""`` for a whole one."""
+def find_lack(checkpoint: Path, ranks: int, is_megatron: bool) -> Lack | None:
+    """What a checkpoint lacks to be resumed by this many ranks; `None` for a whole one."""
     state = checkpoint / LAST_FILE
     if not state.is_file() or not state.stat().st_size:
-        return f"no {LAST_FILE}, as after a kill while it was saved"
+        return Lack(UNFINISHED, f"no {LAST_FILE}, as after a kill while it was saved")
     if not is_megatron:
-        return _missing_ranks(checkpoint / "actor", ranks)
+        return _find_lack_of_ranks(checkpoint / "actor", ranks)
     has_states = any((checkpoint / "actor" / MEGATRON_FOLDER).glob("*"))
-    return "" if has_states else f"nothing in actor/{MEGATRON_FOLDER}"
+    return None if has_states else Lack(NOT_SAVED, f"nothing in actor/{MEGATRON_FOLDER}")
 
 
-def _missing_ranks(actor: Path, ranks: int) -> str:
+def _find_lack_of_ranks(actor: Path, ranks: int) -> Lack | None:
     found: dict[int, dict[str, set[int]]] = {}
     for path in actor.glob("*_rank_*.pt"):
         if (match := _RANK_FILE.fullmatch(path.name)) is not None and path.stat().st_size:
             found.setdefault(int(match[2]), {}).setdefault(match[1], set()).add(int(match[3]))
     if not found:
-        return "no state to train on (actor.checkpoint.save_contents left it out)"
+        return Lack(NOT_SAVED, "no state to train on (actor.checkpoint.save_contents left it out)")
     if ranks not in found:
         sizes = ", ".join(map(str, sorted(found)))
-        return f"the state of {sizes} rank(s), and this start has {ranks}"
+        return Lack(OTHER_RANKS, f"the state of {sizes} rank(s), and this start has {ranks}")
     absent = [part for part in PARTS if found[ranks].get(part, set()) < set(range(ranks))]
-    return f"no {', '.join(absent)} of every rank" if absent else ""
+    return Lack(NOT_SAVED, f"no {', '.join(absent)} of every rank") if absent else None
 
 
 def resumption(folder: Path, ranks: int, is_megatron: bool = False) -> Resumption:
@@ -94,41 +110,44 @@ def resumption(folder: Path, ranks: int, is_megatron: bool = False) -> Resumptio
         UserError: there are checkpoints, or a note of one, and none can be resumed; or the noted one is of another
             number of ranks. The message says what would resume the run.
     """
-    found, noted = checkpoints(folder), noted_step(folder)
-    lacks = {step: missing_parts(path, ranks, is_megatron) for step, path in found.items()}
-    whole = [step for step, what in lacks.items() if not what]
+    found = {step: find_lack(path, ranks, is_megatron) for step, path in checkpoints(folder).items()}
+    lacks = {step: lack for step, lack in found.items() if lack is not None}
+    whole, noted = found.keys() - lacks.keys(), noted_step(folder)
     if noted in whole:
         return Resumption(noted)
-    if noted in found and "and this start has" in lacks[noted]:
+    if noted in lacks and lacks[noted].kind == OTHER_RANKS:
         raise UserError(_refusal(folder, lacks, noted))
     if whole:
-        because = lacks.get(noted, "is not there") if noted is not None else "holds no number, as after a crash"
-        which = f"the step that {LATEST_STEP_FILE} names ({noted})" if noted is not None else LATEST_STEP_FILE
-        what = f"{which} {'has ' if noted in found else ''}{because}" if noted != max(whole) else ""
-        return Resumption(max(whole), f"{folder}: {what}; the newest whole checkpoint is of step {max(whole)}")
-    if noted is None and all(LAST_FILE in what for what in lacks.values()):
-        return Resumption(0, "" if not found else f"{folder}: no checkpoint was completed; starting from the beginning")
-    if noted is None and not found:
-        return Resumption(0)
+        newest = max(whole)
+        return Resumption(
+            newest, f"{folder}: {_why_not(noted, lacks)}; the newest whole checkpoint is of step {newest}"
+        )
+    if noted is None and all(lack.kind == UNFINISHED for lack in lacks.values()):
+        return Resumption(0, f"{folder}: no checkpoint was completed; starting from the beginning" if lacks else "")
     raise UserError(_refusal(folder, lacks, noted))
 
 
-def _refusal(folder: Path, lacks: Mapping[int, str], noted: int | None) -> str:
+def _why_not(noted: int | None, lacks: Mapping[int, Lack]) -> str:
+    """Why the noted step is not the one that is resumed."""
+    if noted is None:
+        return f"{LATEST_STEP_FILE} holds no number, as after a crash"
+    because = f"has {lacks[noted].what}" if noted in lacks else "is not there"
+    return f"the checkpoint that {LATEST_STEP_FILE} names ({noted}) {because}"
+
+
+def _refusal(folder: Path, lacks: Mapping[int, Lack], noted: int | None) -> str:
     step = noted if noted in lacks or not lacks else max(lacks)
-    what = (
-        f"its checkpoint of step {step} has {lacks[step]}"
-        if step in lacks
-        else f"there is no checkpoint of step {step}"
-    )
-    remedy = "set another OUT (trainer.default_local_dir) for a new run"
-    if "and this start has" in lacks.get(step, ""):
+    lack, remedy = lacks.get(step), "set another OUT (trainer.default_local_dir) for a new run"
+    if lack is None:
+        return f"{folder} cannot be resumed: there is no checkpoint of step {step}; {remedy}"
+    if lack.kind == OTHER_RANKS:
         remedy = f"start with as many ranks (trainer.nnodes times trainer.n_gpus_per_node), or {remedy}"
-    elif step in lacks:
+    elif lack.kind == NOT_SAVED:
         remedy = (
             "save model, optimizer and extra (actor_rollout_ref.actor.checkpoint.save_contents) in a run that is to be "
             f"resumed, and {remedy}; MODEL can be this run's weights"
         )
-    return f"{folder} cannot be resumed: {what}; {remedy}"
+    return f"{folder} cannot be resumed: its checkpoint of step {step} has {lack.what}; {remedy}"
 
 
 def note_latest(folder: Path, step: int) -> None:

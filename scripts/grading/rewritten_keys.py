@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 r"""Grade each answer key against some fifty correct spellings and as many wrong answers; count what comes out wrong.
 
-    python scripts/rewritten_keys.py                                    # a small built-in set of keys
-    python scripts/rewritten_keys.py ~/data/math                        # every *.parquet that data_prep wrote there
-    python scripts/rewritten_keys.py math500.parquet --keys 200 --forms "sign" "a/b"
-    python scripts/rewritten_keys.py ~/data/math --out findings.jsonl   # every verdict that is not as it should be
+    python scripts/grading/rewritten_keys.py                                    # a small built-in set of keys
+    python scripts/grading/rewritten_keys.py ~/data/math                        # every *.parquet of data_prep
+    python scripts/grading/rewritten_keys.py math500.parquet --keys 200 --forms "sign" "a/b"
+    python scripts/grading/rewritten_keys.py ~/data/math --out findings.jsonl   # verdicts not as they should be
 
 A form rewrites only those keys for which the answer is certainly correct, or certainly wrong. The table has, by form,
 how many answers were tried, how many correct ones were rejected, and how many wrong ones were accepted; "undecided"

@@ -1,6 +1,6 @@
 r"""The grader of a checkout of this repository, in a process of its own, so that two checkouts run side by side.
 
-:class:`CheckoutGrader` is the caller's end; ``python scripts/checkout_grader.py`` is the process, which imports
+:class:`CheckoutGrader` is the caller's end; ``python scripts/grading/checkout_grader.py`` is the process, which imports
 ``verl_ispo`` from the checkout that stands first in ``PYTHONPATH`` and answers one line of JSON per line.
 """
 

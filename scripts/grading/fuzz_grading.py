@@ -1,7 +1,7 @@
 r"""Grade many generated answers (plain, made wrong, broken, hostile); report what was accepted, hung, raised or leaked.
 
-    python scripts/fuzz_grading.py --answers 100000 --seed 0
-    python scripts/fuzz_grading.py --answers 20000 --only wrong      # nothing but answers that are made to be wrong
+    python scripts/grading/fuzz_grading.py --answers 100000 --seed 0
+    python scripts/grading/fuzz_grading.py --answers 20000 --only wrong   # answers that are made to be wrong
 
 Progress goes to stderr. The exit code is 1 if an answer that was made to be wrong (``wrong_answers.py``) was accepted,
 if one raised, took longer than its limits allow or gave a result that verl cannot use, or if memory grew by more than

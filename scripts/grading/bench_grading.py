@@ -1,9 +1,9 @@
 r"""Answers per second: math-verify called directly, verl's own ``math_verify`` scorer, and this package, in one run.
 
-    python scripts/bench_grading.py                      # on answers that the script makes
-    python scripts/bench_grading.py --data DIR           # on the answers of DIR/*.jsonl
-    python scripts/bench_grading.py --data DIR --skip-verl
-    python scripts/bench_grading.py --data DIR --rounds 3 --against ../before   # this and another checkout, in turns
+    python scripts/grading/bench_grading.py                      # on answers that the script makes
+    python scripts/grading/bench_grading.py --data DIR           # on the answers of DIR/*.jsonl
+    python scripts/grading/bench_grading.py --data DIR --skip-verl
+    python scripts/grading/bench_grading.py --data DIR --rounds 3 --against ../before   # and another checkout
 
 Each grader gets the same answers in the same order from the same number of threads, in rounds that alternate between
 the graders; the table has medians over the rounds. One answer in four is correct and spelled as in the data, one in
@@ -162,7 +162,7 @@ def print_row(name: str, count: int, seconds: list[float], score: float) -> None
 
 def compare_checkouts(golds: list[str], options: argparse.Namespace, rng: random.Random) -> int:
     """This checkout and another one in turns; 1 if this one is slower by a quarter, or its exact share is lower."""
-    here = Path(__file__).resolve().parents[1]
+    here = Path(__file__).resolve().parents[2]
     graders = {"this checkout": CheckoutGrader(here), str(options.against): CheckoutGrader(options.against)}
     rounds: dict[str, list[GradedRound]] = {name: [] for name in graders}
     verl_s: list[float] = []
