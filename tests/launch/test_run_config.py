@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from omegaconf import DictConfig, OmegaConf
 
 from tests.composed import composed
 from tests.examples import examples
@@ -49,8 +50,19 @@ SAME = (
 )
 
 
+def config_of(*overrides: str) -> DictConfig:
+    """verl's config with these overrides; a choice of files is composed, single keys are set in what was composed."""
+    choices = [override for override in overrides if override.startswith("method=")]
+    config = composed(*choices)
+    for override in overrides:
+        if override not in choices:
+            key, value = override.lstrip("+").split("=", 1)
+            OmegaConf.update(config, key, OmegaConf.from_dotlist([f"x={value}"]).x, force_add=True)
+    return config
+
+
 def start(folder: Path, *overrides: str, change: bool = False, number: int = 1, step: int = 0) -> None:
-    check_config(folder, composed(*overrides), change, number, step)
+    check_config(folder, config_of(*overrides), change, number, step)
 
 
 @pytest.mark.parametrize("override", OTHERS)
@@ -62,7 +74,7 @@ def test_another_setting_is_refused_with_its_key_and_both_values(override: str, 
     if not override.startswith("method"):
         key = override.split("=", 1)[0]
         line = next(line for line in str(refused.value).splitlines() if line.strip().startswith(f"{key}: "))
-        before, now = (json.dumps(trained_settings(config)[key]) for config in (composed(), composed(override)))
+        before, now = (json.dumps(trained_settings(config)[key]) for config in (config_of(), config_of(override)))
         assert line.strip() == f"{key}: {before} -> {now}"
     assert "CHANGE=1" in str(refused.value)
     assert (tmp_path / "trained_settings.json").read_text() == kept
