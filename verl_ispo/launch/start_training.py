@@ -6,9 +6,15 @@ import os
 import shlex
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
+from omegaconf import OmegaConf
+
+from verl_ispo.cpu.fork_server import fork_server, forked_python_command, has_fork_server, py_executable
+from verl_ispo.cpu.forked_python import SOCKET_VARIABLE
+from verl_ispo.launch.hydra_overrides import quoted
 from verl_ispo.launch.longer_context import ContextError, extend
 from verl_ispo.launch.ray_cluster import passed_variable, use_token
 from verl_ispo.launch.run_config import check_config
@@ -144,7 +150,9 @@ def _start(options: TrainingOptions, settings: TrainingSettings, environment: di
     files.command.write_text(shlex.join(command) + "\n", encoding="utf-8")
     print(f"{options.label}: start {files.number}, log {files.log}", flush=True)
     screen = show_log(files.log) if options.screen == "log" else _bar(options, files)
-    ending = run_process(command, environment, files.log, screen, inherited=[lock])
+    with _forking(options, environment) as environment:
+        started = _forked(command, settings) if has_fork_server(environment) else command
+        ending = run_process(started, environment, files.log, screen, inherited=[lock])
     if ending.asked_by is not None:
         return 128 + ending.asked_by
     if ending.status != 0:
@@ -157,6 +165,20 @@ def _start(options: TrainingOptions, settings: TrainingSettings, environment: di
         return 0
     print(f"{options.label}: done ({folder})")
     return 0
+
+
+def _forking(options: TrainingOptions, environment: dict[str, str]) -> AbstractContextManager[dict[str, str]]:
+    """On a CPU with a Ray of its own, a server that forks the training's processes; its name is in the environment."""
+    own_ray = options.on_cpu and not options.ray_address
+    return fork_server(environment) if own_ray else nullcontext({**environment, SOCKET_VARIABLE: ""})
+
+
+def _forked(command: list[str], settings: TrainingSettings) -> list[str]:
+    """The same command with the driver, and Ray's workers unless the user has another Python for them, as forks."""
+    workers = []
+    if OmegaConf.select(settings.config, "ray_kwargs.ray_init.runtime_env.py_executable") is None:
+        workers = [f"+ray_kwargs.ray_init.runtime_env.py_executable={quoted(py_executable())}"]
+    return [*forked_python_command(), *command[1:], *workers]
 
 
 def _resuming(settings: TrainingSettings) -> TrainingSettings:

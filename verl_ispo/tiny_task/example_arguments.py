@@ -9,7 +9,7 @@ from collections.abc import Callable
 from verl_ispo.launch.launch_arguments import reported
 from verl_ispo.launch.option_checks import check_choice
 from verl_ispo.method_presets import method_names
-from verl_ispo.tiny_task.example_steps import StepFailedError, use_tiny_environment
+from verl_ispo.tiny_task.example_steps import StepFailedError, tiny_environment
 
 
 def example_parser(module: str, about: str | None) -> argparse.ArgumentParser:
@@ -33,9 +33,9 @@ def run_example(name: str, methods: list[str], work: Callable[[], None]) -> int:
     def checked() -> int:
         for method in methods:
             check_choice("METHODS", method, method_names())
-        use_tiny_environment()
         try:
-            work()
+            with tiny_environment():
+                work()
         except StepFailedError as error:
             print(error, file=sys.stderr)
             return error.status

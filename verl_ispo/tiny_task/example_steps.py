@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from verl_ispo.cpu.fork_server import fork_server, python_command
+from verl_ispo.cpu.forked_python import SOCKET_VARIABLE
 from verl_ispo.launch.start_training import train
 from verl_ispo.launch.stop_reason import last_lines
 from verl_ispo.launch.training_options import TrainingOptions
@@ -76,9 +78,16 @@ class TinyRun:
     overrides: tuple[str, ...] = ()
 
 
-def use_tiny_environment() -> None:
-    """Give this process and those that it starts the environment of the examples."""
+@contextmanager
+def tiny_environment() -> Iterator[None]:
+    """The environment of the examples, for this process and those that it starts, which are forks of one."""
     os.environ.update(ENVIRONMENT)
+    with fork_server(os.environ) as environment:
+        os.environ.update(environment)
+        try:
+            yield
+        finally:
+            os.environ.pop(SOCKET_VARIABLE)
 
 
 def run_module(module: str, *arguments: object, quiet: bool = False) -> None:
@@ -92,7 +101,7 @@ def run_module(module: str, *arguments: object, quiet: bool = False) -> None:
     Raises:
         StepFailedError: it did not end with status 0.
     """
-    command = [sys.executable, "-m", module, *map(str, arguments)]
+    command = [*python_command(os.environ), "-m", module, *map(str, arguments)]
     status = call(command, output=subprocess.DEVNULL if quiet else None)
     if status:
         raise StepFailedError(f"{module} ended with status {status}, see above", status)
@@ -148,7 +157,7 @@ def evaluate_tiny(model: Path, method: str, seed: int | None, data: Path, result
     Raises:
         StepFailedError: with the last lines of the log.
     """
-    command = [sys.executable, "-m", "verl_ispo.cli", "eval", "--model", str(model), "--method", method]
+    command = [*python_command(os.environ), "-m", "verl_ispo.cli", "eval", "--model", str(model), "--method", method]
     command += [] if seed is None else ["--training-seed", str(seed)]
     command += ["--base-model", BASE_MODEL, "--out", str(result), "--benchmarks", str(data / "heldout.parquet")]
     command += ["--reward-function", GRADER, "--n", "4", "--temperature", "1.0", "--max-new-tokens", "96"]
