@@ -24,6 +24,7 @@ from pathlib import Path
 
 from verl_ispo.atomic_file import write_text
 from verl_ispo.launch.model_choice import choose_model
+from verl_ispo.process_lock import has_no_locks, warn_of_no_locks
 from verl_ispo.runs.checkpoint_folder import noted_step
 from verl_ispo.runs.metric_log import read_metric_log
 from verl_ispo.user_error import UserError
@@ -65,6 +66,10 @@ def locked(folder: Path) -> Iterator[int]:
             raise FolderBusyError(
                 f"another process works in {folder}; wait for it or end it, or set another OUT (--out)"
             ) from error
+        except OSError as error:
+            if not has_no_locks(error):
+                raise
+            warn_of_no_locks(folder / "lock", error)
         yield lock
     finally:
         os.close(lock)
