@@ -1,8 +1,8 @@
 """One process at a time in a folder or at a file; the system releases the lock of a process that is killed.
 
-Some network file systems have no locks (Lustre mounted without ``flock``, NFS without its lock service). Nobody can hold
-a lock there, so such an error is a warning and the work goes on; only the answer that another process holds the lock
-refuses it.
+Some network file systems have no locks (Lustre mounted without ``flock``, NFS without its lock service). Nobody can
+hold a lock there, so such an error is a warning and the work goes on; only the answer that another process holds the
+lock refuses it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from pathlib import Path
 import filelock
 
 from verl_ispo.user_error import UserError
-
 
 NO_LOCKS = frozenset({errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP})
 """Answers of a file system that has no locks."""

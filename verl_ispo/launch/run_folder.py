@@ -9,6 +9,8 @@
     OUT/metrics.N.jsonl   its metrics: verl overwrites its log file, so each start gets its own
     OUT/checkpoints/      verl's
     OUT/dump/             dumped rollouts
+    OUT/run_id            its id at W&B and SwanLab (`verl_ispo.launch.logger_places`)
+    OUT/.secrets.json     of mode 600, during a start on a Ray cluster: keys and tokens for its processes
     OUT/done              the last step that was trained, after a start that ended by itself
     OUT/trained_settings.json, OUT/changes.jsonl    what the run trains (`verl_ispo.launch.run_config`)
 """
