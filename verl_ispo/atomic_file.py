@@ -17,6 +17,10 @@ def atomic_file(path: Path, mode: int = 0o644) -> Iterator[BinaryIO]:
     Args:
         path (`Path`): its folder is made where it is missing.
         mode (`int`, *optional*, defaults to `0o644`): its permissions; nobody else can read it before it has its name.
+
+    Raises:
+        OSError: it cannot be written; what stood there before still does. The error names ``path``, which that of a
+            full disk does not do by itself.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
@@ -28,8 +32,10 @@ def atomic_file(path: Path, mode: int = 0o644) -> Iterator[BinaryIO]:
         os.chmod(temporary, mode)  # mkstemp's 0600 would hide the file from other users of a shared folder
         os.replace(temporary, path)
         sync_folder(path.parent)
-    except BaseException:
+    except BaseException as error:
         Path(temporary).unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = str(path)
         raise
 
 

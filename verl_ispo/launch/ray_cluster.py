@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping, MutableMapping, Sequence
-from pathlib import Path
 
 from verl_ispo.launch.hydra_overrides import quoted
 from verl_ispo.launch.option_checks import given
@@ -38,8 +38,9 @@ def check_ray_address(address: str) -> None:
 
 def use_token(environment: MutableMapping[str, str]) -> None:
     """Use Ray's token if there is one: a head requires it, and Ray's other commands send it only in token mode."""
-    path = environment.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token"
-    if environment.get("RAY_AUTH_TOKEN") or Path(path).exists():
+    # os.path: a user without a home folder, or one who may not look into it, has no token there
+    path = environment.get("RAY_AUTH_TOKEN_PATH") or os.path.expanduser("~/.ray/auth_token")
+    if environment.get("RAY_AUTH_TOKEN") or os.path.exists(path):
         environment.setdefault("RAY_AUTH_MODE", "token")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -41,6 +42,9 @@ from verl_ispo.secret_values import FILE_VARIABLE, redacted_overrides, write_sec
 
 METRICS_VARIABLE = "VERL_FILE_LOGGER_PATH"
 """Where verl's file logger writes."""
+
+FULL_BELOW_BYTES = 1 << 20
+"""A disk with less free space counts as full after a failure: a last small write may still fit where a file did not."""
 
 SECRETS_FILE = ".secrets.json"
 """In OUT, during a start on a Ray cluster that is already running."""
@@ -243,9 +247,17 @@ def _say_why(options: TrainingOptions, log: Path, status: int) -> None:
     if options.screen == "progress":
         print(last_lines(log), file=sys.stderr)
     sys.stdout.flush()
-    reason = stop_reason(log)
+    reason = _full_disk(options.folder) or stop_reason(log)
     print(f"{options.label} stopped with status {status}{f': {reason}' if reason else ''}", file=sys.stderr)
     print(f"see {log}; {_resumes(options)}", file=sys.stderr)
+
+
+def _full_disk(folder: Path) -> str:
+    """That the disk of a folder is full, which no log can say that lies there; empty if it is not."""
+    free = shutil.disk_usage(folder).free
+    if free >= FULL_BELOW_BYTES:
+        return ""
+    return f"the disk of {folder} is full ({free} bytes are free); free some space there"
 
 
 def _resumes(options: TrainingOptions) -> str:
