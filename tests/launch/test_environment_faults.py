@@ -176,6 +176,33 @@ def test_a_home_that_may_not_be_looked_into_has_no_token(monkeypatch: pytest.Mon
     assert environment == {"HOME": "/root"}
 
 
+@pytest.mark.parametrize("home", ["read-only", "not there", "writable"])
+def test_a_start_does_not_need_a_home_that_can_be_written(
+    train: Train, fake: FakeTraining, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, home: str
+) -> None:
+    """Ray writes ``~/.ray/auth_token``, datasets ``~/.cache/huggingface``, and both failed where they could not."""
+    folder = tmp_path / "home"
+    if home != "not there":
+        folder.mkdir()
+    monkeypatch.setenv("HOME", str(folder) if home != "not there" else "/nonexistent/home")
+    for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "XDG_CACHE_HOME", "HF_HOME", "HF_DATASETS_CACHE"):
+        monkeypatch.delenv(name, raising=False)
+    allowed = os.access
+    # root may write everywhere, whatever the permissions say
+    monkeypatch.setattr(os, "access", lambda path, mode: home == "writable" and allowed(path, mode))
+    assert train()[0] == 0
+    environment = fake.noted()[0]["environment"]
+    caches = {"XDG_CACHE_HOME": "cache", "HF_DATASETS_CACHE": "cache/datasets"}
+    expected = {} if home == "writable" else {name: f"{tmp_path}/run/{part}" for name, part in caches.items()}
+    assert {name: environment[name] for name in caches if name in environment} == expected
+    if home == "read-only":
+        assert environment["HF_HOME"] == f"{folder}/.cache/huggingface", "models there are still found"
+    token = environment.get("RAY_AUTH_TOKEN")
+    assert (token is None) == (home == "writable")
+    assert token is None or len(token) == 64
+    assert token is None or token not in " ".join(fake.commands()[0])
+
+
 NAME = "a b,c=d é'\"[x]{y}$z"
 
 

@@ -38,10 +38,19 @@ def check_ray_address(address: str) -> None:
 
 def use_token(environment: MutableMapping[str, str]) -> None:
     """Use Ray's token if there is one: a head requires it, and Ray's other commands send it only in token mode."""
-    # os.path: a user without a home folder, or one who may not look into it, has no token there
-    path = environment.get("RAY_AUTH_TOKEN_PATH") or os.path.expanduser("~/.ray/auth_token")
-    if environment.get("RAY_AUTH_TOKEN") or os.path.exists(path):
+    if has_token(environment):
         environment.setdefault("RAY_AUTH_MODE", "token")
+
+
+def has_token(environment: Mapping[str, str]) -> bool:
+    """Whether this user has a token of Ray."""
+    # os.path: a user without a home folder, or one who may not look into it, has no token there
+    return bool(environment.get("RAY_AUTH_TOKEN")) or os.path.exists(token_path(environment))
+
+
+def token_path(environment: Mapping[str, str]) -> str:
+    """Where Ray keeps it; relative where there is no home folder."""
+    return environment.get("RAY_AUTH_TOKEN_PATH") or os.path.expanduser("~/.ray/auth_token")
 
 
 def ray_overrides(

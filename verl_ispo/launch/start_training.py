@@ -37,6 +37,7 @@ from verl_ispo.launch.training_settings import (
     training_settings,
     with_copied_model,
 )
+from verl_ispo.launch.unwritable_home import stand_ins
 from verl_ispo.runs.checkpoint_folder import ask_to_stop, forget_stop, resumption
 from verl_ispo.secret_values import FILE_VARIABLE, redacted_overrides, write_secrets
 
@@ -154,6 +155,8 @@ def _start(options: TrainingOptions, settings: TrainingSettings, environment: di
         use_token(environment)
         own |= {FILE_VARIABLE: str(secrets_file)} if secrets else {}
         passed = tuple(passed_variable(name, value) for name, value in own.items())
+    else:
+        own |= stand_ins(folder, environment)
     command = training_command(settings, passed)
     write_run(folder, identity, settings.response_length, options.steps)
     write_text(files.command, shlex.join(redacted_overrides(command)) + "\n")
