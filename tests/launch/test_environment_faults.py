@@ -14,7 +14,8 @@ import subprocess
 import sys
 import time
 from collections import namedtuple
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,7 @@ from hypothesis import strategies as st
 from tests.examples import examples
 from tests.launch.fake_training import FakeTraining
 from verl_ispo.atomic_file import write_text
+from verl_ispo.launch import start_training, training_progress
 from verl_ispo.launch.hydra_overrides import quoted
 from verl_ispo.launch.ray_cluster import passed_variable, use_token
 
@@ -88,6 +90,35 @@ def test_a_training_that_ends_on_a_full_disk_says_so(
     assert f"the disk of {tmp_path / 'run'} is full (4096 bytes are free); free some space there" in err
     assert "the same command" in err
     assert "ValueError" not in err
+
+
+def test_a_screen_on_a_full_disk_does_not_end_the_training(
+    train: Train, fake: FakeTraining, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The launcher's output is often a file (nohup, Slurm), and a failure to show a line killed what trained."""
+    fake.says = "a line"
+    with open("/dev/full", "w") as full:
+
+        def shown(log: Path) -> Iterator[None]:
+            for line in training_progress.show_log(log):
+                full.write("x")
+                full.flush()
+                yield line
+
+        monkeypatch.setattr(start_training, "show_log", shown)
+        assert train()[0] == 0
+        with suppress(OSError):
+            full.close()
+
+
+def test_a_line_that_was_cut_off_does_not_end_the_progress_bar(tmp_path: Path) -> None:
+    """A line of the metrics that met a full disk has its next one glued to it; the bar's reader raised."""
+    file = tmp_path / "metrics.jsonl"
+    file.write_text('{"step":1,"data":{"critic/sc{"step":2,"data":{}}\n{"step":3,"data":{"critic/score/mean":null}}\n')
+    bar = training_progress.show_bar(file, 5, "run")
+    next(bar)
+    next(bar)
+    bar.close()
 
 
 @pytest.mark.parametrize("jump", [-1e6, 1e9, -2e9])

@@ -11,7 +11,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -78,11 +78,11 @@ def run_process(
         )
         try:
             while process.poll() is None and not received:
-                next(screen)
+                _show(screen)
                 time.sleep(POLL_S)
             until = time.monotonic() + (ask_to_end() if process.poll() is None else 0.0)
             while process.poll() is None and len(received) < 2 and time.monotonic() < until:
-                next(screen)
+                _show(screen)
                 time.sleep(POLL_S)
             asked = len(received)
             if process.poll() is None:
@@ -93,7 +93,7 @@ def run_process(
             if process.poll() is None:
                 process.kill()
                 process.wait()
-        next(screen)
+        _show(screen)
     return Ending(shell_status(process.returncode), received[0] if received else None)
 
 
@@ -126,6 +126,12 @@ def call(
 def shell_status(returncode: int) -> int:
     """The exit status as in a shell, from `subprocess`'s, which is negative after a signal."""
     return returncode if returncode >= 0 else 128 - returncode
+
+
+def _show(screen: Iterator[None]) -> None:
+    """Advance what is shown; a screen that fails, as a file on a full disk does, shows nothing more."""
+    with suppress(OSError, StopIteration):
+        next(screen)
 
 
 def _ignore_interrupts() -> None:
