@@ -29,12 +29,11 @@ HIDDEN = "***"
 _VARIABLE = re.compile(r"(?:.*_)?(KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?)(_ID)?")
 # verl has keys such as data.prompt_key and max_token_len, so a key of a config needs more than one word
 _CONFIG_KEY = re.compile(
-    r"(?:.*_)?(api|access|secret|private|auth|hf|hub|wandb|swanlab)_?(key|token)|(?:.*_)?(password|passwd|secret)|token"
+    r"(?:.*_)?(api|access|secret|private|auth|hf|hub|wandb|swanlab)_?(key|token)|(?:.*_)?(password|passwd|secret)"
 )
 _PASSWORD_IN_ADDRESS = re.compile(r"(?<=://)[^/\s:@]*:[^/\s@]+(?=@)")
-_NAME_IN_TEXT = re.compile(
-    r"([A-Za-z][A-Za-z0-9_]*)(['\"]?\s*[=:]\s*)('[^']*'|\"[^\"]*\"|[^\s,{}\[\]'\"][^\s,}\]'\"]*)"
-)
+_NAME_IN_TEXT = re.compile(r"([A-Za-z][A-Za-z0-9_]*)['\"]?\s*[=:]\s*")
+_VALUE_IN_TEXT = re.compile(r"'[^']*'|\"[^\"]*\"|[^\s,{}\[\]'\"][^\s,}\]'\"]*")
 
 
 def is_secret(name: str) -> bool:
@@ -48,7 +47,19 @@ def redacted(text: str, environment: Mapping[str, str] = os.environ) -> str:
         if len(value) >= 8:  # a short value would hide words that are none
             text = text.replace(value, HIDDEN)
     text = _PASSWORD_IN_ADDRESS.sub(HIDDEN, text)
-    return _NAME_IN_TEXT.sub(lambda found: f"{found[1]}{found[2]}{HIDDEN}" if is_secret(found[1]) else found[0], text)
+    shown, position = [], 0
+    for _, start, end in _secrets_in(text):
+        if start >= position:
+            shown += [text[position:start], HIDDEN]
+            position = end
+    return "".join(shown) + text[position:]
+
+
+def _secrets_in(text: str) -> Iterator[tuple[str, int, int]]:
+    """Secret names in a text, with where the value of each starts and ends."""
+    for found in _NAME_IN_TEXT.finditer(text):
+        if is_secret(found[1]) and (value := _VALUE_IN_TEXT.match(text, found.end())):
+            yield found[1], value.start(), value.end()
 
 
 def redacted_overrides(overrides: Iterable[str]) -> list[str]:
@@ -106,7 +117,7 @@ def _secret_names(override: str) -> Iterator[str]:
     name = key.rpartition(".")[2].lstrip("+")
     if is_secret(name):
         yield name
-    yield from (found[1] for found in _NAME_IN_TEXT.finditer(value) if is_secret(found[1]))
+    yield from (inner for inner, _, _ in _secrets_in(value))
     if _PASSWORD_IN_ADDRESS.search(value):
         yield f"{name} (the password in its address)"
 

@@ -17,8 +17,10 @@ from omegaconf import DictConfig
 
 from tests.launch.conftest import composed_quickly
 from tests.launch.fake_training import FakeTraining
+from verl_ispo import doctor
 from verl_ispo.launch import training_settings
 from verl_ispo.launch.start_training import SECRETS_FILE
+from verl_ispo.preflight.finding import PROBLEM, Finding
 
 KEY, TOKEN, OTHER = "key-of-wandb-0123456789", "token-of-hf-0123456789", "value-of-mine-0123456789"
 OVERRIDE = f"+ray_kwargs.ray_init.runtime_env.env_vars.HF_TOKEN={TOKEN}"
@@ -86,6 +88,21 @@ def test_a_printed_command_shows_none(train: Train, fake: FakeTraining) -> None:
     assert "main_ppo" in out
     for secret in (KEY, TOKEN, OTHER):
         assert secret not in out
+
+
+def test_the_preflight_shows_none(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its own command line takes any override, and findings quote them."""
+    monkeypatch.setenv("WANDB_API_KEY", KEY)
+    finding = Finding(PROBLEM, "some key", f"{OVERRIDE} is not known, nor is {KEY}")
+    monkeypatch.setattr(doctor, "machine_checks", lambda _: [])
+    monkeypatch.setattr(doctor, "config_checks", lambda *_: [("some key", lambda: iter([finding]))])
+    monkeypatch.setattr(doctor, "config_checks_of_this_machine", lambda _: [])
+    overrides = [OVERRIDE, f"+a.api_key='two words {OTHER}'"]
+    assert doctor.run("ispo_trainer", overrides, dry_run=True, config=composed_quickly("ispo_trainer", [])) == 1
+    said = capsys.readouterr().out
+    assert "env_vars.HF_TOKEN=***" in said
+    for secret in (KEY, TOKEN, OTHER):
+        assert secret not in said
 
 
 def test_a_secret_in_another_override_is_refused(train: Train, fake: FakeTraining) -> None:
