@@ -10,6 +10,8 @@
     OUT/checkpoints/      verl's
     OUT/dump/             dumped rollouts
     OUT/run_id            its id at W&B and SwanLab (`verl_ispo.launch.logger_places`)
+    OUT/tensorboard, OUT/wandb, ...    what other loggers write
+    OUT/cache             caches, where the home folder cannot be written (`verl_ispo.launch.unwritable_home`)
     OUT/.secrets.json     of mode 600, during a start on a Ray cluster: keys and tokens for its processes
     OUT/done              the last step that was trained, after a start that ended by itself
     OUT/trained_settings.json, OUT/changes.jsonl    what the run trains (`verl_ispo.launch.run_config`)
