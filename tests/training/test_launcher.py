@@ -257,10 +257,9 @@ def test_a_dead_process_is_named_and_the_checkpoint_holds(
 def test_it_saves_whatever_ends_it(tiny_task: TinyTask, folder: Path) -> None:
     rows = tiny_task.data.parent / "twelve.parquet"
     pd.read_parquet(tiny_task.data / "train.parquet").head(12).to_parquet(rows)
-    variables = {"TRAIN_FILES": str(rows), "VAL_FILES": str(tiny_task.data / "heldout.parquet"), "GRACE_S": "300"}
-    run = LaunchedTraining(
-        tiny_task, folder / "asked", 9, SAVE_FREQ="50", LOGGERS="console,file,tensorboard", **variables
-    )
+    run = LaunchedTraining(tiny_task, folder / "asked", 9)
+    run.environment |= {"TRAIN_FILES": str(rows), "VAL_FILES": str(tiny_task.data / "heldout.parquet")}
+    run.environment |= {"SAVE_FREQ": "50", "GRACE_S": "300", "LOGGERS": "console,file,tensorboard"}
     run.arguments += ["trainer.total_epochs=1", "trainer.val_before_train=false"]
     try:
         run.start()
