@@ -37,10 +37,13 @@
 #   SAVE_FREQ=50          steps between checkpoints
 #   KEEP=2                checkpoints to keep, over all starts (about 90 GB each for 7B, 12 bytes per parameter). With 1, a
 #                         kill while one is saved can leave none: verl removes the old one before it records the new
+#   GRACE_S=20            seconds that SIGTERM or Ctrl-C leaves a training to finish its step and save it; a second signal
+#                         ends it at once. Less than what sends SIGKILL afterwards: docker 10, Slurm and Kubernetes 30
 #   TEST_FREQ=50          steps between validations; -1: none
 #   CHANGE=0              1: resume the run in OUT although its settings differ from those of its first start; what changed,
 #                         and at which step, is in OUT/changes.jsonl and a mark in the report
-#   LOGGERS=console,file   verl's loggers, such as console,file,wandb
+#   LOGGERS=console,file   verl's loggers, such as console,file,wandb. TensorBoard, W&B and SwanLab write into OUT and go
+#                         on as one run over all starts
 #   SCREEN=log            what is shown during training: log (all that verl prints) or progress (a bar, the score and the
 #                         time left); the log file has everything in both cases
 #   OUT=                  folder of this run (default: runs/train/<model>/<method>-seed<seed>, with a short digest of the
@@ -48,8 +51,9 @@
 #                         on a cluster, on a disk that all nodes see
 #   RAY_ADDRESS=          host:port of a running Ray cluster to join (default: start a Ray on this node)
 #   RAY_ENV=              names of more environment variables to pass to its processes; passed always: those that begin
-#                         with NCCL_, VLLM_, SGLANG_, VERL_ or TQ_, and HF_HUB_OFFLINE, HF_HOME, OMP_NUM_THREADS and
-#                         PYTHONPATH
+#                         with NCCL_, VLLM_, SGLANG_, VERL_, TQ_, WANDB_, SWANLAB_, MLFLOW_, TRACKIO_ or CLEARML_, and
+#                         HF_HUB_OFFLINE, HF_HOME, HF_TOKEN, OMP_NUM_THREADS and PYTHONPATH. Secrets (*_KEY, *_TOKEN,
+#                         *_SECRET ...) go in a file of mode 600 in OUT, never on a command line
 #   PYTHON=python         interpreter of the environment
 #   DRY_RUN=0             1: `verl-ispo doctor --no-ray --dry-run` on exactly these settings; nothing is started or
 #                         downloaded (a preset with a longer context gets its copy if its weights are on this machine)
@@ -60,7 +64,7 @@ case "${1:-}" in
     -h | --help) print_help "$0"; exit 0 ;;
 esac
 values MODEL MODEL_PATH MODEL_COPIES METHOD DATA REWARD ENGINE ROLLOUT NNODES GPUS_PER_NODE ROLLOUT_TP TRAIN_TP SEED STEPS
-values SAVE_FREQ KEEP TEST_FREQ LOGGERS SCREEN OUT RAY_ADDRESS
+values SAVE_FREQ KEEP GRACE_S TEST_FREQ LOGGERS SCREEN OUT RAY_ADDRESS
 words TRAIN_FILES VAL_FILES RAY_ENV
 flags CHANGE DRY_RUN PRINT_ONLY
 exec "${PYTHON:-python}" -m verl_ispo.cli train "${options[@]}" -- "$@"

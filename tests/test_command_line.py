@@ -1,16 +1,18 @@
 """How commands end, and one process at a time: exit statuses, messages, signals and locks.
 
-Not exercised: file systems without locks (filelock falls back to a lock file of another kind there).
+Not exercised: a real file system without locks; its answers are made here.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import filelock
 import pytest
 
 from verl_ispo.command_line import run_command
@@ -98,3 +100,39 @@ def test_waiting_for_a_lock_is_said_and_ends_with_it(tmp_path: Path) -> None:
     assert waiter.communicate(timeout=60)[0] == "taken\n"
     with wait_for_lock(lock, Path("place"), "merging it"):
         pass
+
+
+NO_LOCKS = [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS]
+
+
+@pytest.mark.parametrize("number", NO_LOCKS)
+@pytest.mark.parametrize("take", ["take", "wait"])
+def test_where_the_file_system_has_no_locks_the_work_goes_on(
+    take: str, number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Any other answer than "held" refused the work, or was taken for "held": nobody can hold a lock there."""
+
+    class NoLocks(filelock.UnixFileLock):
+        def _acquire(self) -> None:
+            raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(filelock, "FileLock", NoLocks)
+    lock = tmp_path / ".lock"
+    with take_lock(lock, tmp_path, "x", "y") if take == "take" else wait_for_lock(lock, tmp_path, "x"):
+        pass
+    said = capsys.readouterr().err
+    assert "has no locks" in said
+    assert str(tmp_path) in said
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS, errno.EIO])
+def test_another_fault_of_the_lock_file_is_not_taken_for_a_file_system_without_locks(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Faulty(filelock.UnixFileLock):
+        def _acquire(self) -> None:
+            raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(filelock, "FileLock", Faulty)
+    with pytest.raises(OSError, match=os.strerror(number)):
+        take_lock(tmp_path / ".lock", tmp_path, "x", "y")

@@ -21,7 +21,7 @@ REPOSITORY = Path(__file__).parents[1]
 # From the bottom up. A package imports only from the lines above its own.
 LAYERS = (
     ("user_error", "atomic_file", "varlen_attention", "end_of_sequence"),
-    ("answers", "command_line", "process_lock"),
+    ("answers", "command_line", "process_lock", "secret_values"),
     ("config",),
     ("signals",),
     ("methods",),

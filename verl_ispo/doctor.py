@@ -37,6 +37,7 @@ from verl_ispo.preflight.scorer import check_scorer
 from verl_ispo.preflight.token_budgets import check_token_budgets
 from verl_ispo.preflight.verl_features import check_refusals, check_support
 from verl_ispo.preflight.verl_validation import check_with_verl
+from verl_ispo.secret_values import redacted, redacted_overrides
 
 MODEL_PATH = "actor_rollout_ref.model.path"
 VERL_DEFAULT_MODEL = "~/models/deepseek-llm-7b-chat"
@@ -72,7 +73,7 @@ def run(
         for name, check in checks:
             found = survived(name, check)
             for finding in as_notes(found) if dry_run and of_this_machine else found:
-                print(f"{finding.level:>8}  {finding.subject}: {finding.text}", flush=True)
+                print(redacted(f"{finding.level:>8}  {finding.subject}: {finding.text}"), flush=True)
                 findings.append(finding)
 
     report(machine_checks(check_ray and not dry_run), of_this_machine=True)
@@ -89,7 +90,7 @@ def run(
     problems = sum(finding.level == PROBLEM for finding in findings)
     print(f"\n{problems} problem(s)" if problems else "\nNothing stands in the way of a training.")
     if dry_run:
-        print(f"\n{training_command(config_name, overrides)}")
+        print(f"\n{training_command(config_name, redacted_overrides(overrides))}")
     return 1 if problems else 0
 
 

@@ -1,4 +1,6 @@
-"""Loaded by verl (entry-point group ``verl.plugins``) in every process that imports it; registers, and nothing else.
+"""Loaded by verl (entry-point group ``verl.plugins``) in every process that imports it.
+
+Takes over the launcher's secrets where this process has another environment, then registers, and nothing else.
 
 verl swallows an exception here at DEBUG level, so ``verl-ispo doctor`` checks the registrations on the driver and in a
 Ray worker.
@@ -9,6 +11,8 @@ from __future__ import annotations
 import importlib
 import os
 from typing import TYPE_CHECKING
+
+from verl_ispo.secret_values import load_secrets
 
 if TYPE_CHECKING:
     from verl.workers.rollout.replica import RolloutReplica
@@ -39,6 +43,7 @@ def _load_cpu_replica() -> type[RolloutReplica]:
     return CPURolloutReplica
 
 
+load_secrets()
 for _module in REGISTERING_MODULES:
     importlib.import_module(_module)
 _register_cpu_rollout()

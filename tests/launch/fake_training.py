@@ -1,7 +1,7 @@
 """A small program in place of verl's main, and its notes. The launcher around it is the real one.
 
 ``python tests/launch/fake_training.py NOTES SAYS STATUS STAYS COMMAND...`` notes its command and environment, prints
-SAYS, and ends with STATUS; with STAYS it waits for SIGTERM first.
+SAYS, and ends with STATUS; with STAYS it waits for SIGTERM first, or for the file of that name, at which it "saves".
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class FakeTraining:
         folder: for the notes.
         says: what it prints.
         status: with which it ends.
-        stays: whether it waits for SIGTERM.
+        stays: whether it waits for SIGTERM; a path: or until there is such a file.
         fails_if: words of a command that make it fail with `status`; empty means every one.
         metrics: entries that it writes where verl's file logger does; none means no file.
     """
@@ -33,7 +33,7 @@ class FakeTraining:
     folder: Path
     says: str = ""
     status: int = 0
-    stays: bool = False
+    stays: bool | Path = False
     fails_if: tuple[str, ...] = ()
     metrics: Sequence[Mapping[str, Any]] = ()
 
@@ -54,6 +54,10 @@ class FakeTraining:
         """Calls that were ended by SIGTERM."""
         return sum("ended" in note for note in self.noted())
 
+    def saved(self) -> int:
+        """Calls that ended by themselves when they were asked to."""
+        return sum("saved" in note for note in self.noted())
+
     def run_process(
         self, command: Sequence[str], environment: Mapping[str, str], log: Path, *more: Any, **options: Any
     ) -> Any:
@@ -64,7 +68,7 @@ class FakeTraining:
             lines = "".join(json.dumps(entry) + "\n" for entry in self.metrics)
             Path(environment["VERL_FILE_LOGGER_PATH"]).write_text(lines, encoding="utf-8")
         fails = all(any(part in word for word in command) for part in self.fails_if)
-        behavior = [str(self.notes), self.says, str(self.status if fails else 0), "1" if self.stays else ""]
+        behavior = [str(self.notes), self.says, str(self.status if fails else 0), str(self.stays or "")]
         return run_process([sys.executable, "-IS", __file__, *behavior, *command], environment, log, *more, **options)
 
 
@@ -81,10 +85,15 @@ def main() -> int:
         os._exit(143)
 
     signal.signal(signal.SIGTERM, end)
-    note({"command": command, "environment": dict(os.environ), "pid": os.getpid()})
+    secrets = os.environ.get("VERL_ISPO_ENVIRONMENT_FILE")
+    given = {"secrets": Path(secrets).read_text(), "mode": Path(secrets).stat().st_mode & 0o777} if secrets else {}
+    note({"command": command, "environment": dict(os.environ), "pid": os.getpid(), **given})
     print(says, flush=True)
     for _ in range(600 if stays else 0):
         time.sleep(0.1)
+        if os.path.exists(stays):
+            note({"saved": True})
+            break
     return int(status)
 
 

@@ -81,6 +81,10 @@ def test_a_token_is_brought_along_where_there_is_one(tmp_path: Path) -> None:
         (["worker"], ("RAY_ADDRESS=", "host:port of the head", "start_head.sh prints")),
         (["worker", "--ray-address", "head:1", "--tries", "0"], ("TRIES=0", "whole number")),
         (["head", "--port", "0"], ("PORT=0", "whole number")),
+        (
+            ["worker", "--ray-address", "10.0.0.1:6379", "--node-ip", "127.0.1.1"],
+            ("NODE_IP=127.0.1.1", "does not reach this node", "RAY_INTERFACE"),
+        ),
     ],
 )
 def test_what_cannot_be_is_refused(

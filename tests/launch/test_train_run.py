@@ -6,6 +6,7 @@ and the signals included. Not exercised: verl's own resuming (tests/training).
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import shlex
@@ -125,6 +126,20 @@ def test_two_do_not_write_one_folder(train: Train, fake: FakeTraining, tmp_path:
     assert status == 1
     assert "another process works in" in err
     assert not fake.commands()
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_does_not_stop_a_start(
+    train: Train, fake: FakeTraining, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def without_locks(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", without_locks)
+    status, _, err = train()
+    assert status == 0
+    assert "this file system has no locks" in err
+    assert len(fake.commands()) == 1
 
 
 @pytest.mark.parametrize("asked", [signal.SIGTERM, signal.SIGINT])

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import runpy
 import signal
-import socket
 import subprocess
 import time
 from pathlib import Path
@@ -32,6 +31,12 @@ echo "scontrol $*" >>"$NOTES"
 if [ "$1" = show ]; then printf '%s\n' n1 n2 n3; fi
 """
 
+# a node is 10.0.0.N by its name, or what $ADDRESS says
+GETENT = r"""#!/usr/bin/env bash
+found="${ADDRESS-10.0.0.${2#n}}"
+if [ -n "$found" ]; then echo "$found STREAM"; else exit 2; fi
+"""
+
 # as the real one, which returns when all nodes have joined
 WAITING = r"""
 case "$call" in *wait_for_nodes*)
@@ -46,15 +51,12 @@ def slurm(tmp_path: Path, programs: NotingPrograms) -> dict[str, str]:
     programs.add("python", NOTING + WAITING)
     programs.add("srun", SRUN)
     programs.add("scontrol", SCONTROL)
-    programs.add("getent", "#!/usr/bin/env bash\necho 127.0.0.1 STREAM\n")
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        port = one.getsockname()[1]
+    programs.add("getent", GETENT)
     base = clean_environment()
     return {
         **base,
         **programs.variables,
-        **{"PATH": f"{programs.folder}:{base['PATH']}", "RAY_PORT": str(port), "REPOSITORY": str(SCRIPTS.parent)},
+        **{"PATH": f"{programs.folder}:{base['PATH']}", "RAY_PORT": "20077", "REPOSITORY": str(SCRIPTS.parent)},
         **{"SLURM_JOB_ID": "77", "SLURM_JOB_NODELIST": "n[1-3]"},
         **{"SLURM_GPUS_ON_NODE": "8", "SLURM_CPUS_PER_TASK": "16"},
         **{"MODEL": "qwen2_5_7b", "METHOD": "ispo", "DATA": str(tmp_path), "OUT": str(tmp_path / "run"), "STEPS": "5"},
@@ -73,17 +75,16 @@ def job(environment: dict[str, str], *arguments: str) -> subprocess.Popen[str]:
 
 
 def test_a_slurm_job_starts_all_nodes_trains_and_ends_them(slurm: dict[str, str], programs: NotingPrograms) -> None:
-    with socket.create_server(("127.0.0.1", int(slurm["RAY_PORT"]))):  # what start_worker.sh waits for
-        process = job(slurm, "data.train_batch_size=64")
-        output, _ = process.communicate(timeout=120)
+    process = job(slurm, "data.train_batch_size=64")
+    output, _ = process.communicate(timeout=120)
     assert process.returncode == 0, output
-    address = f"127.0.0.1:{slurm['RAY_PORT']}"
+    address = "10.0.0.1:20077"
     assert [call.split(":")[0][-2:] for call in sorted(programs.calls("srun on"))] == ["n1", "n2", "n3"]
-    sizes = "--node-ip 127.0.0.1 --num-gpus 8 --num-cpus 16"
+    sizes = "--num-gpus 8 --num-cpus 16 --block"
     assert sorted(call for call in programs.calls("launch.ray_node") if call.startswith("-m")) == [
-        f"-m verl_ispo.launch.ray_node head --port {slurm['RAY_PORT']} {sizes} --block",
-        f"-m verl_ispo.launch.ray_node worker --ray-address {address} {sizes} --block",
-        f"-m verl_ispo.launch.ray_node worker --ray-address {address} {sizes} --block",
+        f"-m verl_ispo.launch.ray_node head --port 20077 --node-ip 10.0.0.1 {sizes}",
+        f"-m verl_ispo.launch.ray_node worker --ray-address {address} --node-ip 10.0.0.2 {sizes}",
+        f"-m verl_ispo.launch.ray_node worker --ray-address {address} --node-ip 10.0.0.3 {sizes}",
     ]
     (waited,) = programs.calls("wait_for_nodes")
     assert waited.endswith(f"--address {address} --nodes 3 --gpus 24 --timeout-s 600")
@@ -101,9 +102,8 @@ def test_a_slurm_job_starts_all_nodes_trains_and_ends_them(slurm: dict[str, str]
 def test_a_node_that_does_not_join_ends_the_job_before_the_training(
     slurm: dict[str, str], programs: NotingPrograms
 ) -> None:
-    with socket.create_server(("127.0.0.1", int(slurm["RAY_PORT"]))):
-        process = job({**slurm, "FAIL": "*wait_for_nodes*"})
-        output, _ = process.communicate(timeout=120)
+    process = job({**slurm, "FAIL": "*wait_for_nodes*"})
+    output, _ = process.communicate(timeout=120)
     assert process.returncode != 0, output
     assert not programs.calls("cli train")
     assert not any("train.sh" in line for line in programs.calls())
@@ -112,18 +112,48 @@ def test_a_node_that_does_not_join_ends_the_job_before_the_training(
 def test_the_time_limit_ends_the_training_and_requeues_if_asked(
     slurm: dict[str, str], programs: NotingPrograms
 ) -> None:
-    with socket.create_server(("127.0.0.1", int(slurm["RAY_PORT"]))):
-        process = job({**slurm, "HANG": "*cli train*", "REQUEUE_AT_LIMIT": "1"})
-        for _ in range(600):
-            if programs.calls("cli train"):
-                break
-            time.sleep(0.1)
-        time.sleep(0.3)
-        process.send_signal(signal.SIGUSR1)
-        output, _ = process.communicate(timeout=120)
+    process = job({**slurm, "HANG": "-m verl_ispo*", "REQUEUE_AT_LIMIT": "1"})
+    for _ in range(600):
+        if programs.calls("cli train"):
+            break
+        time.sleep(0.1)
+    time.sleep(0.3)
+    process.send_signal(signal.SIGUSR1)
+    output, _ = process.communicate(timeout=120)
     assert process.returncode == 1, output
     assert programs.calls("scontrol requeue 77")
-    assert programs.calls("ended: -m verl_ispo.cli train")
+    ends = [call for call in programs.calls() if call.startswith(("ended:", "scontrol requeue"))]
+    assert "-m verl_ispo.cli train" in ends[0], (
+        "it saves, for which it needs its nodes and a job that is not killed yet"
+    )
+    assert ends[1] == "scontrol requeue 77"
+    assert sum("ray_node" in call for call in ends) == 3
+    (grace,) = [
+        call.partition("--grace-s ")[2].split()[0] for call in programs.calls("cli train") if "ended" not in call
+    ]
+    assert 0 < int(grace) < 180, "less than what --signal leaves before the limit"
+
+
+@pytest.mark.parametrize("address", ["127.0.1.1", "127.0.0.1", ""])
+def test_a_node_that_the_others_cannot_reach_is_refused_at_once(
+    slurm: dict[str, str], programs: NotingPrograms, address: str
+) -> None:
+    """A name that resolves to the machine itself, as Debian writes it into /etc/hosts, was ten minutes of waiting."""
+    process = job({**slurm, "ADDRESS": address})
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 1, output
+    assert f"n1 has the address '{address}'" in output
+    assert "set RAY_INTERFACE" in output
+    assert not programs.calls("ray_node")
+
+
+def test_a_job_on_one_node_may_use_its_own_address(slurm: dict[str, str], programs: NotingPrograms) -> None:
+    programs.add("scontrol", "#!/usr/bin/env bash\necho n1\n")
+    programs.add("python", NOTING)
+    process = job({**slurm, "ADDRESS": "127.0.1.1"})
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 0, output
+    assert programs.calls("cli train")
 
 
 def test_a_node_without_the_package_is_named(programs: NotingPrograms, tmp_path: Path) -> None:

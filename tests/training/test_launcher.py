@@ -9,6 +9,7 @@ What is checked, and where it comes from:
   rollouts, and its driver while it starts (only in ``scripts/test.sh all``, like the next items: each start takes about
   40 s);
 - a dead worker ends the script with an error that names it, and the last checkpoint holds;
+- asked to end it saves the step that it is in, and where its data end first it saves their last step;
 - two Ray nodes, two processes on this machine, get one of two workers each, and their run has the metrics of two
   workers on one node.
 
@@ -28,7 +29,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import pandas as pd
 import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tests.scripts.launchers import SCRIPTS, clean_environment
 from tests.training.conftest import TinyTask
@@ -248,6 +251,33 @@ def test_a_dead_process_is_named_and_the_checkpoint_holds(
     said, remedy = end.screen.splitlines()[-2:]
     assert re.search(reason, said)
     assert f"the same command resumes from the checkpoint of step {checkpoint}" in remedy
+
+
+@pytest.mark.volume  # the launcher and verl's loop apart: tests/launch/test_asked_to_end.py, test_last_checkpoint.py
+def test_it_saves_whatever_ends_it(tiny_task: TinyTask, folder: Path) -> None:
+    rows = tiny_task.data.parent / "twelve.parquet"
+    pd.read_parquet(tiny_task.data / "train.parquet").head(12).to_parquet(rows)
+    run = LaunchedTraining(tiny_task, folder / "asked", 9)
+    run.environment |= {"TRAIN_FILES": str(rows), "VAL_FILES": str(tiny_task.data / "heldout.parquet")}
+    run.environment |= {"SAVE_FREQ": "50", "GRACE_S": "300", "LOGGERS": "console,file,tensorboard"}
+    run.arguments += ["trainer.total_epochs=1", "trainer.val_before_train=false"]
+    try:
+        run.start()
+        run.run_until(lambda: run.steps_logged() == 1, "the first step")
+        run.process.terminate()
+        assert run.end() == 143, run.screen()[-3000:]
+        saved = run.latest_checkpoint()
+        assert saved in (2, 3)
+        assert f"the same command resumes from the checkpoint of step {saved}" in run.screen()
+        run.start()
+        assert run.end() == 0, run.screen()[-3000:]
+    finally:
+        run.kill()
+    assert run.latest_checkpoint() == 3, "three steps of data"
+    assert "ended after step 3 of 9: the data end" in run.screen()
+    events = EventAccumulator(str(run.out / "tensorboard"))
+    events.Reload()
+    assert [event.step for event in events.Scalars("critic/score/mean")] == [1, 2, 3]
 
 
 @pytest.fixture

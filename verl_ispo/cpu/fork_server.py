@@ -15,6 +15,7 @@ Only for the CPU back end: a process that has met a GPU cannot be forked.
 from __future__ import annotations
 
 import contextlib
+import secrets
 import shlex
 import socket
 import subprocess
@@ -63,6 +64,9 @@ def fork_server(environment: Mapping[str, str]) -> Iterator[dict[str, str]]:
     if has_fork_server(environment):
         yield dict(environment)
         return
+    # Ray's C++ part reads these once, when it is loaded, and `ray.init` would set them afterwards
+    token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    environment = {**({} if environment.get("RAY_AUTH_MODE") else token), **environment}
     # the path of a socket is at most 107 characters, so not below a TMPDIR that may be long
     folder = tempfile.mkdtemp(prefix="verl_ispo_fork_", dir="/tmp")
     path = str(Path(folder) / "socket")
@@ -71,7 +75,7 @@ def fork_server(environment: Mapping[str, str]) -> Iterator[dict[str, str]]:
         listening.listen(64)
         server = subprocess.Popen(
             [sys.executable, "-W", "ignore", "-m", "verl_ispo.cpu.forking_process", str(listening.fileno()), folder],
-            env=dict(environment),
+            env=environment,
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

@@ -6,6 +6,7 @@ An option that is not given is not passed to its dataclass, whose default then a
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
@@ -14,6 +15,7 @@ from typing import Any
 
 from verl_ispo.command_line import run_command
 from verl_ispo.launch.option_checks import whole_number
+from verl_ispo.secret_values import taken_out
 from verl_ispo.user_error import UserError
 
 TRAIN_EPILOG = """\
@@ -244,7 +246,9 @@ def _add_training_options(parser: argparse.ArgumentParser) -> None:
     )
     where.add_argument("--ray-env", nargs="+", metavar="NAME", help=(
         "more environment variables to pass to its processes; passed always: those that begin with NCCL_, VLLM_, "
-        "SGLANG_, VERL_, TQ_, and HF_HUB_OFFLINE, HF_HOME, OMP_NUM_THREADS, PYTHONPATH"
+        "SGLANG_, VERL_, TQ_, WANDB_, SWANLAB_, MLFLOW_, TRACKIO_, CLEARML_, and HF_HUB_OFFLINE, HF_HOME, HF_TOKEN, "
+        "OMP_NUM_THREADS, PYTHONPATH. Secrets (*_KEY, *_TOKEN, *_SECRET ...) go in a file of mode 600 in OUT, never on "
+        "a command line"
     ))  # fmt: skip
     how = parser.add_argument_group("how long, and what is kept")
     how.add_argument("--steps", type=whole_number("STEPS"), metavar="N", help=(
@@ -256,6 +260,10 @@ def _add_training_options(parser: argparse.ArgumentParser) -> None:
     how.add_argument("--keep", type=whole_number("KEEP"), metavar="N", help=(
         "checkpoints to keep, over all starts (about 90 GB each for 7B, 12 bytes per parameter). With 1, a kill "
         "while one is saved can leave none: verl removes the old one before it records the new (default: 2)"
+    ))  # fmt: skip
+    how.add_argument("--grace-s", type=whole_number("GRACE_S"), metavar="S", help=(
+        "seconds that SIGTERM or Ctrl-C leaves a training to finish its step and save it; a second signal ends it at "
+        "once. Less than what sends SIGKILL afterwards: docker 10, Slurm and Kubernetes 30 (default: 20)"
     ))  # fmt: skip
     how.add_argument(
         "--test-freq",
@@ -304,7 +312,7 @@ def run_train(options: argparse.Namespace) -> int:
     from verl_ispo.launch.start_training import train
     from verl_ispo.launch.training_options import TrainingOptions
 
-    return reported("train", lambda: train(TrainingOptions(**{"model": "", **_fields_of(TrainingOptions, options)})))
+    return reported("train", lambda: train(TrainingOptions(**{"model": "", **_training_fields(options)})))
 
 
 def run_evaluate_run(options: argparse.Namespace) -> int:
@@ -334,12 +342,29 @@ def _reproduce_table(options: argparse.Namespace) -> int:
     models = tuple(getattr(options, "models", default_models()))
     check_weights(models, getattr(options, "model_path", ""))
     shared = {"model": models[0]}
-    training = TrainingOptions(**{**_fields_of(TrainingOptions, options), **shared})
+    training = TrainingOptions(**{**_training_fields(options), **shared})
     evaluation = EvaluationRunOptions(
         **{**_fields_of(EvaluationRunOptions, options), **shared, "benchmarks": options.data, "arguments": ()}
     )
     table = {**_fields_of(TableRunOptions, options), "models": models}
     return reproduce_table(TableRunOptions(training=training, evaluation=evaluation, **table))
+
+
+def _training_fields(options: argparse.Namespace) -> dict[str, Any]:
+    """The given options of a training. A secret among the overrides moves into this process's environment."""
+    from verl_ispo.launch.training_options import TrainingOptions
+
+    given = _fields_of(TrainingOptions, options)
+    arguments, secrets = taken_out(given.get("arguments", ()))
+    if not secrets:
+        return given
+    os.environ.update(secrets)
+    print(
+        f"{', '.join(secrets)}: taken from the overrides into the environment; this command line still shows it to "
+        "every user of the machine, so export it and leave the override out",
+        file=sys.stderr,
+    )
+    return {**given, "arguments": tuple(arguments), "ray_env": (*given.get("ray_env", ()), *secrets)}
 
 
 def _fields_of(cls: type, options: argparse.Namespace) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 from verl_ispo.launch.launch_arguments import reported
-from verl_ispo.launch.option_checks import check_from_one, whole_number
+from verl_ispo.launch.option_checks import check_from_one, given, whole_number
 from verl_ispo.launch.ray_cluster import ORDINARY_PRIORITY, check_ray_address, use_token
 from verl_ispo.user_error import UserError
 
@@ -76,6 +76,7 @@ def ray_start_arguments(options: argparse.Namespace, on_cpu: bool) -> list[str]:
                 "scripts/ray/start_head.sh prints it"
             )
         check_ray_address(options.ray_address)
+        _check_node_address(options.node_ip, options.ray_address)
         joining = [f"--address={options.ray_address}"]
     sizes = {
         "node-ip-address": options.node_ip,
@@ -83,8 +84,26 @@ def ray_start_arguments(options: argparse.Namespace, on_cpu: bool) -> list[str]:
         "num-cpus": LOGICAL_CPUS if on_cpu and options.num_cpus is None else options.num_cpus,
         "temp-dir": getattr(options, "temp_dir", None),
     }
-    given = [f"--{name}={value}" for name, value in sizes.items() if value is not None]
-    return ["start", *joining, "--disable-usage-stats", *given, *(["--block"] if options.block else [])]
+    asked = [f"--{name}={value}" for name, value in sizes.items() if value is not None]
+    return ["start", *joining, "--disable-usage-stats", *asked, *(["--block"] if options.block else [])]
+
+
+def _check_node_address(node_ip: str | None, head: str) -> None:
+    """Refuse an address of this machine itself for a node whose head is elsewhere: the head would never reach it.
+
+    Raises:
+        UserError: such an address.
+    """
+    if node_ip is not None and is_loopback(node_ip) and not is_loopback(head.rsplit(":", 1)[0]):
+        raise UserError(
+            f"{given('NODE_IP', node_ip)} is an address by which the head at {head} does not reach this node; set it "
+            "to the node's address on the interface between the nodes (ip -4 addr), in a Slurm job with RAY_INTERFACE"
+        )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host, as it is written, is the machine itself."""
+    return host == "localhost" or host.startswith("127.")
 
 
 def node_environment(environment: Mapping[str, str]) -> dict[str, str]:

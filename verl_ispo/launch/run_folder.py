@@ -9,6 +9,10 @@
     OUT/metrics.N.jsonl   its metrics: verl overwrites its log file, so each start gets its own
     OUT/checkpoints/      verl's
     OUT/dump/             dumped rollouts
+    OUT/run_id            its id at W&B and SwanLab (`verl_ispo.launch.logger_places`)
+    OUT/tensorboard, OUT/wandb, ...    what other loggers write
+    OUT/cache             caches, where the home folder cannot be written (`verl_ispo.launch.unwritable_home`)
+    OUT/.secrets.json     of mode 600, during a start on a Ray cluster: keys and tokens for its processes
     OUT/done              the last step that was trained, after a start that ended by itself
     OUT/trained_settings.json, OUT/changes.jsonl    what the run trains (`verl_ispo.launch.run_config`)
 """
@@ -24,6 +28,7 @@ from pathlib import Path
 
 from verl_ispo.atomic_file import write_text
 from verl_ispo.launch.model_choice import choose_model
+from verl_ispo.process_lock import has_no_locks, warn_of_no_locks
 from verl_ispo.runs.checkpoint_folder import noted_step
 from verl_ispo.runs.metric_log import read_metric_log
 from verl_ispo.user_error import UserError
@@ -65,6 +70,10 @@ def locked(folder: Path) -> Iterator[int]:
             raise FolderBusyError(
                 f"another process works in {folder}; wait for it or end it, or set another OUT (--out)"
             ) from error
+        except OSError as error:
+            if not has_no_locks(error):
+                raise
+            warn_of_no_locks(folder / "lock", error)
         yield lock
     finally:
         os.close(lock)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -12,11 +13,13 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
+from verl_ispo.atomic_file import write_text
 from verl_ispo.cpu.fork_server import fork_server, forked_python_command, has_fork_server, py_executable
 from verl_ispo.cpu.forked_python import SOCKET_VARIABLE
 from verl_ispo.launch.hydra_overrides import quoted
+from verl_ispo.launch.logger_places import logger_variables
 from verl_ispo.launch.longer_context import ContextError, extend
-from verl_ispo.launch.ray_cluster import passed_variable, use_token
+from verl_ispo.launch.ray_cluster import passed_secrets, passed_variable, use_token
 from verl_ispo.launch.run_config import check_config
 from verl_ispo.launch.run_folder import (
     StartFiles,
@@ -40,10 +43,18 @@ from verl_ispo.launch.training_settings import (
     training_settings,
     with_copied_model,
 )
-from verl_ispo.runs.checkpoint_folder import resumption
+from verl_ispo.launch.unwritable_home import stand_ins
+from verl_ispo.runs.checkpoint_folder import ask_to_stop, forget_stop, resumption
+from verl_ispo.secret_values import FILE_VARIABLE, redacted_overrides, write_secrets
 
 METRICS_VARIABLE = "VERL_FILE_LOGGER_PATH"
 """Where verl's file logger writes."""
+
+FULL_BELOW_BYTES = 1 << 20
+"""A disk with less free space counts as full after a failure: a last small write may still fit where a file did not."""
+
+SECRETS_FILE = ".secrets.json"
+"""In OUT, during a start on a Ray cluster that is already running."""
 
 
 def train(options: TrainingOptions) -> int:
@@ -61,10 +72,11 @@ def train(options: TrainingOptions) -> int:
     if options.choice.note:
         print(options.choice.note, file=sys.stderr)
     environment = training_environment(options, os.environ)
-    environment.pop(METRICS_VARIABLE, None)  # each start sets its own
+    for name in (METRICS_VARIABLE, FILE_VARIABLE):  # each start sets its own
+        environment.pop(name, None)
     settings = training_settings(options, environment)
     if options.print_only:
-        print(shlex.join(training_command(named_copy(options, settings))))
+        print(shlex.join(redacted_overrides(training_command(named_copy(options, settings)))))
         return 0
     if options.dry_run:
         return preflight(options, settings, environment)
@@ -140,20 +152,40 @@ def _start(options: TrainingOptions, settings: TrainingSettings, environment: di
         return 0
     settings = _resuming(settings)
     settings = made_copy(options, settings)
-    environment[METRICS_VARIABLE] = str(files.metrics)
-    logger: tuple[str, ...] = ()
+    checkpoints = Path(settings.config.trainer.default_local_dir)
+    own = {METRICS_VARIABLE: str(files.metrics)}
+    own |= logger_variables(folder, settings.config.trainer.logger, environment)
+    secrets_file, secrets = folder / SECRETS_FILE, passed_secrets(environment, options.ray_env)
+    passed: tuple[str, ...] = ()
     if options.ray_address:
         use_token(environment)
-        logger = (passed_variable(METRICS_VARIABLE, str(files.metrics)),)
-    command = training_command(settings, logger)
+        own |= {FILE_VARIABLE: str(secrets_file)} if secrets else {}
+        passed = tuple(passed_variable(name, value) for name, value in own.items())
+    else:
+        own |= stand_ins(folder, environment)
+    command = training_command(settings, passed)
     write_run(folder, identity, settings.response_length, options.steps)
-    files.command.write_text(shlex.join(command) + "\n", encoding="utf-8")
+    write_text(files.command, shlex.join(redacted_overrides(command)) + "\n")
     print(f"{options.label}: start {files.number}, log {files.log}", flush=True)
     screen = show_log(files.log) if options.screen == "log" else _bar(options, files)
-    with _forking(options, environment) as environment:
-        started = _forked(command, settings) if has_fork_server(environment) else command
-        ending = run_process(started, environment, files.log, screen, inherited=[lock])
+    forget_stop(checkpoints)
+    try:
+        if FILE_VARIABLE in own:
+            write_secrets(secrets_file, secrets)
+        with _forking(options, {**environment, **own}) as forking:
+            ending = run_process(
+                _forked(command, settings) if has_fork_server(forking) else command,
+                forking,
+                files.log,
+                screen,
+                inherited=[lock],
+                ask_to_end=lambda: _ask_to_save(options, settings, files, checkpoints),
+            )
+    finally:
+        secrets_file.unlink(missing_ok=True)
+        forget_stop(checkpoints)
     if ending.asked_by is not None:
+        print(f"{options.label}: ended as asked; {_resumes(options)}", file=sys.stderr)
         return 128 + ending.asked_by
     if ending.status != 0:
         _say_why(options, files.log, ending.status)
@@ -179,6 +211,24 @@ def _forked(command: list[str], settings: TrainingSettings) -> list[str]:
     if OmegaConf.select(settings.config, "ray_kwargs.ray_init.runtime_env.py_executable") is None:
         workers = [f"+ray_kwargs.ray_init.runtime_env.py_executable={quoted(py_executable())}"]
     return [*forked_python_command(), *command[1:], *workers]
+
+
+def _ask_to_save(options: TrainingOptions, settings: TrainingSettings, files: StartFiles, checkpoints: Path) -> float:
+    """Ask the trainer to save at the end of its step; returns the seconds to wait for it, 0 where nothing would be."""
+    trainer = settings.config.trainer
+    is_ours = str(trainer.v1.trainer_mode).startswith("ispo_")
+    logs_to_file = "file" in trainer.logger
+    has_begun = not logs_to_file or (files.metrics.exists() and files.metrics.stat().st_size > 0)
+    if not options.grace_s or not is_ours or trainer.save_freq <= 0 or trainer.val_only or not has_begun:
+        return 0.0
+    ask_to_stop(checkpoints)
+    print(
+        f"{options.label}: saving at the end of this step, for at most {options.grace_s} s (GRACE_S); a second signal "
+        "ends it at once",
+        file=sys.stderr,
+        flush=True,
+    )
+    return float(options.grace_s)
 
 
 def _resuming(settings: TrainingSettings) -> TrainingSettings:
@@ -221,10 +271,22 @@ def _say_why(options: TrainingOptions, log: Path, status: int) -> None:
     if options.screen == "progress":
         print(last_lines(log), file=sys.stderr)
     sys.stdout.flush()
-    reason = stop_reason(log)
+    reason = _full_disk(options.folder) or stop_reason(log)
     print(f"{options.label} stopped with status {status}{f': {reason}' if reason else ''}", file=sys.stderr)
+    print(f"see {log}; {_resumes(options)}", file=sys.stderr)
+
+
+def _full_disk(folder: Path) -> str:
+    """That the disk of a folder is full, which no log can say that lies there; empty if it is not."""
+    free = shutil.disk_usage(folder).free
+    if free >= FULL_BELOW_BYTES:
+        return ""
+    return f"the disk of {folder} is full ({free} bytes are free); free some space there"
+
+
+def _resumes(options: TrainingOptions) -> str:
+    """What the same command does next."""
     step = latest_checkpoint(options.folder)
-    next_start = "there is no checkpoint yet, the same command starts from the beginning"
-    if step is not None:
-        next_start = f"the same command resumes from the checkpoint of step {step}"
-    print(f"see {log}; {next_start}", file=sys.stderr)
+    if step is None:
+        return "there is no checkpoint yet, the same command starts from the beginning"
+    return f"the same command resumes from the checkpoint of step {step}"

@@ -12,6 +12,7 @@ from verl_ispo.launch.option_checks import check_choice, check_from_one, given
 from verl_ispo.launch.ray_cluster import check_ray_address
 from verl_ispo.launch.run_config import arguments_digest
 from verl_ispo.method_presets import method_names
+from verl_ispo.secret_values import refuse_secrets
 from verl_ispo.user_error import UserError
 
 ENGINES = ("fsdp", "megatron")
@@ -43,6 +44,7 @@ class TrainingOptions:
         save_freq, test_freq (`int`, *optional*, defaults to `50`): steps between checkpoints, between validations; -1
             for none.
         keep (`int`, *optional*, defaults to `2`): checkpoints to keep.
+        grace_s (`int`, *optional*, defaults to `20`): seconds to save in after SIGTERM or Ctrl-C.
         loggers (`str`, *optional*, defaults to `"console,file"`): verl's, separated by commas.
         screen (`str`, *optional*, defaults to `"log"`): one of `SCREENS`.
         out (`Path`, *optional*): folder of the run.
@@ -74,6 +76,7 @@ class TrainingOptions:
     steps: int = 1000
     save_freq: int = 50
     keep: int = 2
+    grace_s: int = 20
     test_freq: int = 50
     loggers: str = "console,file"
     screen: str = "log"
@@ -94,6 +97,8 @@ class TrainingOptions:
             value = getattr(self, name)
             if value is not None:
                 check_from_one(name.upper(), value)
+        if self.grace_s < 0:
+            raise UserError(f"{given('GRACE_S', self.grace_s)} is below 0; set GRACE_S=0 to end at once")
         _ = self.choice
         if self.rollout == "cpu" and self.engine != "fsdp":
             raise UserError(
@@ -106,6 +111,7 @@ class TrainingOptions:
                     f"{argument} is not a Hydra override (key=value, +key=value, ~key); options of verl-ispo train go "
                     "before the overrides, and those of scripts/train.sh are environment variables, see --help"
                 )
+        refuse_secrets(self.arguments)
         _ = self.files
 
     def check_start(self) -> None:

@@ -1,5 +1,7 @@
 """Running a process until it ends or a signal comes: it outlives its launcher only if that is killed by SIGKILL.
 
+A signal may leave it time to end by itself, so that it saves what it has; a second one ends it, a third one kills it.
+
 Its output goes to its log file and not through the launcher, so that a process whose launcher was killed keeps writing.
 """
 
@@ -8,8 +10,8 @@ from __future__ import annotations
 import signal
 import subprocess
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -52,6 +54,7 @@ def run_process(
     log: Path,
     screen: Iterator[None],
     inherited: Sequence[int] = (),
+    ask_to_end: Callable[[], float] = lambda: 0.0,
 ) -> Ending:
     """Run a command until it ends, showing its progress; SIGTERM, SIGINT and SIGHUP end it first.
 
@@ -61,6 +64,8 @@ def run_process(
         log (`Path`): file for all its output; overwritten.
         screen (`Iterator[None]`): advanced regularly, and once more after the end.
         inherited (`Sequence[int]`, *optional*): file descriptors that it inherits.
+        ask_to_end (`Callable`, *optional*): called at the first signal; returns the seconds that the command has to end
+            by itself before SIGTERM.
     """
     with noted_signals() as received, log.open("wb") as output, closing(screen):
         process = subprocess.Popen(
@@ -73,17 +78,22 @@ def run_process(
         )
         try:
             while process.poll() is None and not received:
-                next(screen)
+                _show(screen)
                 time.sleep(POLL_S)
+            until = time.monotonic() + (ask_to_end() if process.poll() is None else 0.0)
+            while process.poll() is None and len(received) < 2 and time.monotonic() < until:
+                _show(screen)
+                time.sleep(POLL_S)
+            asked = len(received)
             if process.poll() is None:
                 process.terminate()
-            while process.poll() is None and len(received) < 2:  # a second signal ends the wait
+            while process.poll() is None and len(received) <= asked:  # a further signal ends the wait
                 time.sleep(POLL_S)
         finally:
             if process.poll() is None:
                 process.kill()
                 process.wait()
-        next(screen)
+        _show(screen)
     return Ending(shell_status(process.returncode), received[0] if received else None)
 
 
@@ -116,6 +126,12 @@ def call(
 def shell_status(returncode: int) -> int:
     """The exit status as in a shell, from `subprocess`'s, which is negative after a signal."""
     return returncode if returncode >= 0 else 128 - returncode
+
+
+def _show(screen: Iterator[None]) -> None:
+    """Advance what is shown; a screen that fails, as a file on a full disk does, shows nothing more."""
+    with suppress(OSError, StopIteration):
+        next(screen)
 
 
 def _ignore_interrupts() -> None:

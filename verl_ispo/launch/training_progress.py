@@ -7,20 +7,22 @@ from __future__ import annotations
 
 import codecs
 import contextlib
-import json
+import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from tqdm import tqdm
 
+from verl_ispo.runs.metric_log import parse_entry
+
 
 def show_log(log: Path) -> Iterator[None]:
-    """Print a log file as it grows. A closed screen, such as a closed pipe, does not end the training."""
+    """Print a log file as it grows. A screen that is closed, or a file on a full disk, does not end the training."""
     decode = codecs.getincrementaldecoder("utf-8")(errors="replace").decode
     with log.open("rb") as file:
         while True:
-            with contextlib.suppress(BrokenPipeError):
+            with contextlib.suppress(OSError):
                 sys.stdout.write(decode(file.read()))
                 sys.stdout.flush()
             yield
@@ -44,15 +46,17 @@ def show_bar(metrics: Path, steps: int, label: str) -> Iterator[None]:
                         if not line.endswith(b"\n"):
                             break
                         position += len(line)
-                        _advance(bar, json.loads(line), label)
+                        # a line may be cut off where the disk was full for a while
+                        if (entry := parse_entry(line)) is not None:
+                            _advance(bar, *entry, label)
             yield
 
 
-def _advance(bar: tqdm, entry: dict, label: str) -> None:
-    step, data = int(entry["step"]), entry["data"]
+def _advance(bar: tqdm, step: int, metrics: Mapping[str, float], label: str) -> None:
     bar.set_description(f"   {label}")
-    if data.get("critic/score/mean") is not None:
-        bar.set_postfix(score=f"{data['critic/score/mean']:.2f}")
+    score = metrics.get("critic/score/mean", math.nan)
+    if math.isfinite(score):
+        bar.set_postfix(score=f"{score:.2f}")
     if step > bar.n and bar.n == 0:
         # A resumed run starts in the middle; the rate counts from there.
         bar.initial = step - 1

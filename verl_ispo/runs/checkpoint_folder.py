@@ -6,6 +6,7 @@
     checkpoints/global_step_N/data.pt                state of the data loader, written last
     checkpoints/global_step_N/actor/                 FSDP: model_world_size_W_rank_R.pt, optim_..., extra_state_...
                                                      Megatron: dist_ckpt/
+    checkpoints/stop_after_this_step                 ours: asks the trainer to save at the end of its step and end
 
 verl loads what it finds: without the optimizer's state it goes on with a new optimizer, without weights from the base
 model, and where the noted step is missing it starts from the beginning, all of it without a word. A checkpoint counts
@@ -25,6 +26,9 @@ from verl_ispo.user_error import UserError
 LATEST_STEP_FILE = "latest_checkpointed_iteration.txt"
 LAST_FILE = "data.pt"
 """The last file that verl writes of a checkpoint before it notes the checkpoint as the latest."""
+
+STOP_FILE = "stop_after_this_step"
+"""A file and not a signal: the trainer is a process of Ray, perhaps on another node."""
 
 PARTS = ("model", "optim", "extra_state")
 MEGATRON_FOLDER = "dist_ckpt"
@@ -157,3 +161,19 @@ def note_latest(folder: Path, step: int) -> None:
         write_text(tracker, str(step))
     else:
         tracker.unlink(missing_ok=True)
+
+
+def ask_to_stop(folder: Path) -> None:
+    """Ask the trainer that saves in a folder to save at the end of its step, and to end."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / STOP_FILE).touch()
+
+
+def is_asked_to_stop(folder: Path) -> bool:
+    """Whether `ask_to_stop` was called since the last `forget_stop`."""
+    return (folder / STOP_FILE).exists()
+
+
+def forget_stop(folder: Path) -> None:
+    """Take the request back, or note that it was followed."""
+    (folder / STOP_FILE).unlink(missing_ok=True)

@@ -11,11 +11,14 @@ from ray.actor import ActorHandle
 from transfer_queue import KVBatchMeta
 from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer
 from verl.trainer.ppo.v1.trainer_base import PPOTrainer
+from verl.utils.debug import marked_timer
 
 from verl_ispo.runs.checkpoint_folder import note_latest, noted_step, resumption
 from verl_ispo.trainer.verl_workarounds.dead_workers import WorkerWatch, watchful
 from verl_ispo.trainer.verl_workarounds.early_log_line import log_before_the_checkpoint
 from verl_ispo.trainer.verl_workarounds.kept_checkpoints import remove_older
+from verl_ispo.trainer.verl_workarounds.last_checkpoint import end_with_the_data, saves_to_end
+from verl_ispo.trainer.verl_workarounds.tensorboard_restart import mark_restart
 
 logger = logging.getLogger(__name__)
 logger.setLevel(os.getenv("VERL_LOGGING_LEVEL", "INFO"))
@@ -30,6 +33,10 @@ class TrainerWorkarounds(PPOTrainer):
     def __init__(self, config: DictConfig) -> None:
         super().__init__(config)
         self._last_step: tuple[KVBatchMeta, dict] | None = None
+
+    def _init_dataloader(self) -> None:
+        super()._init_dataloader()
+        end_with_the_data(self)
 
     def _build_replay_buffer(self) -> ReplayBuffer:
         return watchful(super()._build_replay_buffer(), WorkerWatch(self._actors_of_rollouts))
@@ -46,8 +53,14 @@ class TrainerWorkarounds(PPOTrainer):
         return {f"{name} {number}": actor for name, actors in named.items() for number, actor in enumerate(actors)}
 
     def step(self, metrics: dict, timing_raw: dict) -> KVBatchMeta:
+        if self._last_step is None:
+            mark_restart(self)
         batch = super().step(metrics, timing_raw)
         self._last_step = (batch, metrics)
+        if saves_to_end(self):
+            logger.info(f"asked to end: saving step {self.global_steps}")
+            with marked_timer("save_checkpoint", timing_raw):
+                self._save_checkpoint()
         return batch
 
     def _save_checkpoint(self) -> None:
