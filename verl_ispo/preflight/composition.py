@@ -17,6 +17,7 @@ from verl_ispo.config.signal_use import observes_signals, trains_on_signals
 
 # These choose whole files; everything else on the command line is a key.
 CONFIG_GROUPS = ("method", "backend")
+OUR_GRADERS = ("pkg://verl_ispo.grading", "pkg://verl_ispo.grading.reward_function")
 
 
 def compose_config(config_name: str, overrides: Sequence[str]) -> DictConfig:
@@ -64,6 +65,12 @@ def runs_extra_forwards(config: DictConfig) -> bool:
     """Whether ISPO's extra forwards run: to train on them, or to log them under another method."""
     in_ispo_trainer = str(setting(config, "trainer.v1.trainer_mode", "")).startswith("ispo_")
     return trains_on_signals(config) or (in_ispo_trainer and observes_signals(config))
+
+
+def uses_our_grader(config: DictConfig) -> bool:
+    """Whether the reward function is this package's."""
+    path = setting(config, "reward.custom_reward_function.path")
+    return path is not None and str(path).replace("/", ".").replace("pkg:..", "pkg://") in OUR_GRADERS
 
 
 @dataclass(frozen=True)
