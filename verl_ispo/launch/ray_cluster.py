@@ -6,8 +6,8 @@ import re
 from collections.abc import Mapping, MutableMapping, Sequence
 from pathlib import Path
 
-from verl_ispo.launch.hydra_overrides import quoted
 from verl_ispo.launch.option_checks import given
+from verl_ispo.preflight.hydra_overrides import quoted
 from verl_ispo.user_error import UserError
 
 PASSED_PREFIXES = ("VERL_", "NCCL_", "TQ_", "VLLM_", "SGLANG_")

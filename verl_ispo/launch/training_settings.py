@@ -17,11 +17,11 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from verl_ispo.config.section import UnknownISPOKeyError
-from verl_ispo.launch.hydra_overrides import quoted, quoted_list
 from verl_ispo.launch.model_choice import MODEL_PATH_KEY
 from verl_ispo.launch.ray_cluster import ORDINARY_PRIORITY, ray_overrides
 from verl_ispo.launch.training_options import TrainingOptions
 from verl_ispo.preflight.composition import compose_config, override_key, setting
+from verl_ispo.preflight.hydra_overrides import quoted, quoted_list
 from verl_ispo.user_error import UserError
 
 DUMP_FOLDER_KEY = "trainer.v1.ispo.dump_dir"
