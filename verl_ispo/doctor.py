@@ -10,6 +10,7 @@ import shlex
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -32,9 +33,11 @@ from verl_ispo.preflight.gpu_memory import check_memory
 from verl_ispo.preflight.model_shape import ModelShape, is_hub_id, read_model_shape, read_published_shape
 from verl_ispo.preflight.packages import check_engine_packages, check_gpu_count, check_versions
 from verl_ispo.preflight.paper_settings import check_paper_settings
+from verl_ispo.preflight.prompt_tokens import PromptReading, read_prompts
 from verl_ispo.preflight.reference_policy import check_reference_policy
 from verl_ispo.preflight.scorer import check_scorer
 from verl_ispo.preflight.token_budgets import check_token_budgets
+from verl_ispo.preflight.training_length import check_training_length
 from verl_ispo.preflight.verl_features import check_refusals, check_support
 from verl_ispo.preflight.verl_validation import check_with_verl
 
@@ -129,6 +132,10 @@ def config_checks(
     def parallelism() -> Parallelism:
         return read_parallelism(config)
 
+    @cache
+    def prompts() -> PromptReading:
+        return read_prompts(config, shapes()[0])
+
     return [
         ("refusals", lambda: check_refusals(config)),
         ("reference policy", lambda: check_reference_policy(config)),
@@ -136,6 +143,8 @@ def config_checks(
         ("data", lambda: check_data(config)),
         ("scorer", lambda: check_scorer(config)),
         (MODEL_PATH, lambda: check_model_path(config)),
+        ("prompts", lambda: iter(prompts().findings)),
+        ("length of the training", lambda: check_training_length(config, prompts().kept_rows)),
         ("context", lambda: check_context(config, *shapes())),
         ("parallel sizes", lambda: check_parallel_sizes(config, parallelism(), shapes()[0])),
         ("batch sizes", lambda: check_batch_sizes(config, parallelism())),
