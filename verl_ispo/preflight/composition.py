@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from verl_ispo.config.section import refuse_moved_key
 from verl_ispo.config.signal_use import observes_signals, trains_on_signals
+from verl_ispo.preflight.override_grammar import check_overrides
 
 # These choose whole files; everything else on the command line is a key.
 CONFIG_GROUPS = ("method", "backend")
@@ -25,8 +26,10 @@ def compose_config(config_name: str, overrides: Sequence[str]) -> DictConfig:
 
     Raises:
         ModuleNotFoundError: if verl is not installed.
+        OverrideError: an override does not parse.
         UnknownISPOKeyError: an override of a key that has moved, of which Hydra only says that it is not there.
     """
+    check_overrides(overrides)
     for override in overrides:
         refuse_moved_key(override_key(override))
     verl = importlib.util.find_spec("verl")

@@ -12,7 +12,6 @@ from itertools import combinations
 import pyarrow
 
 
-
 def schema_faults(schemas: Mapping[str, pyarrow.Schema]) -> Iterator[str]:
     """The columns that two files have with types that cannot be brought together, each column once.
 
