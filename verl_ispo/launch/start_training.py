@@ -34,6 +34,7 @@ from verl_ispo.launch.training_settings import (
     training_settings,
     with_copied_model,
 )
+from verl_ispo.preflight.training_length import data_end
 from verl_ispo.runs.checkpoint_folder import resumption
 
 METRICS_VARIABLE = "VERL_FILE_LOGGER_PATH"
@@ -132,6 +133,9 @@ def _start(options: TrainingOptions, settings: TrainingSettings, environment: di
     if done >= wanted:
         print(f"{folder}: its {done} steps are done; for more steps set STEPS (--steps), for another run OUT (--out)")
         return 0
+    end = data_end(settings.config)
+    if end is not None:
+        print(f"the training will end after step {end[0]}: {end[1]}", file=sys.stderr)
     settings = _resuming(settings)
     settings = made_copy(options, settings)
     environment[METRICS_VARIABLE] = str(files.metrics)

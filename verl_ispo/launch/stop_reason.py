@@ -1,9 +1,9 @@
 """Why a training stopped, read from its log: the first cause, not the last complaint.
 
-What a dying training prints comes from many processes. The driver's own error mostly quotes a worker's, through as many
-of Ray's tasks as lie between, and in a Python chain the first exception is the cause of those after it. Where all that
-the driver knows is that somebody died, did not answer or sent nothing, the cause is what a worker printed before. Errors
-of processes that end because the others did come last, and are nobody's cause.
+What a dying training prints comes from many processes. The driver's own error mostly quotes a worker's, through as
+many of Ray's tasks as lie between, and in a Python chain the first exception is the cause of those after it. Where all
+that the driver knows is that somebody died, did not answer or sent nothing, the cause is what a worker printed before.
+Errors of processes that end because the others did come last, and are nobody's cause.
 """
 
 from __future__ import annotations

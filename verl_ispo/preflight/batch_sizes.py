@@ -154,7 +154,7 @@ def updates_per_step(config: DictConfig) -> int:
     """Parts into which a step's batch is cut, each with its own log-probs and update (PPOTrainer.step): 1, but in the
     mode with rollouts on GPUs of their own.
     """
-    separate = setting(config, "trainer.v1.trainer_mode") == SEPARATE
+    separate = str(setting(config, "trainer.v1.trainer_mode")).removeprefix("ispo_") == "separate_async"
     return max(1, setting(config, SYNC_STEP, 1)) if separate else 1
 
 
@@ -167,7 +167,7 @@ def rows_per_pass(prompts: int, mini: int, samples: int, data: int) -> int:
         samples (`int`): rollouts per prompt.
         data (`int`): data-parallel size.
     """
-    multiple = math.lcm(data, mini * samples)
+    multiple = max(1, math.lcm(data, mini * samples))
     return math.ceil(prompts * samples / multiple) * multiple
 
 

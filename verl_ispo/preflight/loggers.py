@@ -34,39 +34,52 @@ def given_loggers(config: DictConfig) -> list[str]:
     return [value] if isinstance(value, str) else [str(name) for name in value]
 
 
-def check_loggers(config: DictConfig) -> Iterator[Finding]:
-    """Names; verl asserts them only when everything else has started."""
-    names, known = given_loggers(config), list(IMPORTED)
-    if not names:
-        yield Finding(NOTE, KEY, f"is empty: no metric of the training is kept; set {KEY}=[console,file]")
-    unknown = [name for name in names if name not in known]
-    for name in unknown:
-        near = difflib.get_close_matches(name.strip().lower(), known, n=1)
-        parts = name.replace(",", " ").split()
-        if len(parts) > 1 and all(part in known for part in parts):
-            remedy = f"did you mean [{','.join(parts)}]"
-        else:
-            remedy = f"did you mean {near[0]}" if near else "leave it out"
-        yield Finding(PROBLEM, KEY, f"{name!r} is no logger of verl's; {remedy}? Known: {', '.join(sorted(known))}")
-    if names and not unknown:
-        yield Finding(OK, KEY, ", ".join(names))
+def name_fault(name: str) -> str | None:
+    """What is wrong with a logger's name, and what was meant; `None` if verl knows it."""
+    if name in IMPORTED:
+        return None
+    near = difflib.get_close_matches(name.strip().lower(), IMPORTED, n=1)
+    parts = name.replace(",", " ").split()
+    if len(parts) > 1 and all(part in IMPORTED for part in parts):
+        remedy = f"did you mean {','.join(parts)}?"
+    else:
+        remedy = f"did you mean {near[0]}?" if near else "leave it out."
+    return f"{name!r} is no logger of verl's; {remedy} Known: {', '.join(sorted(IMPORTED))}"
 
 
-def _is_installed(module: str) -> bool:
+def is_importable(module: str) -> bool:
+    """Whether a module is installed here."""
     return importlib.util.find_spec(module) is not None
 
 
-def check_logger_packages(config: DictConfig, is_installed: Callable[[str], bool] = _is_installed) -> Iterator[Finding]:
-    """Packages of the loggers.
+def package_fault(name: str, is_installed: Callable[[str], bool] = is_importable) -> str | None:
+    """The package that a logger lacks, `None` if it lacks none.
 
     Args:
-        config (`DictConfig`): the composed config.
-        is_installed (`Callable`, *optional*): whether a module can be imported; asked of this environment by default.
+        name (`str`): of `IMPORTED`; others lack nothing.
+        is_installed (`Callable`, *optional*): whether a module is there.
     """
+    module = IMPORTED.get(name)
+    if module is None or is_installed(module):
+        return None
+    return f"{name} needs the package {module}, which is not installed; pip install it, or take console,file"
+
+
+def check_loggers(config: DictConfig) -> Iterator[Finding]:
+    """Names; verl asserts them only when everything else has started."""
+    names = given_loggers(config)
+    faults = [fault for fault in map(name_fault, names) if fault is not None]
+    for fault in faults:
+        yield Finding(PROBLEM, KEY, fault)
+    if not names:
+        yield Finding(NOTE, KEY, f"is empty: no metric of the training is kept; set {KEY}=[console,file]")
+    elif not faults:
+        yield Finding(OK, KEY, ", ".join(names))
+
+
+def check_logger_packages(config: DictConfig, is_installed: Callable[[str], bool] = is_importable) -> Iterator[Finding]:
+    """Packages of the loggers, in this environment by default."""
     for name in given_loggers(config):
-        module = IMPORTED.get(name)
-        if module is not None and not is_installed(module):
-            yield Finding(
-                PROBLEM, KEY, f"{name} needs the package {module}, which is not installed; pip install it, or set "
-                f"{KEY}=[console,file]"
-            )  # fmt: skip
+        fault = package_fault(name, is_installed)
+        if fault is not None:
+            yield Finding(PROBLEM, KEY, fault)
