@@ -115,9 +115,7 @@ def test_what_the_length_limit_leaves(
 ) -> None:
     config = config_of(model, [asking(times) for times in lengths], f"{LIMIT}=40", f"{prompt_tokens.FILTER}={filters}")
     OmegaConf.update(config, "data.train_batch_size", batch)
-    (finding,) = [
-        finding for finding in reading(config).findings if finding.subject == LIMIT and TRAIN in finding.text
-    ]
+    (finding,) = [finding for finding in reading(config).findings if finding.subject == LIMIT and TRAIN in finding.text]
     assert finding.level == level, finding.text
     for part in named:
         assert part in finding.text
@@ -127,22 +125,38 @@ def test_what_the_length_limit_leaves(
         assert problems(reading(config).findings) == {}
 
 
-@settings(max_examples=examples(15), deadline=None)
-@given(lengths=st.lists(st.integers(1, 4), min_size=1, max_size=8), limit=st.integers(10, 90))
-def test_as_many_rows_are_kept_as_verls_data_set_keeps(
-    tmp_path_factory: pytest.TempPathFactory, lengths: list[int], limit: int
-) -> None:
+@pytest.fixture(scope="module")
+def six_lengths(tmp_path_factory: pytest.TempPathFactory) -> tuple[DictConfig, list[int]]:
+    """A config whose file has prompts of six lengths, and those lengths by the tokenizer alone."""
     model = write_model(tmp_path_factory.mktemp("kept") / "model")
-    rows = [asking(times) for times in lengths]
-    config = config_of(model, rows, f"{LIMIT}={limit}", f"{prompt_tokens.FILTER}=true")
-    kept = reading(config).kept_rows
+    rows = [asking(times) for times in (1, 2, 3, 4, 5, 6)]
     tokenizer = hf_tokenizer(str(model))
-    data_set = RLHFDataset.__new__(RLHFDataset)
-    lengths_by_verl = [
+    lengths = [
         len(tokenizer.apply_chat_template(row["prompt"], add_generation_prompt=True)["input_ids"]) for row in rows
     ]
-    del data_set
-    assert kept == sum(length <= limit for length in lengths_by_verl)
+    return config_of(model, rows, f"{prompt_tokens.FILTER}=true"), lengths
+
+
+@settings(max_examples=examples(15), deadline=None)
+@given(limit=st.integers(5, 120), chosen=st.integers(-1, 8))
+def test_as_many_rows_are_kept_as_fit(six_lengths: tuple[DictConfig, list[int]], limit: int, chosen: int) -> None:
+    """Whatever the limit is, and however many samples are taken."""
+    config, lengths = six_lengths
+    for key, value in ((LIMIT, limit), ("data.train_max_samples", chosen), ("data.shuffle", False)):
+        OmegaConf.update(config, key, value)
+    taken = lengths[:chosen] if chosen > 0 else lengths
+    assert reading(config).kept_rows == sum(length <= limit for length in taken)
+
+
+def test_verls_own_data_set_keeps_as_many(
+    six_lengths: tuple[DictConfig, list[int]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    config, lengths = six_lengths
+    more = ("data.filter_overlong_prompts_workers=1", "data.train_max_samples=-1")
+    config = with_settings([f"{LIMIT}={lengths[3]}", *more], config)
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+    tokenizer = hf_tokenizer(config.actor_rollout_ref.model.path)
+    assert len(RLHFDataset(config.data.train_files, tokenizer, config.data)) == reading(config).kept_rows == 4
 
 
 def test_a_large_file_is_measured_on_rows_spread_over_it(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -67,6 +67,8 @@ def _reason(override: str, error: Exception) -> str:
 
 def _stopped_at(override: str, said: str) -> int:
     """The position that Hydra's message is about, which it names by the text alone."""
+    if "Unknown function" in said:
+        return override.find("(")
     named = _NAMED_TEXT.search(said)
     if named is None or "<EOF>" in said:
         return len(override)

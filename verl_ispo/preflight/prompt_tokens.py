@@ -223,6 +223,10 @@ def read_prompts(config: DictConfig, shape: ModelShape | None) -> PromptReading:
         return PromptReading((Finding(PROBLEM, f"{MODEL}.path", str(fault)),))
     findings: list[Finding] = []
     kept = None
+    for key in ("data.tool_config_path", "data.function_tool_path"):
+        if setting(config, key):
+            text = f"is {setting(config, key)}: the prompts are counted without the tools, which make them longer"
+            findings.append(Finding(NOTE, key, text))
     for key in FILE_KEYS:
         prompts = measured_prompts(config, key, renderer)
         if prompts is not None and prompts.measured:
