@@ -13,6 +13,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from omegaconf import DictConfig, OmegaConf
 from verl.utils.tracking import Tracking
 
 from tests.examples import examples
@@ -172,6 +173,12 @@ def test_tensor_parallel_sizes_that_do_not_fit(tmp_path: Path, size: int, said: 
 SEPARATE = ("trainer.v1.trainer_mode=ispo_separate_async", f"{ROLLOUT}.nnodes=1", f"{ROLLOUT}.n_gpus_per_node=1")
 
 
+@pytest.fixture(scope="module")
+def separate() -> DictConfig:
+    backend = f"{ROLLOUT}.checkpoint_engine.backend=ray_mailbox"
+    return with_settings((*SEPARATE, backend), composed("ispo_trainer", "backend=cpu"))
+
+
 @settings(max_examples=examples(25), deadline=None)
 @given(
     mini=st.integers(1, 12),
@@ -180,28 +187,26 @@ SEPARATE = ("trainer.v1.trainer_mode=ispo_separate_async", f"{ROLLOUT}.nnodes=1"
     workers=st.sampled_from([1, 2, 4]),
     micro=st.integers(1, 24),
 )
-def test_rows_of_a_local_update(mini: int, step: int, samples: int, workers: int, micro: int) -> None:
+def test_rows_of_a_local_update(
+    separate: DictConfig, mini: int, step: int, samples: int, workers: int, micro: int
+) -> None:
     """With parameter_sync_step > 1 a step is cut into local updates before its log-probs are computed, so that is what
     micro-batches divide; the step's own rows hid this, and the first step ended in an assertion.
     """
     if mini * samples % workers:
         return
-    config = with_settings(
-        (
-            *SEPARATE,
-            f"trainer.v1.separate_async.parameter_sync_step={step}",
-            f"data.train_batch_size={mini * step}",
-            f"{ACTOR}.ppo_mini_batch_size={mini}",
-            f"{ROLLOUT}.n={samples}",
-            f"trainer.n_gpus_per_node={workers}",
-            f"{ROLLOUT}.log_prob_micro_batch_size_per_gpu={micro}",
-            f"{ROLLOUT}.checkpoint_engine.backend=ray_mailbox",
-            f"{ACTOR}.ppo_micro_batch_size_per_gpu={mini * samples // workers}",
-        ),
-        composed("ispo_trainer", "backend=cpu"),
-    )
-    found = problems(check_batch_sizes(config, read_parallelism(config)))
     key = f"{ROLLOUT}.log_prob_micro_batch_size_per_gpu"
+    for name, value in {
+        "trainer.v1.separate_async.parameter_sync_step": step,
+        "data.train_batch_size": mini * step,
+        f"{ACTOR}.ppo_mini_batch_size": mini,
+        f"{ROLLOUT}.n": samples,
+        "trainer.n_gpus_per_node": workers,
+        key: micro,
+        f"{ACTOR}.ppo_micro_batch_size_per_gpu": mini * samples // workers,
+    }.items():
+        OmegaConf.update(separate, name, value)
+    found = problems(check_batch_sizes(separate, read_parallelism(separate)))
     assert (key in found) == bool(mini * samples // workers % micro)
     if key in found and step > 1:
         assert f"parameter_sync_step={step}" in found[key]
