@@ -1,7 +1,7 @@
 """Prompts as the training reads them: with the model's own tokenizer and chat template, and what their lengths leave.
 
-The rollout renders a prompt through verl's `ContinuousTokenBuilder`, and the data set's length filter counts the tokens
-of the same template, so both are asked here. A large file is measured on rows that are spread evenly over it.
+The rollout renders a prompt through verl's `ContinuousTokenBuilder`, which has demands of its own, and the data set's
+length filter counts the tokens of the same template. A large file is measured on rows that are spread evenly over it.
 """
 
 from __future__ import annotations
@@ -29,6 +29,9 @@ TEMPLATE_REMEDY = (
     "Put the chat_template.jinja of the model's chat version into the model's folder (for a model of the hub: into a "
     f"folder of its files), or set a template: '{TEMPLATE}=\"{PLAIN_TEMPLATE}\"' gives the text alone"
 )
+
+
+TAKEN_BY_VERL = ("tokenize", "return_dict", "return_tensors")
 
 
 class TokenizerFault(Exception):
@@ -91,9 +94,9 @@ def tokenizer_path(config: DictConfig) -> str:
 
 
 def has_tokenizer_here(path: str) -> bool:
-    """Whether it can be loaded without a download."""
+    """Whether it can be loaded without a download; a folder without a config.json is no model, and found out first."""
     if Path(path).expanduser().is_dir():
-        return True
+        return any(Path(path).expanduser().glob("*.json"))
     if not is_hub_id(path):
         return False
     from huggingface_hub import try_to_load_from_cache
@@ -180,7 +183,7 @@ def measured_prompts(config: DictConfig, key: str, renderer: Any) -> MeasuredPro
                 continue  # `check_data` reports it
             progress.update()
             try:
-                ids = renderer.build_initial_tokens(messages)
+                ids = rendered(renderer, messages)
             except Exception as error:  # whatever the template raises
                 faults.setdefault(_short(error), []).append(at)
                 continue
@@ -188,6 +191,20 @@ def measured_prompts(config: DictConfig, key: str, renderer: Any) -> MeasuredPro
             largest = max(largest, *ids) if ids else largest
     sentences = tuple(f"{named_rows(at, measured)}: {reason}" for reason, at in faults.items())
     return MeasuredPrompts(rows, tuple(lengths), sentences, sum(map(len, faults.values())), largest)
+
+
+def rendered(renderer: Any, messages: list[dict[str, Any]]) -> list[int]:
+    """A prompt's tokens, as verl's length filter has them.
+
+    The rollout's are the same ones, but where the template raises: it then asks once more with an empty user message in
+    front, and trains on what comes of that.
+    """
+    from verl.utils.tokenizer import normalize_token_ids
+
+    kwargs = {name: value for name, value in renderer.chat_template_kwargs.items() if name not in TAKEN_BY_VERL}
+    return normalize_token_ids(
+        renderer.tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=True, **kwargs)
+    )
 
 
 def _picked(files: list[Path], column: str, wanted: Iterator[int]) -> Iterator[tuple[int, Any]]:
@@ -233,7 +250,7 @@ def read_prompts(config: DictConfig, shape: ModelShape | None) -> PromptReading:
             findings += [*_check_rendered(key, prompts, shape), *_check_lengths(config, key, prompts)]
             if key == FILE_KEYS[0] and setting(config, FILTER):
                 kept = prompts.kept(setting(config, LIMIT))
-    return PromptReading(tuple(findings), kept)
+    return PromptReading(tuple(dict.fromkeys(findings)), kept)
 
 
 def _check_rendered(key: str, prompts: MeasuredPrompts, shape: ModelShape | None) -> Iterator[Finding]:
@@ -241,8 +258,9 @@ def _check_rendered(key: str, prompts: MeasuredPrompts, shape: ModelShape | None
         yield Finding(
             PROBLEM,
             key,
-            f"{fault} (said by the chat template). A rollout of such a prompt fails, and the length filter leaves it "
-            f"out; correct the messages, or set another {TEMPLATE}",
+            f"{fault} (said by the chat template). {FILTER}=true leaves such a row out without an error; else its "
+            "rollout gets another prompt, with an empty user message in front, or fails. Correct the messages, or set "
+            f"another {TEMPLATE}",
         )
     if shape is not None and prompts.largest_id >= shape.vocab_size:
         yield Finding(
