@@ -230,10 +230,11 @@ def read_prompts(config: DictConfig, shape: ModelShape | None) -> PromptReading:
     """
     path = tokenizer_path(config)
     if not has_tokenizer_here(path):
-        text = f"not rendered: the tokenizer of {path} is not on this machine; give a folder to check it"
-        return PromptReading((Finding(NOTE, "prompts", text),))
+        text = f"the tokenizer of {path} is not on this machine, so no prompt is rendered; give a folder to check it"
+        return PromptReading((Finding(NOTE, f"{MODEL}.path", text),))
     if shape is not None and shape.is_multimodal:
-        return PromptReading((Finding(NOTE, "prompts", f"not rendered: {path} takes more than text"),))
+        text = f"{path} takes more than text, so no prompt is rendered"
+        return PromptReading((Finding(NOTE, f"{MODEL}.path", text),))
     try:
         renderer = prompt_renderer(config, shape)
     except TokenizerFault as fault:
