@@ -65,9 +65,32 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+OVERRIDES_OF = {"doctor": "overrides", "train": "arguments", "reproduce-table": "arguments"}
+"""The commands that take Hydra overrides, and the option that holds them."""
+
+
+def parsed(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """The options of a command line, in which Hydra overrides and options come in any order.
+
+    argparse takes the first run of overrides alone, and leaves those after a later option over.
+    """
+    parser = build_parser()
+    options, left = parser.parse_known_args(arguments)
+    left = [word for word in left if word != "--"]
+    name = OVERRIDES_OF.get(options.command)
+    unknown = [word for word in left if name is None or word.startswith("-")]
+    if unknown:
+        overrides = [word for word in unknown if name is not None and "=" in word and "." in word.split("=")[0]]
+        hint = f"; Hydra overrides have no dashes: {overrides[0].lstrip('-')}" if overrides else ""
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
+    if name is not None:
+        setattr(options, name, [*getattr(options, name, []), *left])
+    return options
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit status."""
-    options = build_parser().parse_args(arguments)
+    options = parsed(arguments)
     if options.command in LAUNCH_COMMANDS:
         return run_launch(options)
     if options.command == "methods":

@@ -10,6 +10,7 @@ import shlex
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -29,12 +30,17 @@ from verl_ispo.preflight.context_length import check_context
 from verl_ispo.preflight.data_files import check_data
 from verl_ispo.preflight.finding import NOTE, OK, PROBLEM, Finding, as_notes, survived
 from verl_ispo.preflight.gpu_memory import check_memory
+from verl_ispo.preflight.loggers import check_logger_packages, check_loggers
 from verl_ispo.preflight.model_shape import ModelShape, is_hub_id, read_model_shape, read_published_shape
+from verl_ispo.preflight.output_folders import check_output_folders, check_output_paths
 from verl_ispo.preflight.packages import check_engine_packages, check_gpu_count, check_versions
 from verl_ispo.preflight.paper_settings import check_paper_settings
+from verl_ispo.preflight.prompt_tokens import PromptReading, read_prompts
 from verl_ispo.preflight.reference_policy import check_reference_policy
 from verl_ispo.preflight.scorer import check_scorer
+from verl_ispo.preflight.seeds import check_seeds
 from verl_ispo.preflight.token_budgets import check_token_budgets
+from verl_ispo.preflight.training_length import check_training_length
 from verl_ispo.preflight.verl_features import check_refusals, check_support
 from verl_ispo.preflight.verl_validation import check_with_verl
 from verl_ispo.secret_values import redacted, redacted_overrides
@@ -130,6 +136,10 @@ def config_checks(
     def parallelism() -> Parallelism:
         return read_parallelism(config)
 
+    @cache
+    def prompts() -> PromptReading:
+        return read_prompts(config, shapes()[0])
+
     return [
         ("refusals", lambda: check_refusals(config)),
         ("reference policy", lambda: check_reference_policy(config)),
@@ -137,12 +147,17 @@ def config_checks(
         ("data", lambda: check_data(config)),
         ("scorer", lambda: check_scorer(config)),
         (MODEL_PATH, lambda: check_model_path(config)),
+        ("prompts", lambda: iter(prompts().findings)),
+        ("length of the training", lambda: check_training_length(config, prompts().kept_rows)),
         ("context", lambda: check_context(config, *shapes())),
         ("parallel sizes", lambda: check_parallel_sizes(config, parallelism(), shapes()[0])),
         ("batch sizes", lambda: check_batch_sizes(config, parallelism())),
         ("token budgets", lambda: check_token_budgets(config, parallelism())),
         ("memory", lambda: check_memory(config, shapes()[0], parallelism(), gpu_memory_gib)),
         ("checkpoints", lambda: check_checkpoints(config)),
+        ("output paths", lambda: check_output_paths(config)),
+        ("loggers", lambda: check_loggers(config)),
+        ("seeds", lambda: check_seeds(config)),
         ("support", lambda: check_support(config, shapes()[0])),
         ("verl's own checks", lambda: check_with_verl(config)),
     ]
@@ -158,7 +173,9 @@ def config_checks_of_this_machine(config: DictConfig) -> list[Check]:
 
     return [
         ("engine packages", lambda: check_engine_packages(config)),
+        ("logger packages", lambda: check_logger_packages(config)),
         ("GPUs", gpus if setting(config, "trainer.nnodes") == 1 else lambda: iter(())),
+        ("output folders", lambda: check_output_folders(config)),
         ("disk", lambda: check_disk(config, read_model_shape(config), read_parallelism(config))),
     ]
 

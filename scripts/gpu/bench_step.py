@@ -15,7 +15,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from verl_ispo.launch.hydra_overrides import quoted_list
 from verl_ispo.launch.launch_arguments import reported
 from verl_ispo.launch.option_checks import check_choice, check_from_one, given, whole_number
 from verl_ispo.launch.reproduce_table import SIGNAL_STATUSES
@@ -23,6 +22,7 @@ from verl_ispo.launch.start_training import train
 from verl_ispo.launch.training_options import ROLLOUTS, TrainingOptions
 from verl_ispo.launch.training_settings import DUMP_FOLDER_KEY
 from verl_ispo.method_presets import method_names
+from verl_ispo.preflight.hydra_overrides import quoted_list
 from verl_ispo.user_error import UserError
 
 SCRIPTS = Path(__file__).resolve().parents[1]

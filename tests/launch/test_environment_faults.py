@@ -26,8 +26,8 @@ from tests.examples import examples
 from tests.launch.fake_training import FakeTraining
 from verl_ispo.atomic_file import write_text
 from verl_ispo.launch import start_training, training_progress
-from verl_ispo.launch.hydra_overrides import quoted
 from verl_ispo.launch.ray_cluster import passed_variable, use_token
+from verl_ispo.preflight.hydra_overrides import quoted
 
 Train = Callable[..., tuple[int, str, str]]
 

@@ -299,7 +299,7 @@ ray.exceptions.ActorDiedError: The actor died unexpectedly
 RuntimeError: connection closed"""
 
 
-def test_the_reason_of_the_end_is_the_last_word(train: Train, fake: FakeTraining, tmp_path: Path) -> None:
+def test_a_failed_start_says_why_and_what_the_next_one_does(train: Train, fake: FakeTraining, tmp_path: Path) -> None:
     """A dead worker, as reported by Ray, comes before the errors that it caused in others."""
     fake.says, fake.status = DEATH, 3
     _, _, err = train()
@@ -312,7 +312,7 @@ def test_the_reason_of_the_end_is_the_last_word(train: Train, fake: FakeTraining
     fake.says = DEATH.replace("ray.exceptions.ActorDiedError", "ValueError")
     _, _, err = train()
     first, second = err.splitlines()
-    assert first.endswith("stopped with status 3: RuntimeError: connection closed")
+    assert first.endswith("stopped with status 3: ValueError: The actor died unexpectedly")
     assert second.endswith("the same command resumes from the checkpoint of step 50")
 
 

@@ -10,6 +10,8 @@ from pathlib import Path
 import pyarrow
 import pyarrow.parquet
 from omegaconf import DictConfig, OmegaConf
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+from transformers import Qwen2Tokenizer
 
 from verl_ispo.doctor import config_checks
 from verl_ispo.preflight.composition import compose_config
@@ -71,8 +73,31 @@ def data_settings(folder: Path, rows: list[dict] | None = None) -> tuple[str, st
     return f"data.train_files={file}", f"data.val_files={file}"
 
 
+CHAT_TEMPLATE = "{% for message in messages %}{{ message.content }}<|im_end|>\n{% endfor %}"
+
+
+@cache
+def word_tokenizer() -> Qwen2Tokenizer:
+    """Qwen2's kind of tokenizer, in which `BOXED_PROMPT` is one token per word and any other text is bytes."""
+    learned = Tokenizer(models.BPE())
+    learned.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    letters = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=1000, initial_alphabet=letters, show_progress=False, min_frequency=1)
+    learned.train_from_iterator([BOXED_PROMPT], trainer)
+    model = json.loads(learned.to_str())["model"]
+    tokenizer = Qwen2Tokenizer(
+        vocab=model["vocab"],
+        merges=[tuple(pair) for pair in model["merges"]],
+        unk_token="<|endoftext|>",
+        eos_token="<|im_end|>",
+        pad_token="<|endoftext|>",
+    )
+    tokenizer.chat_template = CHAT_TEMPLATE
+    return tokenizer
+
+
 def write_model(folder: Path, **changes: object) -> Path:
-    """A folder with a config.json of a tiny Qwen2, without weights."""
+    """A folder with the tokenizer and a config.json of a tiny Qwen2, without weights."""
     shape = {
         "model_type": "qwen2",
         "architectures": ["Qwen2ForCausalLM"],
@@ -81,10 +106,11 @@ def write_model(folder: Path, **changes: object) -> Path:
         "num_hidden_layers": 2,
         "num_attention_heads": 4,
         "num_key_value_heads": 2,
-        "vocab_size": 128,
+        "vocab_size": 512,
         "max_position_embeddings": 8192,
         "tie_word_embeddings": True,
     }
     folder.mkdir(exist_ok=True)
+    word_tokenizer().save_pretrained(folder)
     (folder / "config.json").write_text(json.dumps(shape | changes), encoding="utf-8")
     return folder

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
-from verl_ispo.launch.hydra_overrides import quoted
 from verl_ispo.launch.option_checks import given
+from verl_ispo.preflight.hydra_overrides import quoted
 from verl_ispo.user_error import UserError
 
 PRESET_FOLDER = Path(__file__).parents[1] / "config" / "base_model"

@@ -6,8 +6,8 @@ import os
 import re
 from collections.abc import Mapping, MutableMapping, Sequence
 
-from verl_ispo.launch.hydra_overrides import quoted
 from verl_ispo.launch.option_checks import given
+from verl_ispo.preflight.hydra_overrides import quoted
 from verl_ispo.secret_values import RUNTIME_VARIABLES, is_secret, secrets_of
 from verl_ispo.user_error import UserError
 

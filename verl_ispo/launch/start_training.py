@@ -16,7 +16,6 @@ from omegaconf import OmegaConf
 from verl_ispo.atomic_file import write_text
 from verl_ispo.cpu.fork_server import fork_server, forked_python_command, has_fork_server, py_executable
 from verl_ispo.cpu.forked_python import SOCKET_VARIABLE
-from verl_ispo.launch.hydra_overrides import quoted
 from verl_ispo.launch.logger_places import logger_variables
 from verl_ispo.launch.longer_context import ContextError, extend
 from verl_ispo.launch.ray_cluster import passed_secrets, passed_variable, use_token
@@ -44,6 +43,8 @@ from verl_ispo.launch.training_settings import (
     with_copied_model,
 )
 from verl_ispo.launch.unwritable_home import stand_ins
+from verl_ispo.preflight.hydra_overrides import quoted
+from verl_ispo.preflight.training_length import data_end
 from verl_ispo.runs.checkpoint_folder import ask_to_stop, forget_stop, resumption
 from verl_ispo.secret_values import FILE_VARIABLE, redacted_overrides, write_secrets
 
@@ -150,6 +151,9 @@ def _start(options: TrainingOptions, settings: TrainingSettings, environment: di
     if done >= wanted:
         print(f"{folder}: its {done} steps are done; for more steps set STEPS (--steps), for another run OUT (--out)")
         return 0
+    end = data_end(settings.config)
+    if end is not None:
+        print(f"the training will end after step {end[0]}: {end[1]}", file=sys.stderr)
     settings = _resuming(settings)
     settings = made_copy(options, settings)
     checkpoints = Path(settings.config.trainer.default_local_dir)

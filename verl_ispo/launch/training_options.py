@@ -11,6 +11,7 @@ from verl_ispo.launch.model_choice import ModelChoice, choose_model
 from verl_ispo.launch.option_checks import check_choice, check_from_one, given
 from verl_ispo.launch.ray_cluster import check_ray_address
 from verl_ispo.launch.run_config import arguments_digest
+from verl_ispo.launch.seed_and_loggers import check_loggers, check_seed
 from verl_ispo.method_presets import method_names
 from verl_ispo.secret_values import refuse_secrets
 from verl_ispo.user_error import UserError
@@ -99,6 +100,8 @@ class TrainingOptions:
                 check_from_one(name.upper(), value)
         if self.grace_s < 0:
             raise UserError(f"{given('GRACE_S', self.grace_s)} is below 0; set GRACE_S=0 to end at once")
+        check_seed("SEED", self.seed)
+        check_loggers(self.loggers, packages=False)
         _ = self.choice
         if self.rollout == "cpu" and self.engine != "fsdp":
             raise UserError(
@@ -118,7 +121,7 @@ class TrainingOptions:
         """Checks for a start, which a dry run or a printed command does not need.
 
         Raises:
-            UserError: several nodes without a Ray cluster, or a data file that is not there.
+            UserError: several nodes without a Ray cluster, a data file or the package of a logger that is not there.
         """
         if self.nnodes != 1 and not self.ray_address:
             raise UserError(
@@ -126,6 +129,8 @@ class TrainingOptions:
                 "RAY_ADDRESS=host:port (--ray-address), or use scripts/slurm/train.sbatch"
             )
         check_files_exist(self.files)
+        if not self.ray_address:  # else verl's main runs on another machine
+            check_loggers(self.loggers, packages=True)
 
     @property
     def starts(self) -> bool:

@@ -17,11 +17,12 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from verl_ispo.config.section import UnknownISPOKeyError
-from verl_ispo.launch.hydra_overrides import quoted, quoted_list
 from verl_ispo.launch.model_choice import MODEL_PATH_KEY
 from verl_ispo.launch.ray_cluster import ORDINARY_PRIORITY, ray_overrides
 from verl_ispo.launch.training_options import TrainingOptions
+from verl_ispo.preflight.batch_sizes import rows_per_pass, updates_per_step
 from verl_ispo.preflight.composition import compose_config, override_key, setting
+from verl_ispo.preflight.hydra_overrides import quoted, quoted_list
 from verl_ispo.user_error import UserError
 
 DUMP_FOLDER_KEY = "trainer.v1.ispo.dump_dir"
@@ -196,8 +197,9 @@ def values_that_follow(options: TrainingOptions, config: DictConfig) -> dict[str
         # micro-batches of a number of rows that divides a worker's share (packed ones need flash attention)
         workers, rollouts = options.nnodes * options.workers_per_node, setting(config, f"{ROLLOUT}.n")
         update, step = setting(config, f"{ACTOR}.ppo_mini_batch_size"), setting(config, "data.train_batch_size")
+        passed = rows_per_pass(step // updates_per_step(config), update, rollouts, workers)
         values[f"{ACTOR}.ppo_micro_batch_size_per_gpu"] = math.gcd(update * rollouts // workers, 64)
-        values[f"{ROLLOUT}.log_prob_micro_batch_size_per_gpu"] = math.gcd(step * rollouts // workers, 128)
+        values[f"{ROLLOUT}.log_prob_micro_batch_size_per_gpu"] = math.gcd(passed // workers, 128)
     if setting(config, f"{LENGTH_PENALTY}.enable"):
         # DAPO's length penalty covers the last fifth of the response, as in its paper
         values[f"{LENGTH_PENALTY}.len"] = setting(config, "data.max_response_length") // 5

@@ -18,6 +18,7 @@ from verl_ispo.preflight.model_shape import ModelShape
 ACTOR, ROLLOUT, REF = "actor_rollout_ref.actor", "actor_rollout_ref.rollout", "actor_rollout_ref.ref"
 TRAIN, MINI = "data.train_batch_size", f"{ACTOR}.ppo_mini_batch_size"
 SEPARATE = "ispo_separate_async"
+SYNC_STEP = "trainer.v1.separate_async.parameter_sync_step"
 
 
 def nearest_divisor(number: int, near: int) -> int:
@@ -33,6 +34,12 @@ def nearest_multiple(step: int, near: int) -> int:
 def check_parallel_sizes(config: DictConfig, parallelism: Parallelism, shape: ModelShape | None) -> Iterator[Finding]:
     """Parallel sizes against the number of GPUs and of attention heads."""
     gpus = parallelism.gpus
+    sizes = [*_model_parallel_keys(parallelism), (f"{ROLLOUT}.tensor_model_parallel_size", parallelism.replica)]
+    faulty = [(key, size) for key, size in sizes if size < 1]
+    for key, size in faulty:
+        yield Finding(PROBLEM, key, f"takes {size} GPUs per model; set it to 1 or more")
+    if faulty:
+        return
     where = f"trainer.nnodes times trainer.n_gpus_per_node is {gpus}"
     for key, size in _model_parallel_keys(parallelism):
         if gpus % size:
@@ -79,6 +86,14 @@ def _check_heads(config: DictConfig, parallelism: Parallelism, shape: ModelShape
                 f"is {size}, and neither it nor the model's {kv_heads} key-value heads divides the other; set "
                 f"{nearest_divisor(math.gcd(kv_heads, gpus), size)}",
             )
+    if shape.vocab_size % parallelism.tensor:
+        yield Finding(
+            PROBLEM,
+            f"{ACTOR}.megatron.tensor_model_parallel_size",
+            f"is {parallelism.tensor}, which does not divide the model's vocabulary of {shape.vocab_size}; Megatron "
+            "gives each rank an equal part of embedding and output head. Set "
+            f"{nearest_divisor(math.gcd(shape.vocab_size, math.gcd(heads, gpus)), parallelism.tensor)}",
+        )
     if shape.num_hidden_layers % parallelism.pipeline:
         yield Finding(
             NOTE,
@@ -131,20 +146,38 @@ def check_batch_sizes(config: DictConfig, parallelism: Parallelism) -> Iterator[
         f"{train} prompts x {samples} rollouts per step, {math.ceil(train / mini)} update(s) of {rows} rows on "
         f"{data} ranks",
     )
-    yield from _check_micro_batches(config, rows // data, _rows_per_step(train, mini, samples, data) // data)
+    passed = rows_per_pass(train // updates_per_step(config), mini, samples, data)
+    yield from _check_micro_batches(config, rows // data, passed // data)
 
 
-def _rows_per_step(train: int, mini: int, samples: int, data: int) -> int:
-    """Rows after verl's padding (PPOTrainer._get_required_batch_multiple)."""
-    multiple = math.lcm(data, mini * samples)
-    return math.ceil(train * samples / multiple) * multiple
+def updates_per_step(config: DictConfig) -> int:
+    """Parts into which a step's batch is cut, each with its own log-probs and update (PPOTrainer.step): 1, but in the
+    mode with rollouts on GPUs of their own.
+    """
+    separate = str(setting(config, "trainer.v1.trainer_mode")).removeprefix("ispo_") == "separate_async"
+    return max(1, setting(config, SYNC_STEP, 1)) if separate else 1
+
+
+def rows_per_pass(prompts: int, mini: int, samples: int, data: int) -> int:
+    """Rows that a forward pass gets, after verl's padding (PPOTrainer._get_required_batch_multiple).
+
+    Args:
+        prompts (`int`): of the step, or of one of its parts.
+        mini (`int`): prompts of a mini-batch.
+        samples (`int`): rollouts per prompt.
+        data (`int`): data-parallel size.
+    """
+    multiple = max(1, math.lcm(data, mini * samples))
+    return math.ceil(prompts * samples / multiple) * multiple
 
 
 def _check_sync_step(config: DictConfig, train: int, mini: int) -> Iterator[Finding]:
     if setting(config, "trainer.v1.trainer_mode") != SEPARATE:
         return
-    step_key = "trainer.v1.separate_async.parameter_sync_step"
-    step = setting(config, step_key, 1)
+    step_key, step = SYNC_STEP, setting(config, SYNC_STEP, 1)
+    if isinstance(step, bool) or not isinstance(step, int) or step < 1:
+        yield Finding(PROBLEM, step_key, f"is {step!r}, and counts updates between two syncs; set {step_key}=1 or more")
+        return
     if train != step * mini:
         remedy = f"set {MINI}={train // step}" if train % step == 0 else f"set {TRAIN}={step * mini}"
         yield Finding(
@@ -187,12 +220,12 @@ def _check_gen_batch_size(config: DictConfig, train: int) -> Iterator[Finding]:
         )
 
 
-def _check_micro_batches(config: DictConfig, mini_rows: int, step_rows: int) -> Iterator[Finding]:
+def _check_micro_batches(config: DictConfig, mini_rows: int, pass_rows: int) -> Iterator[Finding]:
     """Micro-batches by rows must divide what a rank has; those by tokens are in `token_budgets`.
 
     Args:
         mini_rows (`int`): rows of a mini-batch on one rank.
-        step_rows (`int`): rows of a step on one rank.
+        pass_rows (`int`): rows of a step, or of one local update of it, on one rank.
     """
     by_tokens = bool(setting(config, f"{ACTOR}.use_dynamic_bsz"))
     log_prob_by_tokens = bool(setting(config, f"{ROLLOUT}.log_prob_use_dynamic_bsz"))
@@ -204,13 +237,15 @@ def _check_micro_batches(config: DictConfig, mini_rows: int, step_rows: int) -> 
             "set both alike "
             f"(left out, {ROLLOUT}.log_prob_use_dynamic_bsz follows)",
         )
+    parts = updates_per_step(config)
+    whose = "a step" if parts == 1 else f"a local update ({SYNC_STEP}={parts})"
     keys = []
     if not by_tokens:
         keys.append((f"{ACTOR}.ppo_micro_batch_size_per_gpu", mini_rows, "a mini-batch"))
     if not log_prob_by_tokens:
-        keys.append((f"{ROLLOUT}.log_prob_micro_batch_size_per_gpu", step_rows, "a step"))
+        keys.append((f"{ROLLOUT}.log_prob_micro_batch_size_per_gpu", pass_rows, whose))
     if runs_extra_forwards(config) and not setting(config, f"{REF}.log_prob_use_dynamic_bsz", False):
-        keys.append((f"{REF}.log_prob_micro_batch_size_per_gpu", step_rows, "a step"))
+        keys.append((f"{REF}.log_prob_micro_batch_size_per_gpu", pass_rows, whose))
     for key, rows, whose in keys:
         micro = setting(config, key)
         if micro is None:

@@ -73,7 +73,30 @@ def check_checkpoints(config: DictConfig) -> Iterator[Finding]:
             f"is {setting(config, 'trainer.save_freq')}: nothing is saved, not even the last step. Set "
             "trainer.save_freq=20, for example",
         )
+    yield from check_kept(config)
     yield from _check_resume(config)
+
+
+def check_kept(config: DictConfig) -> Iterator[Finding]:
+    """Checkpoints to keep, of which verl reads only a whole number from 1; anything else is no limit to it."""
+    key = "trainer.max_actor_ckpt_to_keep"
+    kept = setting(config, key)
+    if kept is None or setting(config, "trainer.save_freq", -1) <= 0:
+        return
+    if isinstance(kept, bool) or not isinstance(kept, int) or kept < 1:
+        yield Finding(
+            PROBLEM,
+            key,
+            f"is {kept!r}, which verl takes for no limit: every checkpoint would stay; set {key}=2, or null to keep "
+            "all of them",
+        )
+    elif kept == 1:
+        yield Finding(
+            NOTE,
+            key,
+            "is 1: a kill while a checkpoint is saved can leave none, since verl removes the old one before it records "
+            f"the new; {key}=2 avoids that",
+        )
 
 
 def _check_resume(config: DictConfig) -> Iterator[Finding]:

@@ -14,9 +14,11 @@ from omegaconf import DictConfig, OmegaConf
 
 from verl_ispo.config.section import refuse_moved_key
 from verl_ispo.config.signal_use import observes_signals, trains_on_signals
+from verl_ispo.preflight.override_grammar import check_overrides
 
 # These choose whole files; everything else on the command line is a key.
 CONFIG_GROUPS = ("method", "backend")
+OUR_GRADERS = ("pkg://verl_ispo.grading", "pkg://verl_ispo.grading.reward_function")
 
 
 def compose_config(config_name: str, overrides: Sequence[str]) -> DictConfig:
@@ -24,8 +26,10 @@ def compose_config(config_name: str, overrides: Sequence[str]) -> DictConfig:
 
     Raises:
         ModuleNotFoundError: if verl is not installed.
+        OverrideError: an override does not parse.
         UnknownISPOKeyError: an override of a key that has moved, of which Hydra only says that it is not there.
     """
+    check_overrides(overrides)
     for override in overrides:
         refuse_moved_key(override_key(override))
     verl = importlib.util.find_spec("verl")
@@ -64,6 +68,12 @@ def runs_extra_forwards(config: DictConfig) -> bool:
     """Whether ISPO's extra forwards run: to train on them, or to log them under another method."""
     in_ispo_trainer = str(setting(config, "trainer.v1.trainer_mode", "")).startswith("ispo_")
     return trains_on_signals(config) or (in_ispo_trainer and observes_signals(config))
+
+
+def uses_our_grader(config: DictConfig) -> bool:
+    """Whether the reward function is this package's."""
+    path = setting(config, "reward.custom_reward_function.path")
+    return path is not None and str(path).replace("/", ".").replace("pkg:..", "pkg://") in OUR_GRADERS
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,4 @@
-"""Data: the files exist, verl can read them, and their rows have what its data set and reward manager look for.
-
-Only the schema and the first rows are read.
-"""
+"""Data: the files exist, verl can read and join them, and their rows have what its data set and reward manager need."""
 
 from __future__ import annotations
 
@@ -14,7 +11,9 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from verl_ispo.preflight.composition import setting
+from verl_ispo.preflight.composition import setting, uses_our_grader
+from verl_ispo.preflight.data_rows import count_rows, file_schema, row_faults
+from verl_ispo.preflight.data_schemas import schema_faults
 from verl_ispo.preflight.finding import NOTE, OK, PROBLEM, Finding
 
 FILE_KEYS = ("data.train_files", "data.val_files")
@@ -30,12 +29,12 @@ class Sample:
     Attributes:
         columns: names of all columns.
         rows: the first rows, as Python values.
-        total: rows of the file, `None` where only reading the whole file would show it.
+        total: rows of the file.
     """
 
     columns: tuple[str, ...]
     rows: tuple[Mapping[str, Any], ...]
-    total: int | None
+    total: int
 
 
 def given_files(config: DictConfig, key: str) -> list[str]:
@@ -55,8 +54,9 @@ def read_sample(path: Path) -> Sample:
     if path.suffix != ".jsonl":
         raise ValueError("verl reads .parquet, .json and .jsonl, and only parquet and jsonl are looked into here")
     with path.open(encoding="utf-8") as file:
-        rows = tuple(json.loads(line) for line in itertools.islice(file, SAMPLED_ROWS))
-    return Sample(tuple(rows[0]) if rows else (), rows, None)
+        lines = (line for line in file if line.strip())
+        rows = tuple(json.loads(line) for line in itertools.islice(lines, SAMPLED_ROWS))
+    return Sample(tuple(rows[0]) if rows else (), rows, count_rows(path))
 
 
 def _read_parquet(path: Path) -> Sample:
@@ -68,27 +68,32 @@ def _read_parquet(path: Path) -> Sample:
     return Sample(tuple(file.schema_arrow.names), rows, file.metadata.num_rows)
 
 
-def readable_samples(config: DictConfig, key: str) -> list[Sample]:
-    """Samples of the readable files under a key; `check_data` reports what is wrong with the others."""
-    samples = []
+def readable_files(config: DictConfig, key: str) -> list[tuple[str, Path]]:
+    """Name and path of the files under a key that can be looked into here and have rows."""
+    found = []
     for name in given_files(config, key):
         path = Path(name).expanduser()
         if not _is_remote(name) and path.is_file():
             try:
-                samples.append(read_sample(path))
+                if read_sample(path).rows:
+                    found.append((name, path))
             except (ValueError, OSError):
                 continue
-    return samples
+    return found
+
+
+def readable_samples(config: DictConfig, key: str) -> list[Sample]:
+    """Samples of the readable files under a key; `check_data` reports what is wrong with the others."""
+    return [read_sample(path) for _, path in readable_files(config, key)]
 
 
 def training_rows(config: DictConfig) -> int | None:
-    """Rows that a pass over the training data has, `None` if a file does not say."""
+    """Rows that a pass over the training data has, `None` if a file cannot be read here."""
     samples = readable_samples(config, "data.train_files")
-    totals = [sample.total for sample in samples]
-    if not samples or len(samples) < len(given_files(config, "data.train_files")) or None in totals:
+    if not samples or len(samples) < len(given_files(config, "data.train_files")):
         return None
     limit = setting(config, "data.train_max_samples", -1)
-    rows = sum(total for total in totals if total is not None)
+    rows = sum(sample.total for sample in samples)
     return min(rows, limit) if limit > 0 else rows
 
 
@@ -96,10 +101,13 @@ def check_data(config: DictConfig) -> Iterator[Finding]:
     """Every training and validation file, and whether they have enough prompts for a step."""
     for key in FILE_KEYS:
         names = given_files(config, key)
-        if not names:
+        if not any(names):
             yield Finding(PROBLEM, key, f"is empty; set {key}=FILE.parquet")
+            continue
         for name in names:
             yield from _check_file(config, key, name)
+        if len(names) > 1:
+            yield from _check_schemas(config, key)
     yield from _check_rows_for_a_step(config)
     yield from _check_long_prompts(config)
 
@@ -142,52 +150,30 @@ def _check_readable_file(config: DictConfig, key: str, name: str, path: Path) ->
     if setting(config, "data.custom_cls.path"):
         yield Finding(NOTE, key, f"{name}: rows not checked, since data.custom_cls reads them")
         return
-    faults = list(row_faults(sample, str(setting(config, "data.prompt_key", "prompt"))))
+    try:
+        faults = list(row_faults(path, str(setting(config, "data.prompt_key", "prompt")), uses_our_grader(config)))
+    except (ValueError, OSError) as error:
+        faults = [f"not readable to its end: {str(error).strip()}"]
     for fault in faults:
         yield Finding(PROBLEM, key, f"{name}: {fault}")
     if not faults:
-        yield Finding(OK, key, f"{name}, {'rows not counted' if sample.total is None else f'{sample.total} rows'}")
+        yield Finding(OK, key, f"{name}, {sample.total} rows")
 
 
-def row_faults(sample: Sample, prompt_key: str) -> Iterator[str]:
-    """What verl's data set and reward manager would miss in the rows, each fault once.
-
-    Args:
-        sample (`Sample`): the beginning of the file.
-        prompt_key (`str`): ``data.prompt_key``, the column with the chat messages.
-    """
-    wanted = {prompt_key: "data.prompt_key names it", "data_source": "the scorer is chosen by it", "reward_model": ""}
-    missing = [name for name in wanted if name not in sample.columns]
-    if missing:
-        yield (
-            f"no column {', '.join(missing)}; it has {', '.join(sample.columns)}. python -m data_prep.generic writes "
-            "what verl reads"
+def _check_schemas(config: DictConfig, key: str) -> Iterator[Finding]:
+    """The columns of several files against each other."""
+    schemas = {}
+    for name, path in readable_files(config, key):
+        schema = file_schema(path)
+        if schema is not None:
+            schemas[name] = schema
+    for fault in schema_faults(schemas):
+        yield Finding(
+            PROBLEM,
+            key,
+            f"{fault}, which verl cannot join (datasets.concatenate_datasets); write both files in the same way, for "
+            "instance with python -m data_prep.*, or cast that column in one of them",
         )
-    if prompt_key in sample.columns:
-        for index, row in enumerate(sample.rows):
-            fault = _prompt_fault(row[prompt_key])
-            if fault:
-                yield (
-                    f"row {index}: {prompt_key} {fault}; verl wants a list of messages, each with role and content "
-                    '([{"role": "user", "content": "..."}])'
-                )
-                break
-    if "reward_model" in sample.columns:
-        for index, row in enumerate(sample.rows):
-            if not isinstance(row["reward_model"], Mapping) or row["reward_model"].get("ground_truth") is None:
-                yield f"row {index}: reward_model has no ground_truth; the scorer gets reward_model.ground_truth"
-                break
-
-
-def _prompt_fault(prompt: Any) -> str | None:
-    if not isinstance(prompt, list):
-        return f"is {type(prompt).__name__}"
-    if not prompt:
-        return "is empty"
-    for message in prompt:
-        if not isinstance(message, Mapping) or not {"role", "content"} <= set(message):
-            return "has an entry without role and content"
-    return None
 
 
 def _check_rows_for_a_step(config: DictConfig) -> Iterator[Finding]:

@@ -21,14 +21,13 @@ from verl_ispo.answers.answer_place import (
     markers_of,
     row_answer_format,
 )
-from verl_ispo.preflight.composition import runs_extra_forwards, setting
+from verl_ispo.preflight.composition import runs_extra_forwards, setting, uses_our_grader
 from verl_ispo.preflight.data_files import FILE_KEYS, readable_samples
 from verl_ispo.preflight.finding import NOTE, OK, PROBLEM, Finding
 
 FUNCTION_KEY = "reward.custom_reward_function"
 GRADER_FORMAT = f"{FUNCTION_KEY}.reward_kwargs.answer_format"
 SIGNAL_FORMAT = "algorithm.ispo.answer_format"
-OUR_MODULES = ("pkg://verl_ispo.grading", "pkg://verl_ispo.grading.reward_function")
 OUR_GRADER = (
     f"{FUNCTION_KEY}.path=pkg://verl_ispo.grading.reward_function {FUNCTION_KEY}.name=compute_score grades every "
     "math set that python -m data_prep.* writes"
@@ -74,7 +73,7 @@ def check_scorer(config: DictConfig) -> Iterator[Finding]:
     if path:
         yield from check_custom_function(str(path), setting(config, f"{FUNCTION_KEY}.name"))
     prompt_key = setting(config, "data.prompt_key", "prompt")
-    ours = path is not None and str(path).replace("/", ".").replace("pkg:..", "pkg://") in OUR_MODULES
+    ours = uses_our_grader(config)
     if ours and runs_extra_forwards(config):
         yield from _check_that_formats_agree(config)
     for key in FILE_KEYS:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from verl_ispo.launch.hydra_overrides import quoted, quoted_list
+from verl_ispo.preflight.hydra_overrides import quoted, quoted_list
 
 TEXTS = ["/plain/path", "/a b/c=d,[e]", "it's", "back\\slash", "ends\\", "both\\'", "{brace}: #"]
 
