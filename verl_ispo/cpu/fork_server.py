@@ -24,6 +24,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from verl_ispo.cpu.environment import cpu_environment
 from verl_ispo.cpu.forked_python import SOCKET_VARIABLE
 
 CLIENT = Path(__file__).with_name("forked_python.py")
@@ -64,9 +65,9 @@ def fork_server(environment: Mapping[str, str]) -> Iterator[dict[str, str]]:
     if has_fork_server(environment):
         yield dict(environment)
         return
-    # Ray's C++ part reads these once, when it is loaded, and `ray.init` would set them afterwards
+    # Ray's C++ part reads these once, when it is loaded, and `ray.init` would set them later
     token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
-    environment = {**({} if environment.get("RAY_AUTH_MODE") else token), **environment}
+    environment = {**({} if environment.get("RAY_AUTH_MODE") else token), **cpu_environment(environment)}
     # the path of a socket is at most 107 characters, so not below a TMPDIR that may be long
     folder = tempfile.mkdtemp(prefix="verl_ispo_fork_", dir="/tmp")
     path = str(Path(folder) / "socket")

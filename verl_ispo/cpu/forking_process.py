@@ -25,11 +25,15 @@ import types
 from collections.abc import Sequence
 from pathlib import Path
 
+from verl_ispo.cpu.forked_python import LENGTH, PASSED_SIGNALS
+
+# Ray's C++ part reads what the raylet tells a worker once, when it is loaded, which here is before there is a raylet:
+# the job is the first of a Ray of its own, and this process stands for the raylet, whose end `forked_python` sees.
+os.environ.update(RAY_JOB_ID="01000000", RAY_RAYLET_PID=str(os.getpid()))
+
 import numpy
 import ray._raylet
 import torch
-
-from verl_ispo.cpu.forked_python import LENGTH, PASSED_SIGNALS
 
 IMPORTED = (
     "verl.trainer.main_ppo",

@@ -11,6 +11,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Generator
+from dataclasses import dataclass
 from typing import Any
 
 import ray
@@ -23,6 +24,7 @@ from verl.workers.config import HFModelConfig, RolloutConfig
 from verl.workers.rollout.base import BaseRollout
 from verl.workers.rollout.replica import RolloutReplica, TokenOutput
 
+from verl_ispo.cpu.asked_together import ASKED_TOGETHER
 from verl_ispo.cpu.rollout_seed import rollout_seed
 from verl_ispo.cpu.sampling import Sample, SampleRequest, sample_batch
 from verl_ispo.end_of_sequence import end_of_sequence_ids
@@ -30,11 +32,20 @@ from verl_ispo.end_of_sequence import end_of_sequence_ids
 # A batch starts when no request has come for the quiet time, at the latest after the longest wait.
 QUIET_TIME_S = 0.005
 LONGEST_WAIT_S = 0.25
+# Requests that say how many they are wait for the others, unless none has come for so long: one may have failed.
+MISSING_AFTER_S = 20.0
 
 
 def server_actor_name(replica_rank: int) -> str:
     """Ray name under which the trainer's workers find the server of a replica."""
     return f"verl_ispo_cpu_rollout_server_{replica_rank}"
+
+
+@dataclass(frozen=True)
+class _Waiting:
+    request: SampleRequest
+    future: asyncio.Future[Sample]
+    together: tuple[str, int] | None
 
 
 class CPURolloutServer:
@@ -52,7 +63,7 @@ class CPURolloutServer:
         self._unseeded: Counter[tuple[int, ...]] = Counter()
         self._unseeded_step: int | None = None
         self.global_steps: int | None = None
-        self._queue: list[tuple[SampleRequest, asyncio.Future[Sample]]] = []
+        self._queue: list[_Waiting] = []
         self._last_arrival_s = 0.0
         self._arrived = asyncio.Event()
         self._accepting = asyncio.Event()
@@ -82,7 +93,7 @@ class CPURolloutServer:
             seed=self._seed_of(prompt_ids, sampling_params.get("seed")),
         )
         future: asyncio.Future[Sample] = asyncio.get_running_loop().create_future()
-        self._queue.append((request, future))
+        self._queue.append(_Waiting(request, future, sampling_params.get(ASKED_TOGETHER)))
         self._last_arrival_s = time.monotonic()
         self._arrived.set()
         sample = await future
@@ -111,12 +122,7 @@ class CPURolloutServer:
     async def _serve(self) -> None:
         while True:
             await self._arrived.wait()
-            first_s = time.monotonic()
-            while (
-                time.monotonic() - self._last_arrival_s < QUIET_TIME_S and time.monotonic() - first_s < LONGEST_WAIT_S
-            ):
-                await asyncio.sleep(QUIET_TIME_S / 2)
-            batch, self._queue = self._queue[: self.config.max_num_seqs], self._queue[self.config.max_num_seqs :]
+            batch = await self._next_batch()
             if not self._queue:
                 self._arrived.clear()
             self._idle.clear()
@@ -124,19 +130,39 @@ class CPURolloutServer:
                 samples = await asyncio.to_thread(
                     sample_batch,
                     self.model,
-                    [request for request, _ in batch],
+                    [waiting.request for waiting in batch],
                     self.eos_token_ids,
                     lambda: self._abort,
                 )
-                for (_, future), sample in zip(batch, samples, strict=True):
-                    if not future.cancelled():
-                        future.set_result(sample)
+                for waiting, sample in zip(batch, samples, strict=True):
+                    if not waiting.future.cancelled():
+                        waiting.future.set_result(sample)
             except Exception as error:
-                for _, future in batch:
-                    if not future.done():
-                        future.set_exception(error)
+                for waiting in batch:
+                    if not waiting.future.done():
+                        waiting.future.set_exception(error)
             finally:
                 self._idle.set()
+
+    async def _next_batch(self) -> list[_Waiting]:
+        """The requests to answer next, out of the queue: all asked for together, in a fixed order, or what has come."""
+        together = self._queue[0].together
+        begun_s = time.monotonic()
+        while True:
+            quiet_s = time.monotonic() - self._last_arrival_s
+            if together is not None:
+                batch = [waiting for waiting in self._queue if waiting.together == together]
+                if len(batch) >= together[1] or quiet_s > MISSING_AFTER_S or self._abort:
+                    batch.sort(key=lambda waiting: (waiting.request.prompt_ids, waiting.request.seed))
+                    break
+            elif quiet_s >= QUIET_TIME_S or time.monotonic() - begun_s >= LONGEST_WAIT_S:
+                batch = [waiting for waiting in self._queue if waiting.together is None]
+                break
+            await asyncio.sleep(QUIET_TIME_S / 2)
+        batch = batch[: self.config.max_num_seqs]
+        taken = set(map(id, batch))
+        self._queue = [waiting for waiting in self._queue if id(waiting) not in taken]
+        return batch
 
     async def update_weights(self, weights: dict[str, torch.Tensor], global_steps: int | None) -> None:
         """Copy a bucket of full tensors into the model, by name.

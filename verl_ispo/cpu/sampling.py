@@ -59,8 +59,8 @@ def sample_batch(
 ) -> list[Sample]:
     """Continue every request, all in one left-padded batch.
 
-    Run the model in float64 where a sample must not depend on the batch around it: in float32, another
-    order of summation moves probabilities by about 1e-7, which changes about one draw in a million.
+    Equal prompts are read once. Run the model in float64 where a sample must not depend on the batch around it: in
+    float32, another order of summation moves probabilities by about 1e-7, which changes about one draw in a million.
 
     Args:
         model (`PreTrainedModel`): a causal language model in eval mode.
@@ -82,14 +82,18 @@ def sample_batch(
     rows = [index for index, request in enumerate(requests) if request.max_new_tokens > 0]
     if not rows:
         return samples
-    width = max(lengths[row] for row in rows)
-    input_ids = torch.zeros(len(rows), width, dtype=torch.long)
-    attention_mask = torch.zeros(len(rows), width, dtype=torch.long)
-    for index, row in enumerate(rows):
-        input_ids[index, width - lengths[row] :] = torch.tensor(requests[row].prompt_ids)
-        attention_mask[index, width - lengths[row] :] = 1
+    prompts = list(dict.fromkeys(requests[row].prompt_ids for row in rows))
+    width = max(map(len, prompts))
+    input_ids = torch.zeros(len(prompts), width, dtype=torch.long)
+    attention_mask = torch.zeros(len(prompts), width, dtype=torch.long)
+    for index, prompt in enumerate(prompts):
+        input_ids[index, width - len(prompt) :] = torch.tensor(prompt)
+        attention_mask[index, width - len(prompt) :] = 1
     position_ids = (attention_mask.cumsum(-1) - 1).clamp(min=0)
     cache = DynamicCache()
+    index_of = {prompt: index for index, prompt in enumerate(prompts)}
+    prompt_of_row = torch.tensor([index_of[requests[row].prompt_ids] for row in rows])
+    is_prompt = True
 
     while rows:
         if should_stop():
@@ -104,14 +108,19 @@ def sample_batch(
             use_cache=True,
             logits_to_keep=1,
         ).logits[:, -1, :]
+        if is_prompt:
+            is_prompt = False
+            cache.batch_select_indices(prompt_of_row)
+            logits, attention_mask = logits[prompt_of_row], attention_mask[prompt_of_row]
+            position_ids = position_ids[prompt_of_row]
         draws = [uniforms[row][lengths[row] + len(samples[row].token_ids)] for row in rows]
         tokens, log_probs = _draw(logits, [requests[row] for row in rows], draws)
 
         keep = []
-        for index, row in enumerate(rows):
-            sample, token = samples[row], int(tokens[index])
+        for index, (row, token, log_prob) in enumerate(zip(rows, tokens.tolist(), log_probs.tolist(), strict=True)):
+            sample = samples[row]
             sample.token_ids.append(token)
-            sample.log_probs.append(float(log_probs[index]))
+            sample.log_probs.append(log_prob)
             if token in eos:
                 sample.stop_reason = "completed"
             elif len(sample.token_ids) < requests[row].max_new_tokens:

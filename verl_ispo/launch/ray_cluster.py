@@ -14,8 +14,6 @@ from verl_ispo.user_error import UserError
 LOGGER_PREFIXES = ("WANDB_", "SWANLAB_", "MLFLOW_", "TRACKIO_", "CLEARML_")
 PASSED_PREFIXES = ("VERL_", "NCCL_", "TQ_", "VLLM_", "SGLANG_", *LOGGER_PREFIXES)
 PASSED_NAMES = ("HF_HOME", "HF_HUB_OFFLINE", "HF_TOKEN", "OMP_NUM_THREADS", "PYTHONPATH", "TENSORBOARD_DIR")
-ORDINARY_PRIORITY = {"RAY_worker_niceness": "0"}
-"""Ray's default of 15 suits machines that people use; on a CPU it leaves workers almost no time beside other work."""
 
 
 def check_ray_address(address: str) -> None:

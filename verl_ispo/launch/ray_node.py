@@ -13,9 +13,10 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 
+from verl_ispo.cpu.environment import ORDINARY_PRIORITY
 from verl_ispo.launch.launch_arguments import reported
 from verl_ispo.launch.option_checks import check_from_one, given, whole_number
-from verl_ispo.launch.ray_cluster import ORDINARY_PRIORITY, check_ray_address, use_token
+from verl_ispo.launch.ray_cluster import check_ray_address, use_token
 from verl_ispo.user_error import UserError
 
 LOGICAL_GPUS, LOGICAL_CPUS = 1, 32

@@ -17,8 +17,10 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from verl_ispo.config.section import UnknownISPOKeyError
+from verl_ispo.cpu.asked_together import samples_in_one_batch
+from verl_ispo.cpu.environment import cpu_environment
 from verl_ispo.launch.model_choice import MODEL_PATH_KEY
-from verl_ispo.launch.ray_cluster import ORDINARY_PRIORITY, ray_overrides
+from verl_ispo.launch.ray_cluster import ray_overrides
 from verl_ispo.launch.training_options import TrainingOptions
 from verl_ispo.preflight.batch_sizes import rows_per_pass, updates_per_step
 from verl_ispo.preflight.composition import compose_config, override_key, setting
@@ -85,12 +87,8 @@ class TrainingSettings:
 
 
 def training_environment(options: TrainingOptions, environment: Mapping[str, str]) -> dict[str, str]:
-    """The training's environment: on a CPU its platform, one thread per process, and ordinary priority for workers."""
-    if not options.on_cpu:
-        return dict(environment)
-    defaults = {"OMP_NUM_THREADS": "1", "TQ_NUM_THREADS": "1", **ORDINARY_PRIORITY}
-    own = {name: value for name, value in environment.items() if value or name not in defaults}
-    return {**defaults, **own, "VERL_PLATFORM": "cpu"}
+    """The training's environment, on a CPU with what the CPU back end needs."""
+    return cpu_environment(environment) if options.on_cpu else dict(environment)
 
 
 def training_settings(options: TrainingOptions, environment: Mapping[str, str]) -> TrainingSettings:
@@ -200,6 +198,8 @@ def values_that_follow(options: TrainingOptions, config: DictConfig) -> dict[str
         passed = rows_per_pass(step // updates_per_step(config), update, rollouts, workers)
         values[f"{ACTOR}.ppo_micro_batch_size_per_gpu"] = math.gcd(update * rollouts // workers, 64)
         values[f"{ROLLOUT}.log_prob_micro_batch_size_per_gpu"] = math.gcd(passed // workers, 128)
+        if samples_in_one_batch(config):
+            values[f"{ROLLOUT}.dtype"] = "float32"
     if setting(config, f"{LENGTH_PENALTY}.enable"):
         # DAPO's length penalty covers the last fifth of the response, as in its paper
         values[f"{LENGTH_PENALTY}.len"] = setting(config, "data.max_response_length") // 5
