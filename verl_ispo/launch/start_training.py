@@ -23,7 +23,7 @@ from verl_ispo.launch.run_folder import (
     steps_trained,
     write_run,
 )
-from verl_ispo.launch.stop_reason import last_lines, stop_reason
+from verl_ispo.launch.stop_reason import killed_by, last_lines, stop_reason
 from verl_ispo.launch.training_options import TrainingOptions
 from verl_ispo.launch.training_process import run_process
 from verl_ispo.launch.training_progress import show_bar, show_log
@@ -199,7 +199,7 @@ def _say_why(options: TrainingOptions, log: Path, status: int) -> None:
     if options.screen == "progress":
         print(last_lines(log), file=sys.stderr)
     sys.stdout.flush()
-    reason = stop_reason(log)
+    reason = stop_reason(log) or killed_by(status)
     print(f"{options.label} stopped with status {status}{f': {reason}' if reason else ''}", file=sys.stderr)
     step = latest_checkpoint(options.folder)
     next_start = "there is no checkpoint yet, the same command starts from the beginning"
