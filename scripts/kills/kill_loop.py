@@ -33,7 +33,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +121,7 @@ class KillLoop:
 
     def __init__(self, out: Path, task: Task, settings: Settings) -> None:
         self.out, self.task, self.settings = out, task, settings
+        self.durations = Durations(0.0, 0.0, 0.0)
         self.record = out / "events.jsonl"
         self.session_file = out / "session.json"
         lines = self.record.read_text(encoding="utf-8").splitlines() if self.record.exists() else []
@@ -165,22 +166,16 @@ class KillLoop:
 
     # --- starts
 
-    def run(self, expected: Metrics | None = None, durations: Durations | None = None) -> None:
-        """All kills, and each training to its end.
-
-        Args:
-            expected (`dict`, *optional*): metrics of an undisturbed run; it is made where they are not given.
-            durations (`Durations`, *optional*): of that run.
-        """
+    def run(self) -> None:
+        """An undisturbed run, all kills, and each training to its end."""
         self.end_what_an_earlier_call_left()
-        if expected is None or durations is None:
-            expected, durations = self.undisturbed()
+        expected = self.undisturbed()
         while self.kills < self.settings.kills or len(self.of("training")) > len(self.of("compared")):
             number = len(self.of("compared")) + 1
             if len(self.of("training")) < number:
                 self.note("training", number=number)
             training = Training(self.out / f"training-{number}", self.task)
-            self.kill_until_done(training, durations)
+            self.kill_until_done(training)
             wrong = differences(comparable_metrics(training.folder), expected, self.settings.tolerance)
             self.note("compared", number=number, steps=training.logged(), findings=wrong[:20])
             print(f"training {number}: {'METRICS DIFFER' if wrong else 'metrics equal'}", flush=True)
@@ -203,8 +198,8 @@ class KillLoop:
         self.session_file.write_text(json.dumps({"session": start.session, "born": born}), encoding="utf-8")
         return start
 
-    def undisturbed(self) -> tuple[Metrics, Durations]:
-        """A run without a kill, made once."""
+    def undisturbed(self) -> Metrics:
+        """The metrics of a run without a kill, which is made once; `durations` are its phases."""
         training = Training(self.out / "undisturbed", self.task)
         if not self.of("undisturbed"):
             print("the undisturbed run ...", flush=True)
@@ -224,8 +219,8 @@ class KillLoop:
             kill_session(start.session)
             self.note("undisturbed", start_up=start_up, step=step, checkpoint=checkpoint)
         noted = self.of("undisturbed")[-1]
-        durations = Durations(noted["start_up"], noted["step"], noted["checkpoint"])
-        return comparable_metrics(training.folder), durations
+        self.durations = Durations(noted["start_up"], noted["step"], noted["checkpoint"])
+        return comparable_metrics(training.folder)
 
     def wait(
         self, start: Start, condition: Callable[[], bool], poll_s: float = POLL_S, limit_s: float = START_LIMIT_S
@@ -259,7 +254,7 @@ class KillLoop:
 
     # --- kills
 
-    def kill_until_done(self, training: Training, durations: Durations) -> None:
+    def kill_until_done(self, training: Training) -> None:
         """Starts and kills, until the training is done and its processes are gone; Ray's last helpers are ended."""
         start: Start | None = None
         try:
@@ -275,7 +270,7 @@ class KillLoop:
                 chance = random.Random(f"{self.settings.seed} {self.kills}")
                 phases = (STEP, CHECKPOINT) if training.begins_loop(start) else (START_UP, STEP, CHECKPOINT)
                 moment = Moment(chance.choice(phases), chance.random(), chance.randint(1, 2))
-                if self.reach(training, start, moment, durations):
+                if self.reach(training, start, moment):
                     self.kill_one(training, start, moment, chance)
                 elif start.ended():
                     self.note_end(training, start)
@@ -291,20 +286,23 @@ class KillLoop:
             self.workers_gone.clear()
             self.session_file.unlink(missing_ok=True)
 
-    def reach(self, training: Training, start: Start, moment: Moment, durations: Durations) -> bool:
+    def reach(self, training: Training, start: Start, moment: Moment) -> bool:
         """Wait for a moment; `False` if the start ended first."""
         if moment.phase == START_UP:
-            until = start.began + moment.fraction * durations.start_up
+            until = start.began + moment.fraction * self.durations.start_up
             self.wait(start, lambda: time.monotonic() > until)
             return not start.ended()
-        if not self.wait(start, lambda: training.begins_loop(start)):
-            return False
+        if not training.begins_loop(start):
+            if not self.wait(start, lambda: training.begins_loop(start)):
+                return False
+            # a busy machine takes another time for the next one
+            self.durations = replace(self.durations, start_up=time.monotonic() - start.began)
         if moment.phase == CHECKPOINT:
             wanted = min(training.saved() + moment.ahead, training.steps)
             self.wait(start, lambda: training.begins_checkpoint(wanted), CHECKPOINT_POLL_S)
-            time.sleep(moment.fraction * durations.checkpoint)
+            time.sleep(moment.fraction * self.durations.checkpoint)
         else:
-            until = time.monotonic() + moment.fraction * moment.ahead * durations.step
+            until = time.monotonic() + moment.fraction * moment.ahead * self.durations.step
             self.wait(start, lambda: time.monotonic() > until)
         return not start.ended()
 
@@ -325,7 +323,7 @@ class KillLoop:
             kill_session(start.session)
         outcome, findings = self.outcome(training, start, victim, saved)
         seconds = round(time.monotonic() - killed_s, 1)
-        said = start.said() if outcome not in ("went on", "orphaned") else ""
+        said = start.said() if outcome not in ("went on", "orphaned") and not start.orphaned else ""
         after_s = round(killed_s - start.began, 1)
         self.note(
             "kill",

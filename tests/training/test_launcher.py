@@ -133,7 +133,8 @@ def kill_five_times(run: LaunchedTraining, folder: Path) -> Killed:
     )
     folder.mkdir()
     loop = kill_loop.KillLoop(folder, run.training.task, settings)
-    loop.kill_until_done(run.training, kill_loop.Durations(start_up=20, step=1.5, checkpoint=0.1))
+    loop.durations = kill_loop.Durations(start_up=20, step=1.5, checkpoint=0.1)
+    loop.kill_until_done(run.training)
     return Killed(run, half_written, unfinished_line, loop)
 
 
