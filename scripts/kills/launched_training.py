@@ -186,7 +186,7 @@ class Task:
         model (`Path`): of `verl_ispo.tiny_task.warm_start`.
         data (`Path`): of `verl_ispo.tiny_task.make_data`.
         steps (`int`): of each training; each step is saved.
-        workers (`int`): training workers.
+        workers (`int`, *optional*, defaults to `1`): training workers.
         ray_folder (`Path`, *optional*): where Ray puts its sessions; the path of a socket is at most 107 characters.
         overrides (`tuple[str, ...]`): more of Hydra's.
     """
@@ -194,7 +194,7 @@ class Task:
     model: Path
     data: Path
     steps: int
-    workers: int
+    workers: int = 1
     ray_folder: Path | None = None
     overrides: tuple[str, ...] = ()
 

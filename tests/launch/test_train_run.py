@@ -25,9 +25,9 @@ from tests.launch.fake_training import FakeTraining
 from verl_ispo.launch import start_training, training_settings
 from verl_ispo.launch.longer_context import ContextError
 from verl_ispo.launch.run_folder import FolderBusyError, locked
-from verl_ispo.launch.stop_reason import find_reason, killed_by
+from verl_ispo.launch.stop_reason import find_reason
 from verl_ispo.launch.training_options import TrainingOptions
-from verl_ispo.launch.training_process import call
+from verl_ispo.launch.training_process import call, killed_by
 from verl_ispo.launch.training_progress import show_bar
 
 Command = Callable[..., tuple[int, str, str]]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -33,12 +34,17 @@ class LaunchedTraining:
     Its one mini-batch per step makes a second worker change only the order of sums.
     """
 
-    def __init__(self, task: TinyTask, out: Path, steps: int, workers: int = 2, **variables: str) -> None:
+    def __init__(self, task: TinyTask, out: Path, steps: int, **variables: str) -> None:
         self.out = out
-        shared = launched_training.Task(task.model, task.data, steps, workers)
-        self.training = launched_training.Training(out, shared)
+        self.training = launched_training.Training(out, launched_training.Task(task.model, task.data, steps))
         self.training.environment |= variables
+        self.arguments = self.training.overrides
         self.last: Any = None
+
+    @property
+    def process(self) -> subprocess.Popen[bytes]:
+        """The launcher of the last start."""
+        return self.last.process
 
     def start(self) -> None:
         """The same command each time."""
@@ -62,7 +68,7 @@ class LaunchedTraining:
 
     def end(self) -> int:
         """Wait for the script's own end; returns its status."""
-        return self.last.process.wait(timeout=START_TIMEOUT_S)
+        return self.process.wait(timeout=START_TIMEOUT_S)
 
     def processes(self, title: str = "") -> list[Any]:
         """The last start's processes with ``title``."""
@@ -85,7 +91,7 @@ class LaunchedTraining:
         """SIGKILL everything that this start brought, until nothing is left."""
         if self.last is not None:
             launched_training.kill_session(self.last.session)
-            self.last.process.wait(timeout=60)
+            self.process.wait(timeout=60)
 
     def screen(self) -> str:
         """What the last start has printed."""

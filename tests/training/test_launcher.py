@@ -67,7 +67,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def undisturbed(tiny_task: TinyTask, folder: Path) -> Iterator[LaunchedTraining]:
     """Two workers on one node."""
-    run = LaunchedTraining(tiny_task, folder / "undisturbed", STEPS)
+    run = LaunchedTraining(tiny_task, folder / "undisturbed", STEPS, GPUS_PER_NODE="2")
     run.start()
     try:
         assert run.end() == 0, run.screen()[-3000:]
@@ -140,7 +140,7 @@ def kill_five_times(run: LaunchedTraining, folder: Path) -> Killed:
 
 @pytest.fixture(scope="module")
 def killed(tiny_task: TinyTask, folder: Path) -> Iterator[Killed]:
-    run = LaunchedTraining(tiny_task, folder / "killed", STEPS)
+    run = LaunchedTraining(tiny_task, folder / "killed", STEPS, GPUS_PER_NODE="2")
     try:
         yield kill_five_times(run, folder / "kills")
     finally:
@@ -176,7 +176,7 @@ def disturb(run: LaunchedTraining) -> Disturbed:
 
 @pytest.fixture(scope="module")
 def disturbed(tiny_task: TinyTask, folder: Path) -> Iterator[Disturbed]:
-    run = LaunchedTraining(tiny_task, folder / "disturbed", STEPS)
+    run = LaunchedTraining(tiny_task, folder / "disturbed", STEPS, GPUS_PER_NODE="2")
     try:
         yield disturb(run)
     finally:
@@ -304,8 +304,8 @@ def test_two_nodes_train_as_one_does(
     assert waited.returncode == 1
     assert "2 of 3 nodes and 2 of 3 GPUs after 1 s" in waited.stderr
 
-    variables = {"NNODES": "2", "RAY_ADDRESS": two_nodes}
-    run = LaunchedTraining(tiny_task, folder / "two_nodes", 2, workers=1, **variables)
+    variables = {"NNODES": "2", "GPUS_PER_NODE": "1", "RAY_ADDRESS": two_nodes}
+    run = LaunchedTraining(tiny_task, folder / "two_nodes", 2, **variables)
     try:
         run.start()
         run.run_until(lambda: "Training Progress" in run.screen(), "the training loop")

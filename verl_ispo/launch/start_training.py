@@ -23,9 +23,9 @@ from verl_ispo.launch.run_folder import (
     steps_trained,
     write_run,
 )
-from verl_ispo.launch.stop_reason import killed_by, last_lines, stop_reason
+from verl_ispo.launch.stop_reason import last_lines, stop_reason
 from verl_ispo.launch.training_options import TrainingOptions
-from verl_ispo.launch.training_process import run_process
+from verl_ispo.launch.training_process import killed_by, run_process
 from verl_ispo.launch.training_progress import show_bar, show_log
 from verl_ispo.launch.training_settings import (
     TrainingSettings,

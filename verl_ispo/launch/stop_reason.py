@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import signal
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -42,16 +41,6 @@ def find_reason(lines: Iterable[str]) -> str:
                 )
                 within = None
     return named or dead or last
-
-
-def killed_by(status: int) -> str:
-    """What a status above 128 says of the training's process; empty for another one."""
-    try:
-        name = signal.Signals(status - 128).name
-    except ValueError:
-        return ""
-    because = ", as the kernel does when memory runs out" if name == "SIGKILL" else ""
-    return f"verl's driver was ended by {name}{because}"
 
 
 def last_lines(log: Path, number: int = 20) -> str:
