@@ -52,6 +52,7 @@ from launched_training import (
     processes_of,
 )
 
+from verl_ispo.process_lock import take_lock
 from verl_ispo.user_error import UserError
 
 START_UP, STEP, CHECKPOINT = "start-up", "step", "checkpoint"
@@ -437,7 +438,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     out = options.out = options.out.resolve()
     out.mkdir(parents=True, exist_ok=True)
     settings = Settings(options.kills, options.seed, options.tolerance, options.patience_s, options.linger_s)
-    with tempfile.TemporaryDirectory(prefix="kills", dir="/tmp", ignore_cleanup_errors=True) as ray_folder:
+    lock = take_lock(out / "lock", out, "killing trainings there", "give another --out")
+    with lock, tempfile.TemporaryDirectory(prefix="kills", dir="/tmp", ignore_cleanup_errors=True) as ray_folder:
         loop = KillLoop(out, make_task(options, Path(ray_folder)), settings)
         loop.run()
     print(loop.summary())
