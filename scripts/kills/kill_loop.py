@@ -26,7 +26,6 @@ import argparse
 import json
 import random
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -52,6 +51,7 @@ from launched_training import (
     processes_of,
 )
 
+from verl_ispo.command_line import run_command
 from verl_ispo.process_lock import take_lock
 from verl_ispo.user_error import UserError
 
@@ -430,11 +430,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point; returns the exit status."""
-    # so that the processes of its starts end with it
-    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
-    options = parse(argv)
+def run_loop(options: argparse.Namespace) -> int:
+    """The loop in OUT, as its only one; returns the exit status."""
     out = options.out = options.out.resolve()
     out.mkdir(parents=True, exist_ok=True)
     settings = Settings(options.kills, options.seed, options.tolerance, options.patience_s, options.linger_s)
@@ -444,6 +441,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         loop.run()
     print(loop.summary())
     return 1 if loop.findings else 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point; returns the exit status."""
+    options = parse(argv)
+    kept = f"{options.out} is kept, the same command resumes"
+    return run_command("kill_loop", lambda: run_loop(options), kept)
 
 
 if __name__ == "__main__":
