@@ -28,7 +28,7 @@ from verl_ispo.launch.longer_context import ContextError
 from verl_ispo.launch.run_folder import FolderBusyError, locked
 from verl_ispo.launch.stop_reason import find_reason
 from verl_ispo.launch.training_options import TrainingOptions
-from verl_ispo.launch.training_process import call
+from verl_ispo.launch.training_process import call, killed_by
 from verl_ispo.launch.training_progress import show_bar
 
 Command = Callable[..., tuple[int, str, str]]
@@ -325,7 +325,7 @@ def test_the_trainers_own_message_comes_first_without_rays_colors_and_prefixes()
     assert find_reason(["all went well", "no Error: here"]) == ""
 
 
-def test_a_kill_is_told_as_a_shell_does(train: Train, fake: FakeTraining) -> None:
+def test_a_killed_driver_is_named(train: Train, fake: FakeTraining) -> None:
     fake.stays = True
 
     def kill() -> None:
@@ -337,7 +337,12 @@ def test_a_kill_is_told_as_a_shell_does(train: Train, fake: FakeTraining) -> Non
     status, _, err = train()
     killing.join()
     assert status == 1
-    assert "stopped with status 137" in err
+    assert "stopped with status 137: verl's driver was ended by SIGKILL" in err
+
+
+def test_only_a_status_above_128_is_a_signal() -> None:
+    assert killed_by(134) == "verl's driver was ended by SIGABRT"
+    assert [killed_by(status) for status in (0, 1, 128, 255)] == [""] * 4
 
 
 def test_with_a_bar_the_log_file_has_everything_and_a_failure_shows_its_end(

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import namedtuple
 
 import pytest
+import torch
 
 from tests.preflight.set_ups import BASE_7B, COMMON, composed, data_settings, problems, with_settings, write_model
 from verl_ispo.preflight import checkpoint_plan
@@ -160,7 +161,7 @@ def test_a_run_that_saves_nothing_or_continues_another_is_noted(tmp_path):
     actor.mkdir(parents=True)
     for part in ("model", "optim", "extra_state"):
         (actor / f"{part}_world_size_1_rank_0.pt").write_bytes(b"x")
-    (tmp_path / "global_step_40/data.pt").write_bytes(b"x")
+    torch.save({}, tmp_path / "global_step_40/data.pt")
     findings = list(check_checkpoints(config))
     assert [finding.level for finding in findings] == [NOTE]
     assert "after step 40" in findings[0].text

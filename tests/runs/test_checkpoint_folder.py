@@ -8,10 +8,12 @@ its checkpoint managers load what `load_contents` (by default what was saved) na
 
 from __future__ import annotations
 
+import io
 import itertools
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -27,8 +29,20 @@ from verl_ispo.runs.checkpoint_folder import (
 from verl_ispo.user_error import UserError
 
 
-def checkpoint(folder: Path, step: int, *, ranks: int = 1, parts: tuple[str, ...] = PARTS, state: bytes = b"s") -> Path:
-    """A checkpoint of FSDP, or what is left when a run is killed while writing it (`state` is empty then)."""
+def saved_state() -> bytes:
+    """A file as verl writes its data loader's state."""
+    file = io.BytesIO()
+    torch.save({"position": 3}, file)
+    return file.getvalue()
+
+
+STATE = saved_state()
+
+
+def checkpoint(
+    folder: Path, step: int, *, ranks: int = 1, parts: tuple[str, ...] = PARTS, state: bytes = STATE
+) -> Path:
+    """A checkpoint of FSDP, or what is left when a run is killed while writing it (`state` is cut off then)."""
     path = folder / f"global_step_{step}"
     (path / "actor").mkdir(parents=True)
     for part, rank in itertools.product(parts, range(ranks)):
@@ -74,6 +88,15 @@ def test_a_run_that_was_killed_in_its_first_save_starts_from_the_beginning(
     assert resumption(tmp_path, 1).step == 0
     note_latest(tmp_path, 0)
     assert noted_step(tmp_path) is None
+
+
+@settings(max_examples=examples(30), deadline=None)
+@given(left=st.integers(0, len(STATE) - 1))
+def test_a_state_cut_off_anywhere_is_not_whole(left: int, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """verl would load it, fail, and fail again at every start, since there is no note yet."""
+    folder = tmp_path_factory.mktemp("run")
+    checkpoint(folder, 1, state=STATE[:left])
+    assert resumption(folder, 1).step == 0
 
 
 @pytest.mark.parametrize(
@@ -123,7 +146,7 @@ def test_megatron_needs_its_states_and_takes_any_number_of_ranks(tmp_path: Path)
 def test_never_a_checkpoint_that_is_not_whole(saved, noted, tmp_path_factory) -> None:
     folder = tmp_path_factory.mktemp("run")
     for step, (parts, complete) in saved.items():
-        checkpoint(folder, step, parts=tuple(parts), state=b"s" if complete else b"")
+        checkpoint(folder, step, parts=tuple(parts), state=STATE if complete else b"")
     if noted is not None:
         note(folder, str(noted))
     whole = {step for step, (parts, complete) in saved.items() if parts == set(PARTS) and complete}

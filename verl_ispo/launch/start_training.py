@@ -33,7 +33,7 @@ from verl_ispo.launch.run_folder import (
 )
 from verl_ispo.launch.stop_reason import last_lines, stop_reason
 from verl_ispo.launch.training_options import TrainingOptions
-from verl_ispo.launch.training_process import run_process
+from verl_ispo.launch.training_process import killed_by, run_process
 from verl_ispo.launch.training_progress import show_bar, show_log
 from verl_ispo.launch.training_settings import (
     TrainingSettings,
@@ -275,7 +275,7 @@ def _say_why(options: TrainingOptions, log: Path, status: int) -> None:
     if options.screen == "progress":
         print(last_lines(log), file=sys.stderr)
     sys.stdout.flush()
-    reason = _full_disk(options.folder) or stop_reason(log)
+    reason = _full_disk(options.folder) or stop_reason(log) or killed_by(status)
     print(f"{options.label} stopped with status {status}{f': {reason}' if reason else ''}", file=sys.stderr)
     print(f"see {log}; {_resumes(options)}", file=sys.stderr)
 

@@ -134,6 +134,16 @@ def _show(screen: Iterator[None]) -> None:
         next(screen)
 
 
+def killed_by(status: int) -> str:
+    """What a shell's status above 128 says of verl's driver; empty for another one."""
+    try:
+        name = signal.Signals(status - 128).name
+    except ValueError:
+        return ""
+    because = ", as the kernel does when memory runs out" if name == "SIGKILL" else ""
+    return f"verl's driver was ended by {name}{because}"
+
+
 def _ignore_interrupts() -> None:
     """A terminal's Ctrl-C goes to the launcher too, which ends the training by SIGTERM."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -16,6 +16,7 @@ as whole here if it has weights, optimizer and extra state of every rank, and th
 from __future__ import annotations
 
 import re
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,9 +80,9 @@ def noted_step(folder: Path) -> int | None:
 
 def find_lack(checkpoint: Path, ranks: int, is_megatron: bool) -> Lack | None:
     """What a checkpoint lacks to be resumed by this many ranks; `None` for a whole one."""
-    state = checkpoint / LAST_FILE
-    if not state.is_file() or not state.stat().st_size:
-        return Lack(UNFINISHED, f"no {LAST_FILE}, as after a kill while it was saved")
+    # torch.save ends a file with the index of a zip archive, so a file that was cut off is none
+    if not zipfile.is_zipfile(checkpoint / LAST_FILE):
+        return Lack(UNFINISHED, f"no whole {LAST_FILE}, as after a kill while it was saved")
     if not is_megatron:
         return _find_lack_of_ranks(checkpoint / "actor", ranks)
     has_states = any((checkpoint / "actor" / MEGATRON_FOLDER).glob("*"))

@@ -14,6 +14,7 @@ import ray
 from omegaconf import OmegaConf
 from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer, ReplayBufferAsync
 
+from verl_ispo.trainer.verl_workarounds.dead_queue import actors_of_queue, watch_queue
 from verl_ispo.trainer.verl_workarounds.dead_workers import DeadWorkerError, WorkerWatch, watchful
 
 
@@ -50,6 +51,23 @@ def test_a_dead_worker_ends_the_wait_and_a_busy_one_does_not(kind: type[ReplayBu
     ray.kill(busy)
     with pytest.raises(DeadWorkerError, match="worker 1 died while the trainer waited"):
         polls(waiting, seconds=60.0)
+
+
+def test_a_dead_queue_is_noticed_without_a_poll(small_ray: None) -> None:
+    """The queue's client waits in the middle of a step, where nobody asks the watch."""
+    alive, dies = Worker.remote(), Worker.remote()
+    ray.get([alive.sleep.remote(0), dies.sleep.remote(0)])
+    errors: list[DeadWorkerError] = []
+    watching = watch_queue(lambda: {"storage unit 0": alive, "controller": dies}, errors.append, interval_s=0.1)
+    watching.join(timeout=1.0)
+    assert not errors
+    ray.kill(dies)
+    watching.join(timeout=60.0)
+    assert str(errors[0]).startswith("controller died and the trainer would wait for it forever: ")
+
+
+def test_a_process_without_a_queue_has_nothing_to_watch() -> None:
+    assert actors_of_queue() == {}
 
 
 def test_the_buffer_stays_what_it_was() -> None:

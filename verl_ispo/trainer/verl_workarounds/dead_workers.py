@@ -25,7 +25,7 @@ LOOK_INTERVAL_S = 5.0
 
 
 class DeadWorkerError(RuntimeError):
-    """An actor that makes rollouts has died while the trainer waited for them."""
+    """An actor has died that the trainer waits for."""
 
 
 class WorkerWatch:
@@ -36,10 +36,17 @@ class WorkerWatch:
     Args:
         actors (`Callable`): returns the actors to watch, by the name that an error gives them.
         interval_s (`float`, *optional*): seconds between two looks.
+        meaning (`str`, *optional*): what a death means, after "died" in the error.
     """
 
-    def __init__(self, actors: Callable[[], Mapping[str, ActorHandle]], interval_s: float = LOOK_INTERVAL_S) -> None:
+    def __init__(
+        self,
+        actors: Callable[[], Mapping[str, ActorHandle]],
+        interval_s: float = LOOK_INTERVAL_S,
+        meaning: str = "while the trainer waited for rollouts, which will not come",
+    ) -> None:
         self._actors = actors
+        self._meaning = meaning
         self._interval_s = interval_s
         self._last_look_s = 0.0
         self._asked: dict[str, ray.ObjectRef] = {}
@@ -61,14 +68,11 @@ class WorkerWatch:
                 self._read(name, answer)
             self._asked[name] = actor.__ray_ready__.remote()
 
-    @staticmethod
-    def _read(name: str, answer: ray.ObjectRef) -> None:
+    def _read(self, name: str, answer: ray.ObjectRef) -> None:
         try:
             ray.get(answer)
         except ActorDiedError as error:
-            raise DeadWorkerError(
-                f"{name} died while the trainer waited for rollouts, which will not come: {error}"
-            ) from error
+            raise DeadWorkerError(f"{name} died {self._meaning}: {error}") from error
         except RayError as error:
             logger.warning(f"{name} cannot be reached at the moment: {error}")
 

@@ -14,6 +14,7 @@ from verl.trainer.ppo.v1.trainer_base import PPOTrainer
 from verl.utils.debug import marked_timer
 
 from verl_ispo.runs.checkpoint_folder import note_latest, noted_step, resumption
+from verl_ispo.trainer.verl_workarounds.dead_queue import watch_queue
 from verl_ispo.trainer.verl_workarounds.dead_workers import WorkerWatch, watchful
 from verl_ispo.trainer.verl_workarounds.early_log_line import log_before_the_checkpoint
 from verl_ispo.trainer.verl_workarounds.kept_checkpoints import remove_older
@@ -39,13 +40,16 @@ class TrainerWorkarounds(PPOTrainer):
         end_with_the_data(self)
 
     def _build_replay_buffer(self) -> ReplayBuffer:
+        watch_queue()
         return watchful(super()._build_replay_buffer(), WorkerWatch(self._actors_of_rollouts))
 
     def _actors_of_rollouts(self) -> dict[str, ActorHandle]:
         """The actors that rollouts need, by name."""
         managers = (getattr(self, name, None) for name in ("llm_server_manager", "standalone_server_manager"))
-        servers = [server for manager in managers if manager for server in manager.server_handles]
+        managers = [manager for manager in managers if manager]
+        servers = [server for manager in managers for server in manager.server_handles]
         named = {
+            "load balancer": [manager.global_load_balancer for manager in managers],
             "agent-loop worker": self.agent_loop_manager.agent_loop_workers,
             "rollout server": servers,
             "reward worker": self.get_reward_handles() or [],
