@@ -36,7 +36,8 @@ OVERRIDES = (
 )
 """Four prompts x four rollouts per step, one mini-batch, so that a second worker changes only the order of sums."""
 
-LAUNCHER, DRIVER, NEW_WORKER, HELPER = "launcher", "driver", "new worker", "helper of Ray"
+LAUNCHER, DRIVER, FORK_SERVER = "launcher", "driver", "fork server"
+NEW_WORKER, HELPER = "new worker", "helper of Ray"
 
 # The kind of a process by a part of its title; Ray writes the names of its actors there.
 ACTORS = {
@@ -51,10 +52,10 @@ ACTORS = {
     "SimpleStorageUnit": "transfer queue",
     "GlobalRequestLoadBalancer": "load balancer",
 }
-FATAL = (LAUNCHER, DRIVER, "trainer", "training worker", "rollout server", "raylet")
+FATAL = (LAUNCHER, DRIVER, FORK_SERVER, "trainer", "training worker", "rollout server", "raylet")
 """Kinds without which no training goes on, a while after the loop has begun."""
 PROGRAMS = {"bash": LAUNCHER, "raylet": "raylet", "gcs_server": "gcs"}
-MODULES = {"verl_ispo.cli": LAUNCHER, "verl.trainer.main_ppo": DRIVER}
+MODULES = {"verl_ispo.cli": LAUNCHER, "verl.trainer.main_ppo": DRIVER, "verl_ispo.cpu.forking_process": FORK_SERVER}
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,8 @@ class Process:
 
 def kind_of(arguments: Sequence[str]) -> str:
     """What a process is, from its command line."""
+    if len(arguments) > 2 and arguments[2].endswith("forked_python.py"):  # waits for a fork, and its end is the fork's
+        arguments = [arguments[0], *arguments[3:]]
     first, second, third = [*arguments, "", "", ""][:3]
     if first.startswith("ray::"):
         return next((kind for part, kind in ACTORS.items() if part in first), NEW_WORKER)

@@ -7,7 +7,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from tests.training.forked_workers import python_of_workers
+from verl_ispo.cpu.fork_server import fork_server, forked_python_command, py_executable
 
 RUN_TIMEOUT_S = 600
 
@@ -66,14 +65,14 @@ def tiny_task(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> TinyT
 
 
 @pytest.fixture(scope="session")
-def worker_sockets() -> Iterator[Path]:
-    """A folder for `forked_workers`: the path of a socket is at most 107 characters."""
-    with tempfile.TemporaryDirectory(prefix="forks", dir="/tmp") as folder:
-        yield Path(folder)
+def forking() -> Iterator[dict[str, str]]:
+    """An environment whose processes are forks of one server, as in a training behind the launcher."""
+    with fork_server({**ENVIRONMENT, "RAY_DEDUP_LOGS": "0"}) as environment:
+        yield environment
 
 
 @pytest.fixture(scope="session")
-def train(tiny_task: TinyTask, worker_sockets: Path, tmp_path_factory: pytest.TempPathFactory) -> Train:
+def train(tiny_task: TinyTask, forking: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Train:
     """Run verl's main with the given overrides on 4 prompts x 4 rollouts per step."""
 
     def run(
@@ -83,14 +82,12 @@ def train(tiny_task: TinyTask, worker_sockets: Path, tmp_path_factory: pytest.Te
         metrics = folder / "metrics.jsonl"
         checkpoints = checkpoints or folder / "checkpoints"
         environment = {
-            **ENVIRONMENT,
-            "VERL_PLATFORM": "cpu",
+            **forking,
             "VERL_FILE_LOGGER_PATH": str(metrics),
-            "RAY_DEDUP_LOGS": "0",
         }
         settings = [
             "backend=cpu",
-            f'+ray_kwargs.ray_init.runtime_env.py_executable="{python_of_workers(worker_sockets)}"',
+            f'+ray_kwargs.ray_init.runtime_env.py_executable="{py_executable()}"',
             f"data.train_files={tiny_task.data}/train.parquet",
             f"data.val_files={tiny_task.data}/heldout.parquet",
             "data.seed=1",
@@ -110,7 +107,7 @@ def train(tiny_task: TinyTask, worker_sockets: Path, tmp_path_factory: pytest.Te
             *overrides,
         ]
         process = subprocess.run(
-            [sys.executable, "-m", "verl.trainer.main_ppo", "--config-name=ispo_trainer", *settings],
+            [*forked_python_command(), "-m", "verl.trainer.main_ppo", "--config-name=ispo_trainer", *settings],
             env=environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -35,7 +35,6 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from tests.scripts.launchers import SCRIPTS, clean_environment
 from tests.training.conftest import TinyTask
-from tests.training.forked_workers import python_of_workers
 from tests.training.launched import START_TIMEOUT_S, LaunchedTraining, assert_same_metrics, kill_loop, launched_training
 
 pytestmark = pytest.mark.trainer
@@ -143,10 +142,8 @@ def kill_five_times(run: LaunchedTraining, folder: Path) -> Killed:
 
 
 @pytest.fixture(scope="module")
-def killed(tiny_task: TinyTask, folder: Path, worker_sockets: Path) -> Iterator[Killed]:
-    """With workers that are forks: six starts then take as long as three."""
+def killed(tiny_task: TinyTask, folder: Path) -> Iterator[Killed]:
     run = LaunchedTraining(tiny_task, folder / "killed", STEPS, GPUS_PER_NODE="2")
-    run.arguments.append(f'+ray_kwargs.ray_init.runtime_env.py_executable="{python_of_workers(worker_sockets)}"')
     try:
         yield kill_five_times(run, folder / "kills")
     finally:

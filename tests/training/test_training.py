@@ -1,4 +1,4 @@
-"""verl's own trainer on a CPU, started as a user starts it except for the workers, which are forks (`forked_workers`).
+"""verl's own trainer on a CPU, in forks of one process (`verl_ispo.cpu.fork_server`), as behind the launcher.
 
 What is checked, and where it comes from:
 - a training of three steps logs ISPO's metrics, keeps verl's (score = outcome, reward = composite), and has no

@@ -75,7 +75,7 @@ def fork_server(environment: Mapping[str, str]) -> Iterator[dict[str, str]]:
         listening.bind(path)
         listening.listen(64)
         server = subprocess.Popen(
-            [sys.executable, "-W", "ignore", "-m", "verl_ispo.cpu.forking_process", str(listening.fileno()), folder],
+            [sys.executable, "-m", "verl_ispo.cpu.forking_process", str(listening.fileno()), folder],
             env=environment,
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
