@@ -30,10 +30,14 @@ REWARD, METRICS, LAST_TOKEN = "composite reward", "metrics", "rewards onto the l
 PARTS = (ANSWERS, ROWS, REWARD, METRICS, LAST_TOKEN, FETCH, STORE, OTHER)
 """ISPO's own parts; what a step takes without ISPO is not among them."""
 
+VERSIONS = {"min_global_steps": 1, "max_global_steps": 1}
 UNUSED = ("actor_rollout_ref.model.path=none", "data.train_files=none")
 MIB = 2**20
 TRAINER = "verl_ispo.trainer.ispo_trainer"
 TIMED = (
+    (TRAINER, "find_answers", ANSWERS),
+    (TRAINER, "ablated_rows", ROWS),
+    # the names of checkouts before answers were read from the end
     (TRAINER, "find_ablated_rows", ANSWERS),
     ("verl_ispo.trainer.policy_pass", "ablated_rows", ROWS),
     (TRAINER, "ablated_answer_log_probs", ROWS),
@@ -104,14 +108,16 @@ def put_rollouts(rollouts: MadeRollouts, group: int) -> KVBatchMeta:
     scores[responses.offsets()[1:] - 1] = torch.from_numpy(rollouts.correct).float()
     keys = [f"prompt{row // group}_{row % group}_0" for row in range(count)]
     tags = [
-        {"prompt_len": len(head), "response_len": len(tail), "seq_len": len(head) + len(tail)}
+        {"prompt_len": len(head), "response_len": len(tail), "seq_len": len(head) + len(tail), **VERSIONS}
         for head, tail in zip(rollouts.prompts, rollouts.responses, strict=True)
     ]
     truths = [{"ground_truth": str(row // group), "style": "rule"} for row in range(count)]
     fields = {
         "prompts": prompts,
         "responses": responses,
+        "input_ids": nested([np.concatenate(row) for row in zip(rollouts.prompts, rollouts.responses, strict=True)]),
         "position_ids": nested(positions),
+        "num_turns": torch.full((count,), 2),
         "response_mask": torch.nested.nested_tensor_from_jagged(
             torch.ones_like(responses.values()), responses.offsets()
         ),
@@ -152,27 +158,25 @@ def make_trainer(clock: PartClock, tokenizer: Any) -> Any:
 
 
 def digest(batch: KVBatchMeta, metrics: dict[str, float]) -> str:
-    """A hash of what the step gave: advantages, rewards and every ISPO metric."""
-    data = tq.kv_batch_get(
-        keys=batch.keys,
-        partition_id=batch.partition_id,
-        select_fields=["advantages", "token_level_rewards", "rm_scores"],
-    )
+    """A hash of what the step gave: advantages, scores, and every metric of ISPO and of verl's rewards."""
+    names = ["advantages", "returns", "rm_scores"]
+    data = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=names)
     found = hashlib.sha256()
-    for name in ("advantages", "token_level_rewards", "rm_scores"):
+    for name in names:
         found.update(data[name].values().numpy().tobytes())
-    ours = {name: value for name, value in metrics.items() if name.startswith("ispo/")}
-    found.update(json.dumps(ours, sort_keys=True).encode())
+    kept = {name: float(value) for name, value in metrics.items() if name.startswith(("ispo/", "critic/"))}
+    found.update(json.dumps(kept, sort_keys=True).encode())
     return found.hexdigest()[:16]
 
 
 def one_step(trainer: Any, batch: KVBatchMeta, clock: PartClock) -> dict[str, float]:
-    """The three hooks of a step that ISPO works in; returns the metrics."""
+    """The hooks of a step that ISPO works in; returns the metrics."""
     metrics: dict[str, float] = {}
     with clock.part(OTHER):
         batch = trainer._compute_old_log_prob(batch, metrics=metrics)
         batch = trainer._compute_ref_log_prob(batch, metrics=metrics)
         trainer._compute_advantage(batch, metrics=metrics)
+        trainer._compute_metrics(batch, metrics, {"step": 1.0, "gen": 1.0}, global_steps=2, epoch=0)
     return metrics
 
 
@@ -223,7 +227,7 @@ def time_parts(clock: PartClock) -> None:
     """Put the clock around the functions whose time the table shows."""
     for module, name, part in TIMED:
         clock.time_calls(module, name, part)
-    for name in ("_compute_old_log_prob", "_compute_ref_log_prob", "_compute_advantage"):
+    for name in ("_compute_old_log_prob", "_compute_ref_log_prob", "_compute_advantage", "_compute_metrics"):
         clock.time_calls("verl.trainer.ppo.v1.trainer_base", f"PPOTrainer.{name}", VERL)
     clock.time_calls("transfer_queue", "kv_batch_get", FETCH, unless={VERL, FORWARD})
     clock.time_calls("transfer_queue", "kv_batch_put", STORE, unless={VERL, FORWARD})

@@ -10,7 +10,7 @@ from itertools import accumulate
 import numpy as np
 
 from verl_ispo.answers.answer_place import BOXED, MAX_SEARCH_CHARS, AnswerPlace, Marker, find_marked, find_written
-from verl_ispo.answers.boxes import find_box_from, safe_start
+from verl_ispo.answers.boxes import MAX_LIST_GAP_CHARS, find_box_from, safe_start
 from verl_ispo.signals.token_texts import REPLACEMENT, TokenTexts, hint_mask, with_whole_characters
 
 _TOKENS_BEFORE_A_HINT = 24
@@ -89,7 +89,10 @@ class AnswerSearch:
             if start is None:
                 continue
             place, is_certain = find_box_from(window.text, start, several)
-            if is_certain or window.holds(hinted[0], start):
+            if not is_certain and window.holds(hinted[0], start):
+                # No box is before the window, but the name of the first of several may be.
+                is_certain = not (several and place and place.lead_in_start - start <= MAX_LIST_GAP_CHARS)
+            if is_certain or not window.first:
                 return None if place is None else window.indices(place)
         return None
 

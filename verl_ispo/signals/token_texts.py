@@ -1,4 +1,4 @@
-"""Text of a policy's tokens: what each decodes to, which could belong to an answer's marker, and characters cut in two."""
+"""Text of a policy's tokens: what each decodes to, which could belong to a marker, and characters cut in two."""
 
 from __future__ import annotations
 
@@ -127,8 +127,8 @@ def _hints_of(text: str) -> tuple[int, int]:
     """Hints that a token holds (low half) and may begin (high half), and those that it may go on with."""
     if not text:
         return _ALL_HINTS << _HALF, _ALL_HINTS
-    # What Python's re takes for the same letter as an s, whatever its case, is an s, a capital one or a long one.
-    folded = text.lower().replace("ſ", "s")
+    # Python's re takes a capital and a long s for an s where case does not count; a cut character may be a long one.
+    folded = text.lower().replace("ſ", "s").replace(REPLACEMENT, "s")
     held = begins = goes_on = 0
     for index, hint in enumerate(HINTS):
         # a piece of a character may be a piece of any that takes several bytes
