@@ -12,6 +12,7 @@ import sys
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -150,6 +151,7 @@ def make_trainer(clock: PartClock, tokenizer: Any) -> Any:
     trainer = ISPOTrainerSync(config)
     trainer.tokenizer, trainer.processor = tokenizer, None
     trainer.ref_in_actor = False
+    trainer.resource_pool_manager = SimpleNamespace(get_n_gpus=lambda: 1)
     trainer.actor_rollout_wg = StandInWorkers(clock, seed=1)
     trainer.ref_policy_wg = StandInWorkers(clock, seed=2)
     trainer.global_steps, trainer.timing_raw = 2, {}

@@ -114,7 +114,7 @@ def room(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Non
 
 @pytest.mark.usefixtures("room")
 @given(st.lists(responses(), min_size=1, max_size=3), st.sampled_from(FORMATS), st.booleans())
-@settings(max_examples=6000)
+@settings(max_examples=examples(150))
 def test_read_from_the_end_it_is_the_same_place(rows: list[list[bytes]], answer_format: str, several: bool) -> None:
     pieces = [piece for row in rows for piece in row]
     bounds = np.cumsum([0, *map(len, rows)])

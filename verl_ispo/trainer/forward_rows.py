@@ -51,4 +51,6 @@ def nested_rows(values: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
         lengths (`torch.Tensor` of shape `(rows,)`, int64).
     """
     offsets = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
-    return torch.nested.nested_tensor_from_jagged(values, offsets)
+    shortest, longest = (int(length) for length in lengths.aminmax()) if len(lengths) else (0, 0)
+    # Without them, padding would be as long as all rows together.
+    return torch.nested.nested_tensor_from_jagged(values, offsets, min_seqlen=shortest, max_seqlen=longest)

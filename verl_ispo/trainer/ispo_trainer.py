@@ -50,7 +50,7 @@ from verl_ispo.trainer.prompt_selection import PromptSelectionMixin
 from verl_ispo.trainer.queue_tap import KeptFields, tapped_queue
 from verl_ispo.trainer.refusals import UnsupportedSettingError, multimodal_refusal, refuse_unsupported_settings
 from verl_ispo.trainer.repeatable_order import repeatable_order
-from verl_ispo.trainer.step_batch import StepBatch, fetch, objects, on_last_token, step_batch
+from verl_ispo.trainer.step_batch import StepBatch, fetch, objects, on_last_token, prompt_of, step_batch
 
 logger = logging.getLogger(__name__)
 logger.setLevel(os.getenv("VERL_LOGGING_LEVEL", "INFO"))
@@ -146,6 +146,8 @@ class ISPOTrainerMixin(PromptSelectionMixin):
         return super()._balance_batch(batch, metrics, *args, **kwargs)
 
     def _compute_old_log_prob(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
+        if not self.observes_signals and not self._needs:
+            return super()._compute_old_log_prob(batch, metrics)
         finds_answers = self.observes_signals or Need.ANSWER_TEXT in self._needs
         wanted = ["input_ids"] if finds_answers else []
         wanted += ["extra_fields"] if self.observes_signals or Need.CORRECT in self._needs else []
@@ -212,13 +214,17 @@ class ISPOTrainerMixin(PromptSelectionMixin):
     def _reference_is_the_policy(self) -> bool:
         """Whether this is the first update of a run, before which every drift is 0, and only the drift filter asks.
 
-        verl loads policy and reference from one path, so before the first update they are the same model. A run that
-        resumes begins at a later step, or with `resume_path` at any. With LoRA the policy may begin with an adapter
-        that is not empty. So the pass is kept in these cases.
+        verl loads policy and reference from one path, so before the first update they are the same model. The pass is
+        kept where that may not be so: a run that resumes begins at a later step, or with `resume_path` at any; with
+        LoRA the policy may begin with an adapter that is not empty; quantization changes the policy alone.
         """
         is_first = self.global_steps == 1 and self.local_trigger_step == 0
-        is_first = is_first and self.config.trainer.resume_mode != "resume_path"
-        return is_first and not self._verl_reads_reference and not self.ref_in_actor
+        if not is_first or self._verl_reads_reference or self.ref_in_actor:
+            return False
+        quantized = (f"actor_rollout_ref.actor.{engine}.qat.enable" for engine in ("fsdp_config", "megatron"))
+        return self.config.trainer.resume_mode != "resume_path" and not any(
+            OmegaConf.select(self.config, key) for key in quantized
+        )
 
     def _compute_advantage(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
         if not self.observes_signals and not self._needs:
@@ -342,7 +348,7 @@ class ISPOTrainerMixin(PromptSelectionMixin):
         batch = MethodBatch(
             rewards=step.on_verls_rows(step.padded("rm_scores")),
             response_mask=step.on_verls_rows(step.response_mask),
-            groups=RolloutGroups.from_labels(step.raw["uid"].tolist()),
+            groups=RolloutGroups.from_labels([prompt_of(key) for key in self._policy_pass.keys]),
             **{part.name: getattr(known, part.name) for part in fields(KnownOfBatch)},
         )
         for name, before in self.method_states.items():

@@ -145,7 +145,7 @@ def on_last_token(rewards: torch.Tensor, response_mask: torch.Tensor) -> torch.T
     has_one = up_to.diff() > 0
     values = torch.zeros(len(mask))
     values[written[up_to[1:][has_one] - 1]] = rewards[has_one].to(values.dtype)
-    return torch.nested.nested_tensor_from_jagged(values, offsets)
+    return nested_rows(values, offsets.diff())
 
 
 def _reward_extra_info(extra_fields: Mapping[str, Any]) -> Mapping[str, Any]:
