@@ -187,6 +187,20 @@ def test_little_of_a_response_is_decoded() -> None:
     assert sum(asked) < 100
 
 
+def test_each_token_is_decoded_once_and_many_at_a_time() -> None:
+    """Also by a function that takes no empty list, as transformers' `batch_decode` does."""
+    asked: list[list[int]] = []
+
+    def decode_each(tokens: list[int]) -> list[str]:
+        asked.append(list(tokens))
+        return [chr(token) for token in tokens] or [""]
+
+    texts = TokenTexts(chr, special_ids=[ord("!")], decode_each=decode_each)
+    for text in ("\\boxed{1}!", "\\boxed{1}!", "\\boxed{2}"):
+        assert find_answer_spans([[ord(character) for character in text]], texts).found.all()
+    assert asked == [sorted(map(ord, set("\\boxed{1}"))), [ord("2")]]
+
+
 def test_only_the_last_characters_of_a_long_text_are_searched() -> None:
     text = "\\boxed{1}" + "-" * MAX_SEARCH_CHARS
     tokens = [ord(character) for character in text]

@@ -116,7 +116,8 @@ class TokenTexts:
             is_new[chunk[self._held[chunk] == _UNKNOWN]] = True
         new = np.flatnonzero(is_new).tolist()
         undecoded = [token_id for token_id in new if token_id not in self._texts]
-        self._texts.update(zip(undecoded, self._decode_each(undecoded), strict=True))
+        if undecoded:
+            self._texts.update(zip(undecoded, self._decode_each(undecoded), strict=True))
         for token_id in new:
             text = self._texts[token_id]
             self._held[token_id], self._goes_on[token_id] = _hints_of(text)
