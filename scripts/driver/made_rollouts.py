@@ -20,8 +20,10 @@ SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 END = "<|im_end|>"
 WORDS = (
     r" \ frac boxed sqrt { } }{ }$ $ ( ) = + - * , . : ; .\n \n \n\n :\n\n ^ _ ## ### #### the The answer Answer final "
-    r"Final is so So we We get and of to that Therefore thus box boxes words answers ** Step step"
+    r"Final is so So we We get and of to that Therefore thus box boxes words answers ** Step step é 語 — ≥"
 )
+# in made-up words these would be far more frequent than in a language's
+RARE = ("ox", "sw")
 LINES = (
     "So we get $\\frac{{{a}}}{{{b}}} = {c}$.\n",
     "Therefore, {w} {v} of {w} is ${a} + {b}_{{{c}}}$, and {v} {w}.\n",
@@ -74,6 +76,8 @@ def made_tokenizer(seed: int = 0) -> PreTrainedTokenizerFast:
         entries.update(dict.fromkeys((entry(text), entry(" " + text))))
     while len(entries) < VOCABULARY:
         word = "".join(rng.choices(string.ascii_lowercase, k=rng.randint(2, 9)))
+        if any(pair in word for pair in RARE):
+            continue
         entries[entry(rng.choice(("", " ", " ")) + rng.choice((word, word.capitalize())))] = None
     vocabulary = {text: number for number, text in enumerate(entries)}
     bpe = Tokenizer(models.BPE(vocabulary, [], ignore_merges=True))

@@ -160,7 +160,7 @@ def test_a_text_with_an_answer_has_its_markers_hint(text: str) -> None:
     held = int(np.bitwise_or.reduce(masks)) if len(masks) else 0
     for marker in MARKERS:
         if find_answer(text, marker.name) is not None:
-            assert held & hint_mask([marker])
+            assert held & hint_mask((marker,))
     assert hint_mask(MARKERS) == (1 << len(HINTS)) - 1
 
 

@@ -106,6 +106,15 @@ CHINESE = Marker("chinese", "答案", re.compile(r"答案\s*(?:[:：是为]|】)
 MARKERS = (BOXED, ANSWER_LINE, HASHES, ANSWER_TAG, SENTENCE, HEADING, CHINESE)
 """All known markers. A new one is one record and its entry here."""
 
+HINTED_WORDS = {
+    "ox": re.compile(r"\\(?:boxed|fbox|framebox)"),
+    "sw": re.compile("answer", re.IGNORECASE),
+}
+"""By a marker's hint, the word around it that every text with such a marker holds, where it is more than the hint."""
+
+MAX_HINTED_WORD_CHARS = 10
+"""A hinted word has at most this many characters."""
+
 ANSWER_FORMATS: dict[str, tuple[Marker, ...]] = {"auto": MARKERS, **{marker.name: (marker,) for marker in MARKERS}}
 """The markers that are looked for, by the single values of ``algorithm.ispo.answer_format``."""
 

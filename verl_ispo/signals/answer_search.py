@@ -9,9 +9,18 @@ from itertools import accumulate
 
 import numpy as np
 
-from verl_ispo.answers.answer_place import BOXED, MAX_SEARCH_CHARS, AnswerPlace, Marker, find_marked, find_written
+from verl_ispo.answers.answer_place import (
+    BOXED,
+    HINTED_WORDS,
+    MAX_HINTED_WORD_CHARS,
+    MAX_SEARCH_CHARS,
+    AnswerPlace,
+    Marker,
+    find_marked,
+    find_written,
+)
 from verl_ispo.answers.boxes import MAX_LIST_GAP_CHARS, find_box_from, safe_start
-from verl_ispo.signals.token_texts import REPLACEMENT, TokenTexts, hint_mask, with_whole_characters
+from verl_ispo.signals.token_texts import HINTS, REPLACEMENT, TokenTexts, hint_mask, with_whole_characters
 
 _TOKENS_BEFORE_A_HINT = 24
 """A window begins so many tokens before the place where a marker may be: room for the marker's own beginning."""
@@ -74,14 +83,27 @@ class AnswerSearch:
             place = find_marked(window.text, markers, several)
             return (0, 0, 0) if place is None else window.indices(place)
         if BOXED in markers:
-            found = self._box(self._hinted([BOXED]), several)
+            found = self._box(self._hinted((BOXED,)), several)
             if found is not None:
                 return found
-        written = [marker for marker in markers if marker is not BOXED]
+        written = tuple(marker for marker in markers if marker is not BOXED)
         return self._written(self._hinted(written), written) or (0, 0, 0)
 
-    def _hinted(self, markers: Sequence[Marker]) -> list[int]:
-        return self.positions[(self.masks & hint_mask(markers)) != 0].tolist()
+    def _hinted(self, markers: tuple[Marker, ...]) -> list[int]:
+        """Where one of some markers may be: a hint of theirs, and around it the word that goes with it."""
+        wanted = self.masks & hint_mask(markers)
+        candidates = zip(self.positions[wanted != 0].tolist(), wanted[wanted != 0].tolist(), strict=True)
+        return [position for position, mask in candidates if self._has_word(position, mask)]
+
+    def _has_word(self, position: int, mask: int) -> bool:
+        first = max(0, position - MAX_HINTED_WORD_CHARS)
+        around = self.texts.of(self.token_ids[first : position + MAX_HINTED_WORD_CHARS].tolist())
+        text = "".join(around)
+        # Tokens without text, and cut characters, may keep the word from being in these tokens.
+        if REPLACEMENT in text or "" in around:
+            return True
+        words = [HINTED_WORDS.get(hint) for index, hint in enumerate(HINTS) if mask >> index & 1]
+        return any(word is None or word.search(text) is not None for word in words)
 
     def _box(self, hinted: list[int], several: bool) -> tuple[int, int, int] | None:
         for window in self._windows(hinted):

@@ -15,7 +15,7 @@ from verl_ispo.signals.running_ifd import RunningIFD, adjusted_ifd
 from verl_ispo.signals.token_reward import directional_token_reward, token_reward_terms
 
 # Elements of a tensor that are worked on together on a CPU.
-_BLOCK_ELEMENTS = 1 << 17
+_BLOCK_ELEMENTS = 1 << 20
 
 
 @dataclass(frozen=True)

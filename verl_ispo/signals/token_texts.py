@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cache
 
 import numpy as np
 
@@ -24,7 +25,8 @@ _CHUNK = 1 << 18
 _MAX_CUT_TOKENS = 64
 
 
-def hint_mask(markers: Sequence[Marker]) -> int:
+@cache
+def hint_mask(markers: tuple[Marker, ...]) -> int:
     """Which of :data:`HINTS` belong to some markers."""
     return sum(1 << index for index, hint in enumerate(HINTS) if any(marker.hint == hint for marker in markers))
 
