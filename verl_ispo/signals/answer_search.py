@@ -33,28 +33,27 @@ class _Window:
     Attributes:
         first: the token's index in the response.
         text: of the window.
-        begins: characters that have begun up to and with each token.
-        ends: characters that have ended up to and with each token; the same where no character is cut.
+        begun: the text split by the token in which each character begins.
+        ended: the text split by the token in which each character ends; the same where no character is cut.
     """
 
     first: int
     text: str
-    begins: list[int]
-    ends: list[int]
+    begun: Sequence[str]
+    ended: Sequence[str]
 
     def holds(self, token: int, start: int) -> bool:
         """Whether a token of the response begins in the window, at or behind a position of the text."""
-        if token < self.first:
-            return False
-        return start <= (self.begins[token - self.first - 1] if token > self.first else 0)
+        return token >= self.first and start <= sum(map(len, self.begun[: token - self.first]))
 
     def indices(self, place: AnswerPlace) -> tuple[int, int, int]:
         """First token of the lead-in, first token of A, and one past A's last token."""
         # Character c begins in the first token up to which more than c characters have begun. A's last character ends
         # in the first token up to which as many characters have ended as the text has before A's end.
-        start = bisect_right(self.begins, place.start)
-        end = bisect_left(self.ends, place.end) + 1
-        lead_in_start = min(bisect_right(self.begins, place.lead_in_start), start)
+        begins = list(accumulate(map(len, self.begun)))
+        start = bisect_right(begins, place.start)
+        end = bisect_left(list(accumulate(map(len, self.ended))), place.end) + 1
+        lead_in_start = min(bisect_right(begins, place.lead_in_start), start)
         return self.first + lead_in_start, self.first + start, self.first + end
 
 
@@ -157,5 +156,4 @@ class AnswerSearch:
         if REPLACEMENT in text and self.texts.decode_together is not None:
             begun, ended = with_whole_characters(token_ids, begun, self.texts.decode_together)
             text = "".join(ended)
-        begins = list(accumulate(map(len, begun)))
-        return _Window(first, text, begins, begins if ended is begun else list(accumulate(map(len, ended))))
+        return _Window(first, text, begun, ended)

@@ -68,8 +68,9 @@ class TokenTexts:
         return text
 
     def of(self, token_ids: Sequence[int]) -> list[str]:
-        """The text of each of some tokens."""
-        return [self(token_id) for token_id in token_ids]
+        """The text of each of some tokens, which have been seen by `hint_positions`."""
+        texts = self._texts
+        return [texts[token_id] for token_id in token_ids]
 
     def hint_positions(self, token_ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Where one of :data:`HINTS` may begin, whatever the tokens that it is cut into.
