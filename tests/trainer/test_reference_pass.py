@@ -23,7 +23,7 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 from tests.composed import composed
 from verl_ispo.config.ispo_config import ISPOConfig
 from verl_ispo.config.signal_use import reads_reference
-from verl_ispo.trainer.ispo_trainer import ISPOTrainerMixin
+from verl_ispo.trainer.modes import ISPOTrainerSync
 
 
 @pytest.mark.parametrize(
@@ -64,7 +64,7 @@ FIRST: dict[str, Any] = {
     ],
 )
 def test_only_the_first_update_of_a_run_saves_the_pass(changed: dict[str, Any], saved: bool) -> None:
-    assert ISPOTrainerMixin._reference_is_the_policy(SimpleNamespace(**{**FIRST, **changed})) is saved
+    assert ISPOTrainerSync._reference_is_the_policy(SimpleNamespace(**{**FIRST, **changed})) is saved
 
 
 def test_before_the_first_update_drift_is_rounding() -> None:
