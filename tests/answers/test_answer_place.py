@@ -33,7 +33,8 @@ from verl_ispo.answers.answer_place import (
 from verl_ispo.grading import compute_score
 from verl_ispo.grading.ground_truth_reading import asks_for_several
 from verl_ispo.grading.normalization import normalize_answer
-from verl_ispo.signals.answer_span import TokenTexts, find_answer_spans
+from verl_ispo.signals.answer_span import find_answer_spans
+from verl_ispo.signals.token_texts import TokenTexts
 from verl_ispo.tiny_task.reward import compute_score as tiny_score
 
 # ---------------------------------------------------------------- scored is graded, for any text and any tokenization

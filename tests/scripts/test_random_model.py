@@ -18,7 +18,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 from tests.scripts.launchers import SCRIPTS
 from verl_ispo.answers.answer_place import BOXED
 from verl_ispo.preflight.scorer import asked_formats
-from verl_ispo.signals.answer_span import TokenTexts, find_answer_spans
+from verl_ispo.signals.answer_span import find_answer_spans
+from verl_ispo.signals.token_texts import TokenTexts
 from verl_ispo.tiny_task.reward import compute_score
 
 RANDOM_MODEL = runpy.run_path(str(SCRIPTS / "gpu/random_model.py"))

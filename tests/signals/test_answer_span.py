@@ -23,7 +23,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from tests.examples import examples
 from verl_ispo.answers.answer_place import find_answer
-from verl_ispo.signals.answer_span import AnswerSpans, TokenTexts, find_answer_spans, gather_answer
+from verl_ispo.signals.answer_span import AnswerSpans, find_answer_spans, gather_answer
+from verl_ispo.signals.token_texts import TokenTexts
 
 BLANK = " \t\r\n\f\v"
 

@@ -33,7 +33,7 @@ class Values(list):
 
 def readings(monkeypatch: pytest.MonkeyPatch, answer_format: str, grades_lists: bool) -> tuple[list[str], list[bool]]:
     def fetched(batch: Any, fields: Any) -> dict[str, Values]:
-        rows = [ROWS[int(key)] for key in batch.keys]
+        rows = [ROWS[int(key.split("_")[0])] for key in batch.keys]
         return {name: Values(row[name] for row in rows) for name in fields}
 
     monkeypatch.setattr(policy_pass, "fetch", fetched)
@@ -43,10 +43,14 @@ def readings(monkeypatch: pytest.MonkeyPatch, answer_format: str, grades_lists: 
         def __len__(self) -> int:
             return len(self.keys)
 
-    # The last row is one of verl's padding rows.
-    tags = [{} for _ in ROWS] + [{"is_padding": True}]
-    batch = Batch(keys=[str(row) for row in range(len(ROWS))] + ["padding"], tags=tags, partition_id="train")
-    return policy_pass._where_answers_are(batch, answer_format, grades_lists)
+    # Two rollouts of each prompt, of which the queue need only give the first, and one of verl's padding rows.
+    tags = [{} for _ in ROWS] * 2 + [{"is_padding": True}]
+    keys = [f"{row}_{sample}_0" for sample in (0, 1) for row in range(len(ROWS))]
+    batch = Batch(keys=[*keys, "padding"], tags=tags, partition_id="train")
+    formats, several = policy_pass._where_answers_are(batch, answer_format, grades_lists)
+    assert formats[: len(ROWS)] == formats[len(ROWS) : -1]
+    assert several[: len(ROWS)] == several[len(ROWS) : -1]
+    return formats[len(ROWS) :], several[len(ROWS) :]
 
 
 def test_what_is_scored_is_what_is_graded(monkeypatch) -> None:

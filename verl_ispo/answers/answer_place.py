@@ -61,6 +61,8 @@ class Marker:
         name (`str`): for code and configuration.
         description (`str`): how a message names it.
         asked (`re.Pattern`): found in a prompt that asks for this marker.
+        hint (`str`): letters that every text with this marker holds one after the other, in lower case; a text
+            without them need not be searched.
         find (`Callable`): ``find(text, search_start, several)`` gives the place of the last answer that this marker
             gives, or `None` without one. `several` is as in :func:`find_answer`.
     """
@@ -68,35 +70,50 @@ class Marker:
     name: str
     description: str
     asked: re.Pattern[str]
+    hint: str
     find: Callable[[str, int, bool], AnswerPlace | None]
 
 
-BOXED = Marker(boxes.NAME, r"\boxed{}", re.compile(r"\\(?:boxed|fbox|framebox)"), boxes.find_box)
+BOXED = Marker(boxes.NAME, r"\boxed{}", re.compile(r"\\(?:boxed|fbox|framebox)"), "ox", boxes.find_box)
 ANSWER_LINE = Marker(
     "answer_line",
     "an Answer: line",
     re.compile(r"\banswer\s*[:：](?!\s*the final answer is)", re.IGNORECASE),
+    "sw",
     written_markers.find_answer_line,
 )
 # GSM8K's worked solutions end so, and verl's scorer for it reads nothing else.
-HASHES = Marker("hashes", "#### and a number", re.compile("####"), written_markers.find_hashes)
-ANSWER_TAG = Marker("answer_tag", "<answer> tags", re.compile("</?answer>", re.IGNORECASE), written_markers.find_tag)
+HASHES = Marker("hashes", "#### and a number", re.compile("####"), "####", written_markers.find_hashes)
+ANSWER_TAG = Marker(
+    "answer_tag", "<answer> tags", re.compile("</?answer>", re.IGNORECASE), "sw", written_markers.find_tag
+)
 SENTENCE = Marker(
     "sentence",
     'a sentence "The final answer is"',
     re.compile(r"(?:[\"'“‘:]|\b(?:say|with|form|write))\s*(?:so )?the (?:final )?answer is", re.IGNORECASE),
+    "sw",
     written_markers.find_sentence,
 )
 HEADING = Marker(
     "heading",
     'a heading "Final Answer"',
     re.compile(r"(?:\*\*|#\s|^)final answer(?:\*\*|\s*$)|\bfinal answer\W{1,4}(?:section|heading)", re.I | re.M),
+    "sw",
     written_markers.find_heading,
 )
-CHINESE = Marker("chinese", "答案", re.compile(r"答案\s*(?:[:：是为]|】)"), written_markers.find_chinese)
+CHINESE = Marker("chinese", "答案", re.compile(r"答案\s*(?:[:：是为]|】)"), "答案", written_markers.find_chinese)
 
 MARKERS = (BOXED, ANSWER_LINE, HASHES, ANSWER_TAG, SENTENCE, HEADING, CHINESE)
 """All known markers. A new one is one record and its entry here."""
+
+HINTED_WORDS = {
+    "ox": re.compile(r"\\(?:boxed|fbox|framebox)"),
+    "sw": re.compile("answer", re.IGNORECASE),
+}
+"""By a marker's hint, the word around it that every text with such a marker holds, where it is more than the hint."""
+
+MAX_HINTED_WORD_CHARS = 10
+"""A hinted word has at most this many characters."""
 
 ANSWER_FORMATS: dict[str, tuple[Marker, ...]] = {"auto": MARKERS, **{marker.name: (marker,) for marker in MARKERS}}
 """The markers that are looked for, by the single values of ``algorithm.ispo.answer_format``."""
@@ -169,5 +186,15 @@ def find_marked(text: str, markers: Sequence[Marker], several: bool = False) -> 
         place = BOXED.find(text, search_start, several)
         if place is not None:
             return place
-    places = [marker.find(text, search_start, several) for marker in markers if marker is not BOXED]
+    return find_written(text, search_start, markers)
+
+
+def find_written(text: str, search_start: int, markers: Sequence[Marker]) -> AnswerPlace | None:
+    """The answer that begins last behind `search_start`, of the markers other than a box; `None` where none gives one.
+
+    No such marker spans a line break, and what is behind one does not depend on the text before its line. A marker
+    before `search_start` can have its answer behind it, but not behind that of a marker there, which is no empty line.
+    So where `search_start` begins a line, a place that is found is the one that the whole text gives.
+    """
+    places = [marker.find(text, search_start, False) for marker in markers if marker is not BOXED]
     return max((place for place in places if place is not None), key=lambda place: place.start, default=None)

@@ -27,6 +27,7 @@ _MAX_EMPTY_CHARS = 40
 
 # One pass over the text, with one entry per brace. "\\." takes an escaped character out of the count.
 _BOX_OR_BRACE = re.compile(r"\\(?:boxed|fbox|framebox)\s*\{|\\.|[{}]", re.DOTALL)
+_SAFE = re.compile(r"[^A-Za-z\\\s]")  # may be a command's last character, but none before it
 _BARE_BOX = re.compile(r"\\boxed(?:[ \t]+|(?=\d))([^\s{}$\\]+)")
 _EMPTY = re.compile(
     r"(?:\s|[.…?~_]|\\[ ,;:!]|\\(?:quad|qquad|[lc]?dots|square|Box)(?![A-Za-z])|\\text\{\s*\}|\{\s*\}"
@@ -61,17 +62,49 @@ class _Box:
 
 def find_box(text: str, search_start: int, several: bool) -> AnswerPlace | None:
     """The answer in the last box with content; see `verl_ispo.answers.answer_place` for lists of boxes."""
-    boxes = _outermost_boxes(text, search_start)
+    return _find_box(text, search_start, several)[0]
+
+
+def find_box_from(text: str, start: int, several: bool) -> tuple[AnswerPlace | None, bool]:
+    """The answer in the last box that opens behind `start`, and whether the text before it cannot change that.
+
+    A box that opens behind `start` closes by braces behind it. What is before can only matter through a box around
+    the one that is found, which would close behind it, and for a list through a box close before its first one.
+
+    Args:
+        text (`str`).
+        start (`int`): from :func:`safe_start`.
+        several (`bool`): as in `find_answer`.
+    """
+    place, examined_from, stray_closing = _find_box(text, start, several)
+    if place is None or place.marker != NAME or examined_from < 0:
+        return place, False
+    if several:
+        return place, stray_closing < start and examined_from - start > MAX_LIST_GAP_CHARS
+    return place, stray_closing < place.start
+
+
+def safe_start(text: str) -> int | None:
+    """The first position that no command of a box and no escaped character spans; `None` without one."""
+    match = _SAFE.search(text)
+    return None if match is None else match.end()
+
+
+def _find_box(text: str, search_start: int, several: bool) -> tuple[AnswerPlace | None, int, int]:
+    """The answer; where the first box that was looked at begins, -1 for none; the last brace that closes nothing."""
+    boxes, stray_closing = _outermost_boxes(text, search_start)
     last = next((index for index in reversed(range(len(boxes))) if not _is_empty(text, boxes[index])), None)
     if last is None:
-        return _find_bare_box(text, search_start)
-    chosen, names = [boxes[last]], []
+        return _find_bare_box(text, search_start), -1, stray_closing
+    chosen, names, examined_from = [boxes[last]], [], boxes[last].opening
     if several:
         for index in range(last - 1, -1, -1):
             left, right = boxes[index], boxes[index + 1]
+            examined_from = right.opening
             gap = _list_gap(text, left, right)
             if gap is None:
                 break
+            examined_from = left.opening
             if right is chosen[-1]:
                 names.append(gap.span("name"))
             if not _is_empty(text, left):
@@ -84,20 +117,28 @@ def find_box(text: str, search_start: int, several: bool) -> AnswerPlace | None:
         names.reverse()
     parts = tuple((box.start, box.end) for box in chosen)
     kept = tuple(names) if _tell_unknowns_apart(text, names, len(parts)) else ()
-    return AnswerPlace(NAME, kept[0][0] if kept else chosen[0].opening, parts[0][0], parts[-1][1], parts, kept)
+    lead_in_start = kept[0][0] if kept else chosen[0].opening
+    return AnswerPlace(NAME, lead_in_start, parts[0][0], parts[-1][1], parts, kept), examined_from, stray_closing
 
 
-def _outermost_boxes(text: str, search_start: int) -> list[_Box]:
-    """The balanced boxes that are in no other balanced box, from left to right."""
+def _outermost_boxes(text: str, search_start: int) -> tuple[list[_Box], int]:
+    """The balanced boxes that are in no other balanced box, from left to right, and the last brace that closes nothing.
+
+    Without such a brace its position is -1.
+    """
     boxes: list[_Box] = []
     # One entry per open brace: (start of the box command, start of its content), or None for a plain brace.
     open_braces: list[tuple[int, int] | None] = []
+    stray_closing = -1
     for match in _BOX_OR_BRACE.finditer(text, search_start):
         mark = match.group()
         if mark == "{":
             open_braces.append(None)
         elif mark == "}":
-            box = open_braces.pop() if open_braces else None
+            if not open_braces:
+                stray_closing = match.start()
+                continue
+            box = open_braces.pop()
             if box is None:
                 continue
             start, end = without_blanks(text, box[1], match.start())
@@ -110,7 +151,7 @@ def _outermost_boxes(text: str, search_start: int) -> list[_Box]:
             boxes.append(_Box(box[0], start, end, match.end()))
         elif len(mark) > 2:
             open_braces.append((match.start(), match.end()))
-    return boxes
+    return boxes, stray_closing
 
 
 def _is_empty(text: str, box: _Box) -> bool:

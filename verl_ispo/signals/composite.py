@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 
@@ -12,6 +13,9 @@ from verl_ispo.signals.conditional_ifd import conditional_ifd
 from verl_ispo.signals.critical_tokens import critical_tokens, drift_filter, entropy_filter
 from verl_ispo.signals.running_ifd import RunningIFD, adjusted_ifd
 from verl_ispo.signals.token_reward import directional_token_reward, token_reward_terms
+
+# Elements of a tensor that are worked on together on a CPU.
+_BLOCK_ELEMENTS = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -148,7 +152,6 @@ def compute_ispo_reward(
     check_finite(response_mask, log_prob=log_prob, ref_log_prob=ref_log_prob, entropy=entropy)
     check_finite(answer_mask, answer_log_prob=answer_log_prob, ablated_answer_log_prob=ablated_answer_log_prob)
 
-    log_prob, ref_log_prob, entropy = (_at_least_float32(values) for values in (log_prob, ref_log_prob, entropy))
     answer_log_prob, ablated_answer_log_prob = map(_at_least_float32, (answer_log_prob, ablated_answer_log_prob))
 
     candidates = response_mask
@@ -164,19 +167,19 @@ def compute_ispo_reward(
         measured_ifd = measured_ifd.clamp(-config.max_abs_ifd, config.max_abs_ifd)
     ifd = adjusted_ifd(measured_ifd, correct, answer_found, running_ifd or RunningIFD(), config)
 
-    entropy_mask = entropy_filter(entropy, candidates, config.top_entropy_fraction)
-    drift_mask = drift_filter(log_prob, ref_log_prob, response_mask, config.drift_threshold)
-    critical_mask = critical_tokens(entropy_mask, drift_mask, config.critical_selection)
-    terms = token_reward_terms(
-        log_prob,
-        entropy,
-        correct,
-        entropy_floor=config.entropy_floor,
-        entropy_bonus=config.entropy_bonus,
-        hinge_weight=config.hinge_weight,
-        symmetric=config.symmetric_token_reward,
-    )
-    token_reward = directional_token_reward(terms, critical_mask)
+    blocks = [
+        _token_signals(
+            log_prob[rows],
+            ref_log_prob[rows],
+            entropy[rows],
+            response_mask[rows],
+            candidates[rows],
+            correct[rows],
+            config,
+        )
+        for rows in _row_blocks(log_prob)
+    ]
+    entropy_mask, drift_mask, critical_mask, token_reward = (torch.cat(parts) for parts in zip(*blocks, strict=True))
     ifd_sign = 2.0 * correct.float() - 1.0
     parts = reward_parts(score.to(torch.float32), ifd, token_reward, ifd_sign, config.ifd_weight, config.token_weight)
     return ISPOReward(
@@ -190,6 +193,45 @@ def compute_ispo_reward(
         drift_mask=drift_mask,
         answer_found=answer_found,
     )
+
+
+def _token_signals(
+    log_prob: torch.Tensor,
+    ref_log_prob: torch.Tensor,
+    entropy: torch.Tensor,
+    response_mask: torch.Tensor,
+    candidates: torch.Tensor,
+    correct: torch.Tensor,
+    config: ISPOConfig,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Entropy filter, drift filter, critical tokens and R_token of some rollouts."""
+    log_prob, ref_log_prob, entropy = (_at_least_float32(values) for values in (log_prob, ref_log_prob, entropy))
+    entropy_mask = entropy_filter(entropy, candidates, config.top_entropy_fraction)
+    drift_mask = drift_filter(log_prob, ref_log_prob, response_mask, config.drift_threshold)
+    critical_mask = critical_tokens(entropy_mask, drift_mask, config.critical_selection)
+    terms = token_reward_terms(
+        log_prob,
+        entropy,
+        correct,
+        entropy_floor=config.entropy_floor,
+        entropy_bonus=config.entropy_bonus,
+        hinge_weight=config.hinge_weight,
+        symmetric=config.symmetric_token_reward,
+    )
+    return entropy_mask, drift_mask, critical_mask, directional_token_reward(terms, critical_mask)
+
+
+def _row_blocks(values: torch.Tensor) -> list[slice]:
+    """Rows that are worked on together: on a CPU few, so that what is made of them stays in its cache.
+
+    Each row's numbers are its own. A block has two rows at least, since torch sums a single row in another order.
+    """
+    rows, length = values.shape
+    if values.device.type != "cpu" or rows < 4:
+        return [slice(0, rows)]
+    count = max(1, min(rows // 2, rows * length // _BLOCK_ELEMENTS))
+    edges = [rows * block // count for block in range(count + 1)]
+    return [slice(start, end) for start, end in pairwise(edges)]
 
 
 def _at_least_float32(values: torch.Tensor) -> torch.Tensor:

@@ -31,11 +31,16 @@ def entropy_filter(entropy: torch.Tensor, candidate_mask: torch.Tensor, top_entr
     # topk does not say which of several equal values it takes, so it only gives the threshold of each row...
     largest = masked_entropy.topk(most, dim=-1).values
     threshold = largest.gather(-1, (counts - 1).clamp(min=0).unsqueeze(-1))
-    above = masked_entropy > threshold
-    # ...and the tokens still missing are taken from those at the threshold, the earliest first.
-    tied = (masked_entropy == threshold) & candidate_mask
-    left = counts.unsqueeze(-1) - above.sum(dim=-1, keepdim=True)
-    return above | (tied & (tied.cumsum(dim=-1, dtype=torch.int32) <= left))
+    chosen = (masked_entropy >= threshold) & candidate_mask
+    too_many = chosen.sum(dim=-1) > counts
+    if too_many.any():
+        # ...and of the tokens at the threshold the earliest are taken.
+        rows_entropy, rows_threshold = masked_entropy[too_many], threshold[too_many]
+        above = rows_entropy > rows_threshold
+        tied = chosen[too_many] & ~above
+        left = counts[too_many].unsqueeze(-1) - above.sum(dim=-1, keepdim=True)
+        chosen[too_many] = above | (tied & (tied.cumsum(dim=-1, dtype=torch.int32) <= left))
+    return chosen
 
 
 def drift_filter(

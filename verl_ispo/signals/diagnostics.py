@@ -14,6 +14,8 @@ from verl_ispo.signals.groups import RolloutGroups
 # A trace of at most this many tokens holds no reasoning: "The answer is" and a dollar sign. Ours.
 NEAR_EMPTY_TRACE_TOKENS = 4
 
+_FEW_POSITIONS = 16
+
 
 @dataclass(frozen=True)
 class ObservedBatch:
@@ -47,19 +49,23 @@ class ObservedBatch:
     answer_mask: torch.Tensor
 
 
-def signal_metrics(batch: ObservedBatch, config: ISPOConfig) -> dict[str, float]:
-    """Every ``ispo/`` metric that needs no advantage. A metric that is undefined on this batch is left out, never 0."""
+def signal_metrics(batch: ObservedBatch, config: ISPOConfig, knows_drift: bool = True) -> dict[str, float]:
+    """Every ``ispo/`` metric that needs no advantage. A metric that is undefined on this batch is left out, never 0.
+
+    Args:
+        batch (`ObservedBatch`).
+        config (`ISPOConfig`).
+        knows_drift (`bool`, *optional*, defaults to `True`): whether there are log-probs of the reference policy;
+            without them the metrics of drift and critical tokens are undefined.
+    """
     reward, correct, answered = batch.reward, batch.correct, batch.spans.found
     metrics: dict[str, float | None] = {
         "ispo/answer_missing_rate": _mean(~answered),
         "ispo/trace_dropped_rate": _mean(answered & (batch.spans.lead_in_start <= NEAR_EMPTY_TRACE_TOKENS)),
         "ispo/trace_length": _mean(batch.spans.lead_in_start[answered]),
         "ispo/order_violation_rate": order_violation_rate(batch.training_reward, correct, batch.groups),
-        "ispo/hinge_active_rate": _mean(
-            batch.entropy[reward.critical_mask & ~correct.unsqueeze(-1)] < config.entropy_floor
-        ),
         **_zero_advantage_metrics(batch),
-        **_critical_token_metrics(batch),
+        **_critical_token_metrics(batch, config, knows_drift),
     }
     # The composite is the sum of these parts under every estimator, even where training uses the plain score.
     parts = {
@@ -68,6 +74,8 @@ def signal_metrics(batch: ObservedBatch, config: ISPOConfig) -> dict[str, float]
         "token": reward.parts.token,
         "composite": reward.total,
     }
+    if not knows_drift:
+        del parts["token"]
     if config.missing_answer != "zero":
         parts["missing_answer"] = reward.parts.missing_answer
     for name, part in parts.items():
@@ -123,38 +131,60 @@ def _zero_advantage_metrics(batch: ObservedBatch) -> dict[str, float | None]:
     groups = batch.groups
     several = groups.size > 1  # a group of one has no spread to lose
     flat_outcome = (groups.spread(batch.reward.parts.outcome) == 0) & several
-    tokens = torch.where(batch.response_mask, batch.response_ids, -1)
-    same_tokens = torch.ones(groups.count, dtype=torch.bool)
-    if groups.count:
-        extremes = [
-            torch.zeros(groups.count, tokens.shape[1], dtype=tokens.dtype).scatter_reduce(
-                0, groups.ids.unsqueeze(-1).expand_as(tokens), tokens, reduce=how, include_self=False
-            )
-            for how in ("amin", "amax")
-        ]
-        same_tokens = (extremes[0] == extremes[1]).all(dim=-1)
     answered_ifd = torch.where(batch.spans.found, batch.reward.measured_ifd, 0)
     mean = groups.reduce(answered_ifd, "mean")[groups.ids]
     ifd_variance = groups.reduce((answered_ifd - mean) ** 2, "sum") / (groups.size - 1).clamp(min=1)
     return {
         "ispo/zero_adv_rate/outcome": _mean(flat_outcome[several]),
         "ispo/zero_adv_rate/composite": _mean((groups.spread(batch.training_reward) == 0)[several]),
-        "ispo/identical_group_rate": _mean(same_tokens[several]),
+        "ispo/identical_group_rate": _mean(_same_tokens(batch)[several]),
         "ispo/ifd_std_in_zero_adv_groups": _mean(ifd_variance.sqrt()[flat_outcome]),
     }
 
 
-def _critical_token_metrics(batch: ObservedBatch) -> dict[str, float | None]:
-    reward = batch.reward
-    metrics: dict[str, float | None] = {
-        "ispo/critical_fraction/entropy": _mean(reward.entropy_mask[batch.response_mask]),
-        "ispo/critical_fraction/drift": _mean(reward.drift_mask[batch.response_mask]),
-        "ispo/critical_fraction/both": _mean((reward.entropy_mask & reward.drift_mask)[batch.response_mask]),
-    }
-    for name, rows in (("correct", batch.correct), ("wrong", ~batch.correct)):
-        row_mask = rows.unsqueeze(-1)
-        metrics[f"ispo/critical_entropy/{name}"] = _mean(batch.entropy[reward.critical_mask & row_mask])
-        metrics[f"ispo/entropy_filter_entropy/{name}"] = _mean(batch.entropy[reward.entropy_mask & row_mask])
+def _same_tokens(batch: ObservedBatch) -> torch.Tensor:
+    """Groups whose rollouts have the same tokens at the same positions, `(groups,)` bool."""
+    groups, length = batch.groups, batch.response_ids.shape[1]
+    if not groups.count:
+        return torch.ones(0, dtype=torch.bool)
+    first_of_group = torch.full((groups.count,), len(groups.ids)).scatter_reduce(
+        0, groups.ids, torch.arange(len(groups.ids)), reduce="amin"
+    )
+    same = torch.ones(groups.count, dtype=torch.bool)
+    # Few positions tell nearly all groups apart, so the others are looked at for few groups.
+    for columns in (slice(0, _FEW_POSITIONS), slice(_FEW_POSITIONS, length)):
+        rows = same[groups.ids].nonzero().squeeze(-1)
+        first = first_of_group[groups.ids[rows]]
+        tokens, mask = batch.response_ids[:, columns], batch.response_mask[:, columns]
+        here, there = (torch.where(mask[some], tokens[some], -1) for some in (rows, first))
+        differs = (here != there).any(dim=-1)
+        same[groups.ids[rows[differs]]] = False
+    return same
+
+
+def _critical_token_metrics(batch: ObservedBatch, config: ISPOConfig, knows_drift: bool) -> dict[str, float | None]:
+    reward, written = batch.reward, int(batch.response_mask.sum())
+
+    def share(mask: torch.Tensor) -> float | None:
+        return int((mask & batch.response_mask).sum()) / written if written else None
+
+    def entropies(mask: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Entropies where the mask is true, in correct and in incorrect rollouts."""
+        is_correct = batch.correct.repeat_interleave(mask.sum(dim=-1))
+        chosen = batch.entropy[mask]
+        return {"correct": chosen[is_correct], "wrong": chosen[~is_correct]}
+
+    metrics: dict[str, float | None] = {"ispo/critical_fraction/entropy": share(reward.entropy_mask)}
+    for name, values in entropies(reward.entropy_mask).items():
+        metrics[f"ispo/entropy_filter_entropy/{name}"] = _mean(values)
+    if not knows_drift:
+        return metrics
+    critical = entropies(reward.critical_mask)
+    for name, values in critical.items():
+        metrics[f"ispo/critical_entropy/{name}"] = _mean(values)
+    metrics["ispo/hinge_active_rate"] = _mean(critical["wrong"] < config.entropy_floor)
+    metrics["ispo/critical_fraction/drift"] = share(reward.drift_mask)
+    metrics["ispo/critical_fraction/both"] = share(reward.entropy_mask & reward.drift_mask)
     return metrics
 
 

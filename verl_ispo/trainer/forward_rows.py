@@ -19,18 +19,21 @@ def forward_rows(heads: Sequence[torch.Tensor], tails: Sequence[torch.Tensor]) -
     Returns:
         `TensorDict` of nested tensors in the form that verl's ``compute_log_prob`` takes.
     """
-    sequences = [torch.cat(parts) for parts in zip(heads, tails, strict=True)]
-    masks = [torch.ones_like(tail) for tail in tails]
+    head_lengths, tail_lengths = (torch.tensor([len(part) for part in parts]) for parts in (heads, tails))
+    lengths = head_lengths + tail_lengths
+    begins = lengths.cumsum(0) - lengths
+    pieces = [part for parts in zip(heads, tails, strict=True) for part in parts]
+    mask = torch.ones(int(tail_lengths.sum()), dtype=tails[0].dtype)
     return TensorDict(
         {
-            "prompts": _nested(heads),
-            "responses": _nested(tails),
-            "input_ids": _nested(sequences),
-            "position_ids": _nested([torch.arange(len(sequence)) for sequence in sequences]),
-            "response_mask": _nested(masks),
-            "loss_mask": _nested(masks),
+            "prompts": nested_rows(torch.cat(list(heads)), head_lengths),
+            "responses": nested_rows(torch.cat(list(tails)), tail_lengths),
+            "input_ids": nested_rows(torch.cat(pieces), lengths),
+            "position_ids": nested_rows(torch.arange(int(lengths.sum())) - begins.repeat_interleave(lengths), lengths),
+            "response_mask": nested_rows(mask, tail_lengths),
+            "loss_mask": nested_rows(mask, tail_lengths),
         },
-        batch_size=len(sequences),
+        batch_size=len(lengths),
     )
 
 
@@ -40,5 +43,14 @@ def with_forward_settings(rows: TensorDict, temperature: float) -> TensorDict:
     return rows
 
 
-def _nested(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
-    return torch.nested.as_nested_tensor(list(tensors), layout=torch.jagged)
+def nested_rows(values: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+    """Rows that lie one behind the other, as a nested tensor that shares their memory.
+
+    Args:
+        values (`torch.Tensor` of shape `(sum of lengths,)`).
+        lengths (`torch.Tensor` of shape `(rows,)`, int64).
+    """
+    offsets = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
+    shortest, longest = (int(length) for length in lengths.aminmax()) if len(lengths) else (0, 0)
+    # Without them, padding would be as long as all rows together.
+    return torch.nested.nested_tensor_from_jagged(values, offsets, min_seqlen=shortest, max_seqlen=longest)

@@ -6,7 +6,7 @@ import json
 import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, fields, replace
 from functools import cached_property
 from pathlib import Path
@@ -23,26 +23,34 @@ from verl.workers.utils.padding import response_from_nested
 
 from verl_ispo.config.ispo_config import ISPOConfig
 from verl_ispo.config.ispo_trainer_config import ISPOTrainerConfig
-from verl_ispo.config.signal_use import observes_signals, trains_on_signals
+from verl_ispo.config.signal_use import observes_signals, reads_reference, trains_on_signals
 from verl_ispo.end_of_sequence import end_of_sequence_ids
 from verl_ispo.methods.method import MethodBatch, Need
 from verl_ispo.methods.registry import method_of, methods
 from verl_ispo.runs.rollout_dump.writer import ROLLOUT_FIELDS, StepToDump, describe_run, dump_step
-from verl_ispo.signals.answer_span import TokenTexts
 from verl_ispo.signals.checks import NonFiniteSignalError
 from verl_ispo.signals.diagnostics import ObservedBatch, advantage_metrics, signal_metrics
 from verl_ispo.signals.groups import RolloutGroups
-from verl_ispo.trainer.ablated_forward import ablated_answer_log_probs
-from verl_ispo.trainer.forward_rows import with_forward_settings
+from verl_ispo.signals.masked import masked_row_mean
+from verl_ispo.signals.token_texts import TokenTexts
+from verl_ispo.trainer.ablated_forward import ablated_answer_log_probs, ablated_rows
+from verl_ispo.trainer.forward_rows import nested_rows, with_forward_settings
 from verl_ispo.trainer.hand_over import KnownOfBatch, handed_over
 from verl_ispo.trainer.hazard_watch import HazardWatch
-from verl_ispo.trainer.merged_forward import put_ablated_rows, take_ablated_log_probs
+from verl_ispo.trainer.merged_forward import put_ablated_rows, remove_ablated_rows
 from verl_ispo.trainer.observation import observe
-from verl_ispo.trainer.policy_pass import PolicyPass, find_ablated_rows, prompt_log_probs
+from verl_ispo.trainer.policy_pass import (
+    FoundAnswers,
+    PolicyPass,
+    find_answers,
+    prompt_log_probs,
+    refuse_several_positions,
+)
 from verl_ispo.trainer.prompt_selection import PromptSelectionMixin
+from verl_ispo.trainer.queue_tap import KeptFields, tapped_queue
 from verl_ispo.trainer.refusals import UnsupportedSettingError, multimodal_refusal, refuse_unsupported_settings
 from verl_ispo.trainer.repeatable_order import repeatable_order
-from verl_ispo.trainer.step_batch import SIGNAL_FIELDS, StepBatch, fetch, on_last_token, read_step_batch, store
+from verl_ispo.trainer.step_batch import StepBatch, fetch, objects, on_last_token, prompt_of, step_batch
 
 logger = logging.getLogger(__name__)
 logger.setLevel(os.getenv("VERL_LOGGING_LEVEL", "INFO"))
@@ -50,9 +58,6 @@ logger.setLevel(os.getenv("VERL_LOGGING_LEVEL", "INFO"))
 # In a checkpoint's folder, next to verl's files.
 HAZARD_FILE = "ispo_first_step.json"
 GRADING = "pkg://verl_ispo.grading.reward_function"
-
-# verl's fields from which a method's needs are read.
-FIELDS_OF_NEEDS = {Need.LOG_PROB: "old_log_probs", Need.ENTROPY: "entropy", Need.ANSWER_TEXT: "responses"}
 
 
 class ISPOTrainerMixin(PromptSelectionMixin):
@@ -74,7 +79,8 @@ class ISPOTrainerMixin(PromptSelectionMixin):
         with setting_for_now(config.trainer.v1, "trainer_mode", self.verl_mode):
             super().__init__(config)
         # The drift filter needs the reference policy, also where no KL term asks verl for it.
-        self.use_reference_policy = self.use_reference_policy or self.observes_signals
+        self._verl_reads_reference = self.use_reference_policy
+        self.use_reference_policy = self.use_reference_policy or reads_reference(config)
         self.hazard_watch = HazardWatch()
         # for the method that is trained, and for ISPO where its signals are computed
         self.method_states = {
@@ -84,6 +90,8 @@ class ISPOTrainerMixin(PromptSelectionMixin):
         }
         self._token_texts: TokenTexts | None = None
         self._policy_pass: PolicyPass | None = None
+        # by verl's key, of the rollouts of this step
+        self._training_rewards: dict[str, float] = {}
         if self.dumps_rollouts:
             describe_run(self.ispo_trainer_config, config)
         if self.trains_ispo and config.actor_rollout_ref.rollout.n < 2:
@@ -129,7 +137,7 @@ class ISPOTrainerMixin(PromptSelectionMixin):
     def _init_resource_pool_mgr(self) -> None:
         # verl starts the reference policy where actor.use_kl_loss is set; the loss itself must not see that.
         actor = self.config.actor_rollout_ref.actor
-        with setting_for_now(actor, "use_kl_loss", actor.use_kl_loss or self.observes_signals):
+        with setting_for_now(actor, "use_kl_loss", actor.use_kl_loss or reads_reference(self.config)):
             super()._init_resource_pool_mgr()
 
     def _balance_batch(self, batch: KVBatchMeta, metrics: dict, *args: Any, **kwargs: Any) -> KVBatchMeta:
@@ -138,26 +146,44 @@ class ISPOTrainerMixin(PromptSelectionMixin):
         return super()._balance_batch(batch, metrics, *args, **kwargs)
 
     def _compute_old_log_prob(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
-        spans = ablated_log_prob = None
-        if self.observes_signals or Need.ANSWER_TEXT in self._needs:
-            with marked_timer("ispo_answer_span", self.timing_raw):
-                answer_format, grades_lists = self.ispo_config.answer_format, grades_with_this_package(self.config)
-                rows, spans = find_ablated_rows(batch, self._token_text(), answer_format, grades_lists)
-        if not self.observes_signals:
-            batch = super()._compute_old_log_prob(batch, metrics)
-        else:
-            # The expected cost of these rows is their share of the tokens.
-            metrics["ispo/tokens/old_log_prob"] = sum(tag["seq_len"] for tag in batch.tags)
-            metrics["ispo/tokens/ablated"] = int(rows["input_ids"].offsets()[-1])
-            if self.ispo_trainer_config.ablated_pass == "merged":
-                batch, tail_log_probs = self._old_and_ablated_log_probs(batch, rows, metrics)
+        if not self.observes_signals and not self._needs:
+            return super()._compute_old_log_prob(batch, metrics)
+        finds_answers = self.observes_signals or Need.ANSWER_TEXT in self._needs
+        wanted = ["input_ids"] if finds_answers else []
+        wanted += ["extra_fields"] if self.observes_signals or Need.CORRECT in self._needs else []
+        data = fetch(batch, wanted) if wanted else None
+        answers = self._find_answers(batch, data["input_ids"]) if finds_answers else None
+        kept = KeptFields(("entropy", "old_log_probs"))
+        ablated_log_prob = None
+        with tapped_queue(on_write=kept.keep):
+            if not self.observes_signals:
+                result = super()._compute_old_log_prob(batch, metrics)
             else:
-                batch = super()._compute_old_log_prob(batch, metrics)
-                tail_log_probs = self._ablated_log_probs(rows)
-            ablated_log_prob = ablated_answer_log_probs(tail_log_probs, spans)
-        of_prompts = prompt_log_probs(batch) if Need.PROMPT_LOG_PROB in self._needs else None
-        self._policy_pass = PolicyPass(tuple(batch.keys), spans, ablated_log_prob, of_prompts)
-        return batch
+                rows = ablated_rows(answers.prompts, answers.responses, answers.spans)
+                # The expected cost of these rows is their share of the tokens.
+                metrics["ispo/tokens/old_log_prob"] = sum(tag["seq_len"] for tag in batch.tags)
+                metrics["ispo/tokens/ablated"] = int(rows["input_ids"].offsets()[-1])
+                if self.ispo_trainer_config.ablated_pass == "merged":
+                    result, tail_log_probs = self._old_and_ablated_log_probs(batch, rows, metrics, kept)
+                else:
+                    result = super()._compute_old_log_prob(batch, metrics)
+                    tail_log_probs = self._ablated_log_probs(rows)
+                ablated_log_prob = ablated_answer_log_probs(tail_log_probs, answers.spans)
+        self._policy_pass = PolicyPass(
+            keys=tuple(batch.keys),
+            answers=answers,
+            entropy=kept.of(batch.keys, "entropy"),
+            ablated_log_prob=ablated_log_prob,
+            prompt_log_probs=prompt_log_probs(batch) if Need.PROMPT_LOG_PROB in self._needs else None,
+            extra_fields=objects(data, "extra_fields") if "extra_fields" in wanted else None,
+        )
+        return result
+
+    def _find_answers(self, batch: KVBatchMeta, input_ids: torch.Tensor) -> FoundAnswers:
+        with marked_timer("ispo_answer_span", self.timing_raw):
+            refuse_several_positions(batch)
+            answer_format, grades_lists = self.ispo_config.answer_format, grades_with_this_package(self.config)
+            return find_answers(batch, input_ids, self._token_text(), answer_format, grades_lists)
 
     def _ablated_log_probs(self, rows: TensorDict) -> torch.Tensor:
         """A separate forward for the ablated rows."""
@@ -167,56 +193,103 @@ class ISPOTrainerMixin(PromptSelectionMixin):
             return response_from_nested(output["log_probs"], rows["response_mask"])
 
     def _old_and_ablated_log_probs(
-        self, batch: KVBatchMeta, rows: TensorDict, metrics: dict
+        self, batch: KVBatchMeta, rows: TensorDict, metrics: dict, kept: KeptFields
     ) -> tuple[KVBatchMeta, torch.Tensor]:
         """verl's old-log-prob pass over rollouts and ablated rows together."""
         # verl asks the workers for this when it balances the batch, and keeps the answer.
         data_parallel_size = max(self.actor_rollout_wg._dispatch_info["actor"]) + 1
         merged, ablated_keys = put_ablated_rows(batch, rows, data_parallel_size)
         result = super()._compute_old_log_prob(merged, metrics)
-        tail_log_probs = take_ablated_log_probs(batch, ablated_keys)
+        remove_ablated_rows(batch, ablated_keys)
         rollouts = KVBatchMeta(
             keys=batch.keys, tags=batch.tags, partition_id=batch.partition_id, extra_info=result.extra_info
         )
-        return rollouts, tail_log_probs
+        return rollouts, kept.of(ablated_keys, "old_log_probs")
+
+    def _compute_ref_log_prob(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
+        if self._reference_is_the_policy():
+            return batch
+        return super()._compute_ref_log_prob(batch, metrics)
+
+    def _reference_is_the_policy(self) -> bool:
+        """Whether this is the first update of a run, before which every drift is 0, and only the drift filter asks.
+
+        verl loads policy and reference from one path, so before the first update they are the same model. The pass is
+        kept where that may not be so: a run that resumes begins at a later step, or with `resume_path` at any; with
+        LoRA the policy may begin with an adapter that is not empty; quantization changes the policy alone.
+        """
+        is_first = self.global_steps == 1 and self.local_trigger_step == 0
+        if not is_first or self._verl_reads_reference or self.ref_in_actor:
+            return False
+        quantized = (f"actor_rollout_ref.actor.{engine}.qat.enable" for engine in ("fsdp_config", "megatron"))
+        return self.config.trainer.resume_mode != "resume_path" and not any(
+            OmegaConf.select(self.config, key) for key in quantized
+        )
 
     def _compute_advantage(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
         if not self.observes_signals and not self._needs:
             return super()._compute_advantage(batch, metrics)
         if self._policy_pass is None or self._policy_pass.keys != tuple(batch.keys):
             raise RuntimeError("the old-log-prob pass ran on another batch than the advantage: verl's step has changed")
-        wanted = [FIELDS_OF_NEEDS[need] for need in self._needs if need in FIELDS_OF_NEEDS]
-        if self.observes_signals:
-            wanted += SIGNAL_FIELDS
-        if self.dumps_rollouts:
-            wanted += [*ROLLOUT_FIELDS, "reward_model"]
-        step = read_step_batch(batch, wanted)
-        observed = self._observe(step, metrics) if self.observes_signals else None
-        known = self._known(step, observed)
-        with handed_over(known):
-            if self.trains_ispo:
-                result = self._advantage_of_composite(batch, metrics, step, observed)
-            else:
+        read: list[tuple[StepBatch, ObservedBatch | None, KnownOfBatch]] = []
+        written = KeptFields(("advantages", "response_mask"))
+        with ExitStack() as stack:
+
+            def see(keys: Sequence[str], data: TensorDict) -> None:
+                """What verl reads to compute the advantage: ISPO's signals come from it, and its rewards go into it."""
+                step = self._step_batch(batch, data)
+                observed = self._observe(step, metrics) if self.observes_signals else None
+                known = self._known(step, observed)
+                read.append((step, observed, known))
+                stack.enter_context(handed_over(known))
+                if self.trains_ispo:
+                    rewards = step.on_verls_rows(observed.training_reward)
+                    data["rm_scores"] = on_last_token(rewards, data["response_mask"])
+                    self._keep_training_rewards(step, observed)
+
+            with tapped_queue(see, written.keep):
                 result = super()._compute_advantage(batch, metrics)
+        [(step, observed, known)] = read
         self._update_states(step, replace(known, ispo_signals=observed))
         if observed is not None:
-            self._watch_advantage(batch, metrics, step, observed)
+            self._watch_advantage(metrics, step, observed, written)
+        self._policy_pass = None
         return result
 
-    def _advantage_of_composite(
-        self, batch: KVBatchMeta, metrics: dict, step: StepBatch, observed: ObservedBatch
-    ) -> KVBatchMeta:
-        """verl's advantage with the composite where verl reads rewards."""
-        rewards = on_last_token(step.on_verls_rows(observed.training_reward), step.raw["response_mask"])
-        store(batch, rm_scores=rewards)
-        try:
-            result = super()._compute_advantage(batch, metrics)
-        finally:
-            # verl logs rm_scores as the score and token_level_rewards as the reward; both stay true.
-            store(batch, rm_scores=step.raw["rm_scores"])
-        if not self.config.algorithm.use_kl_in_reward:
-            store(batch, token_level_rewards=rewards)
-        return result
+    def _step_batch(self, batch: KVBatchMeta, data: TensorDict) -> StepBatch:
+        """The rollouts, from what verl has read for the advantage and from what was kept of the pass before."""
+        raw = {name: data[name] for name in data.keys()}  # noqa: SIM118 - a TensorDict iterates over rows
+        kept = self._policy_pass
+        raw["entropy"], raw["extra_fields"] = kept.entropy, kept.extra_fields
+        if kept.answers is not None:
+            raw["responses"] = kept.answers.all_responses
+        if self._reference_is_the_policy() or not self.use_reference_policy:
+            raw["ref_log_prob"] = raw["old_log_probs"]
+        if self.dumps_rollouts:
+            raw["prompts"] = nested_rows(
+                torch.cat(kept.answers.prompts), torch.tensor([len(prompt) for prompt in kept.answers.prompts])
+            )
+            raw["reward_model"] = objects(fetch(batch, ["reward_model"]), "reward_model")
+        return step_batch(batch, raw)
+
+    def _keep_training_rewards(self, step: StepBatch, observed: ObservedBatch) -> None:
+        if self.local_trigger_step == 0:
+            self._training_rewards = {}
+        self._training_rewards.update(zip(step.keys, observed.training_reward.tolist(), strict=True))
+
+    def _compute_metrics(self, batch: KVBatchMeta, *args: Any, **kwargs: Any) -> None:
+        # verl logs rm_scores as the score and token_level_rewards as the reward; both stay true. With a KL penalty in
+        # the reward verl stores the latter itself.
+        if not self.trains_ispo or self.config.algorithm.use_kl_in_reward:
+            return super()._compute_metrics(batch, *args, **kwargs)
+
+        def add_rewards(keys: Sequence[str], data: TensorDict) -> None:
+            if "rm_scores" in data.keys():  # noqa: SIM118 - a TensorDict iterates over rows
+                rewards = torch.tensor([self._training_rewards.get(key, 0.0) for key in keys])
+                data["token_level_rewards"] = on_last_token(rewards, data["response_mask"])
+
+        with tapped_queue(on_read=add_rewards):
+            return super()._compute_metrics(batch, *args, **kwargs)
 
     def _observe(self, step: StepBatch, metrics: dict) -> ObservedBatch:
         """The step's signals and their metrics."""
@@ -232,7 +305,7 @@ class ISPOTrainerMixin(PromptSelectionMixin):
                 )
             except NonFiniteSignalError as error:
                 raise RuntimeError(f"step {self.global_steps}, rollout {step.keys[error.row]}: {error}") from error
-            metrics.update(signal_metrics(observed, self.ispo_config))
+            metrics.update(signal_metrics(observed, self.ispo_config, self.use_reference_policy))
         return observed
 
     @cached_property
@@ -260,8 +333,8 @@ class ISPOTrainerMixin(PromptSelectionMixin):
     def _answer_texts(self, step: StepBatch) -> tuple[str | None, ...]:
         """Text of each rollout's answer, on verl's rows; `None` for rows without one."""
         texts: list[str | None] = [None] * step.verl_rows
-        spans = self._policy_pass.spans
-        responses = step.raw["responses"].unbind()
+        answers = self._policy_pass.answers
+        spans, responses = answers.spans, answers.responses
         for row in step.rows.tolist():
             start, end = int(spans.start[row]), int(spans.end[row])
             if end > start:
@@ -273,9 +346,9 @@ class ISPOTrainerMixin(PromptSelectionMixin):
         if not self.method_states:
             return
         batch = MethodBatch(
-            rewards=step.raw["rm_scores"].to_padded_tensor(0),
-            response_mask=step.raw["response_mask"].to_padded_tensor(0),
-            groups=RolloutGroups.from_labels([str(uid) for uid in step.raw["uid"]]),
+            rewards=step.on_verls_rows(step.padded("rm_scores")),
+            response_mask=step.on_verls_rows(step.response_mask),
+            groups=RolloutGroups.from_labels([prompt_of(key) for key in self._policy_pass.keys]),
             **{part.name: getattr(known, part.name) for part in fields(KnownOfBatch)},
         )
         for name, before in self.method_states.items():
@@ -283,10 +356,13 @@ class ISPOTrainerMixin(PromptSelectionMixin):
             settings = method.read_settings(self.config.algorithm.get(name))
             self.method_states[name] = method.state.update(before, batch, settings)
 
-    def _watch_advantage(self, batch: KVBatchMeta, metrics: dict, step: StepBatch, observed: ObservedBatch) -> None:
+    def _watch_advantage(self, metrics: dict, step: StepBatch, observed: ObservedBatch, written: KeptFields) -> None:
         """Metrics of the advantages, warnings of lost reasoning, and the rollout dump."""
-        data = fetch(batch, ["advantages", "response_mask"])
-        advantage = masked_mean(data["advantages"], data["response_mask"])[step.rows]
+        keys = self._policy_pass.keys
+        # verl's rollout correction writes another mask
+        mask = written.of(keys, "response_mask")
+        advantages = written.of(keys, "advantages")
+        advantage = masked_mean(advantages, step.raw["response_mask"] if mask is None else mask)[step.rows]
         metrics.update(advantage_metrics(advantage, observed))
         for warning in self.hazard_watch.observe(metrics):
             logger.warning(f"step {self.global_steps}: {warning}")
@@ -305,7 +381,7 @@ class ISPOTrainerMixin(PromptSelectionMixin):
             advantage=advantage,
             columns={
                 **{name: step.tokens(name) for name in ROLLOUT_FIELDS},
-                "reward_model": step.column("reward_model") if step.has("reward_model") else [],
+                "reward_model": step.column("reward_model") if step.raw["reward_model"] else [],
             },
         )
         try:
@@ -320,6 +396,9 @@ class ISPOTrainerMixin(PromptSelectionMixin):
                 lambda token_id: self.tokenizer.decode([token_id], clean_up_tokenization_spaces=False),
                 special_ids=self.tokenizer.all_special_ids,
                 decode_together=lambda ids: self.tokenizer.decode(ids, clean_up_tokenization_spaces=False),
+                decode_each=lambda ids: self.tokenizer.batch_decode(
+                    [[token_id] for token_id in ids], clean_up_tokenization_spaces=False
+                ),
             )
         return self._token_texts
 
@@ -369,9 +448,8 @@ def setting_for_now(section: DictConfig, key: str, value: Any) -> Iterator[None]
 
 def masked_mean(values: torch.Tensor, response_mask: torch.Tensor) -> torch.Tensor:
     """Mean of each nested row over the tokens that the policy wrote, `(rows,)` float32; 0 for a row without one."""
-    mask = response_mask.to_padded_tensor(0).double()
-    total = (values.to_padded_tensor(0).double() * mask).sum(dim=-1)
-    return (total / mask.sum(dim=-1).clamp(min=1)).float()
+    total, written = values.to_padded_tensor(0), response_mask.to_padded_tensor(0).bool()
+    return masked_row_mean(total, written)
 
 
 def _padded_rows(rows: Sequence[torch.Tensor]) -> torch.Tensor:

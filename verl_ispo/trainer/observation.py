@@ -28,7 +28,7 @@ def observe(
     """Signals and rewards of the step's rollouts.
 
     Args:
-        step (`StepBatch`): with `SIGNAL_FIELDS`.
+        step (`StepBatch`): with responses, log-probs of policy and reference, and entropies.
         policy_pass (`PolicyPass`): of the same batch.
         config (`ISPOConfig`).
         running_ifd (`RunningIFD`): of the steps before.
@@ -41,11 +41,14 @@ def observe(
     """
     if not step.has("ref_log_prob"):
         raise UnsupportedSettingError("no reference log-probs: ISPO's drift filter needs the reference policy")
-    spans = AnswerSpans(*(getattr(policy_pass.spans, name)[step.rows] for name in ("lead_in_start", "start", "end")))
+    found = policy_pass.answers.spans
+    spans = AnswerSpans(*(getattr(found, name)[step.rows] for name in ("lead_in_start", "start", "end")))
     log_prob, entropy = step.padded("old_log_probs").float(), step.padded("entropy").float()
     response_ids = step.padded("responses")
     answer_log_prob, answer_mask = gather_answer(log_prob, spans)
     ablated_answer_log_prob = policy_pass.ablated_log_prob[step.rows][:, : answer_mask.shape[1]]
+    excludes = config.exclude_answer_from_critical
+    outside = _outside_the_answer(response_ids, spans, end_of_sequence) if excludes else None
     reward = compute_ispo_reward(
         score=step.score,
         correct=step.correct,
@@ -57,7 +60,7 @@ def observe(
         ablated_answer_log_prob=ablated_answer_log_prob,
         answer_mask=answer_mask,
         config=config,
-        entropy_candidate_mask=_outside_the_answer(response_ids, spans, end_of_sequence),
+        entropy_candidate_mask=outside,
         running_ifd=running_ifd,
     )
     reward = guarded_reward(reward, step.correct, step.groups, config)

@@ -7,17 +7,18 @@ the same weights score the answers with and without their traces either way.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from tensordict import TensorDict
 from transfer_queue import KVBatchMeta
 
 from verl_ispo.answers.answer_place import row_answer_format
 from verl_ispo.grading.ground_truth_reading import asks_for_several
-from verl_ispo.signals.answer_span import AnswerSpans, TokenTexts, find_answer_spans
-from verl_ispo.trainer.ablated_forward import ablated_rows
+from verl_ispo.signals.answer_span import AnswerSpans, find_answer_spans
+from verl_ispo.signals.token_texts import TokenTexts
+from verl_ispo.trainer.forward_rows import nested_rows
 from verl_ispo.trainer.refusals import UnsupportedSettingError
-from verl_ispo.trainer.step_batch import fetch, objects
+from verl_ispo.trainer.step_batch import fetch, objects, prompt_of, rollout_rows
 
 
 @dataclass(frozen=True)
@@ -26,60 +27,96 @@ class PolicyPass:
 
     Attributes:
         keys: of the batch, in the order of the rows.
-        spans: answers and lead-ins; `None` where ISPO's signals are not computed.
-        ablated_log_prob: `(rows, answer_length)` float32, log p(A | Q) token by token; `None` likewise.
+        answers: where the answers are; `None` where nothing needs them.
+        entropy: nested, nats; `None` where nothing needs it.
+        ablated_log_prob: `(rows, answer_length)` float32, log p(A | Q) token by token; `None` where ISPO's signals are
+            not computed.
         prompt_log_probs: of each prompt's tokens but the first; `None` where no method asks for them.
+        extra_fields: what the agent loop says of each rollout; `None` where no verdicts are needed.
     """
 
     keys: tuple[str, ...]
-    spans: AnswerSpans | None = None
+    answers: FoundAnswers | None = None
+    entropy: torch.Tensor | None = None
     ablated_log_prob: torch.Tensor | None = None
     prompt_log_probs: tuple[torch.Tensor, ...] | None = None
+    extra_fields: list[Any] | None = None
 
 
-def find_ablated_rows(
-    batch: KVBatchMeta, token_text: TokenTexts, answer_format: str, grades_lists: bool
-) -> tuple[TensorDict, AnswerSpans]:
-    """Find the answers of a batch, and build the rows without their traces.
+@dataclass(frozen=True)
+class FoundAnswers:
+    """Where a batch's answers are.
+
+    Attributes:
+        prompts, responses: token ids, one tensor per row.
+        all_responses: the responses as one nested tensor.
+        spans: answers and lead-ins.
+    """
+
+    prompts: tuple[torch.Tensor, ...]
+    responses: tuple[torch.Tensor, ...]
+    all_responses: torch.Tensor
+    spans: AnswerSpans
+
+
+def find_answers(
+    batch: KVBatchMeta, input_ids: torch.Tensor, token_text: TokenTexts, answer_format: str, grades_lists: bool
+) -> FoundAnswers:
+    """Find the answers of a batch.
 
     Args:
-        batch (`KVBatchMeta`): with prompts and responses.
+        batch (`KVBatchMeta`).
+        input_ids (nested `torch.Tensor`): of the batch; verl's rows are a prompt and its response.
         token_text (`TokenTexts`): of the policy's tokenizer.
         answer_format (`str`): see `ISPOConfig.answer_format`.
         grades_lists (`bool`): whether the reward function reads boxes that form a list as one answer, where a problem
             asks for several.
+    """
+    lengths = torch.tensor([[tag["prompt_len"], tag["response_len"]] for tag in batch.tags])
+    pieces = input_ids.values().split(lengths.flatten().tolist())
+    prompts, responses = pieces[::2], pieces[1::2]
+    all_responses = nested_rows(torch.cat(responses), lengths[:, 1])
+    formats, several = _where_answers_are(batch, answer_format, grades_lists)
+    spans = find_answer_spans(all_responses, token_text, formats, several)
+    return FoundAnswers(prompts, responses, all_responses, spans)
+
+
+def refuse_several_positions(batch: KVBatchMeta) -> None:
+    """Check that tokens have one position each.
 
     Raises:
         UnsupportedSettingError: the model's position ids are multi-dimensional (vision, audio).
     """
-    data = fetch(batch, ["prompts", "responses", "position_ids"])
-    if data["position_ids"].dim() > 2:
+    first = KVBatchMeta(keys=batch.keys[:1], tags=[{}], partition_id=batch.partition_id)
+    if fetch(first, ["position_ids"])["position_ids"].dim() > 2:
         raise UnsupportedSettingError(
             "ISPO's ablated prompts are text: models with multi-dimensional position ids (vision, audio) are not "
             "supported"
         )
-    prompts, responses = data["prompts"].unbind(), data["responses"].unbind()
-    token_ids = [response.tolist() for response in responses]
-    formats, several = _where_answers_are(batch, answer_format, grades_lists)
-    spans = find_answer_spans(token_ids, token_text, formats, several)
-    return ablated_rows(prompts, responses, spans), spans
 
 
 def _where_answers_are(batch: KVBatchMeta, answer_format: str, grades_lists: bool) -> tuple[list[str], list[bool]]:
     """Each row's answer format, and whether its problem asks for several answers, both as the grader sees them.
 
-    verl's padding rows have the run's format and ask for one answer.
+    Rollouts of one prompt come from one row of the data, so that is read once. verl's padding rows have the run's
+    format and ask for one answer.
     """
-    rows = [row for row, tag in enumerate(batch.tags) if not tag.get("is_padding", False)]
     formats, several = [answer_format] * len(batch), [False] * len(batch)
-    real = KVBatchMeta(keys=[batch.keys[row] for row in rows], tags=[{}] * len(rows), partition_id=batch.partition_id)
-    data = fetch(real, ["reward_model", "extra_info"])
-    extra_infos = objects(data, "extra_info") or [None] * len(rows)
-    for row, extra_info in zip(rows, extra_infos, strict=True):
-        formats[row] = row_answer_format(extra_info, answer_format)
-    if grades_lists and "reward_model" in data.keys():  # noqa: SIM118 - a TensorDict iterates over rows
-        for row, reward_model, extra_info in zip(rows, objects(data, "reward_model"), extra_infos, strict=True):
-            several[row] = asks_for_several(reward_model.get("ground_truth"), extra_info)
+    by_prompt: dict[str, list[int]] = {}
+    for row in rollout_rows(batch):
+        by_prompt.setdefault(prompt_of(batch.keys[row]), []).append(row)
+    keys = [batch.keys[rows[0]] for rows in by_prompt.values()]
+    data = fetch(
+        KVBatchMeta(keys=keys, tags=[{}] * len(keys), partition_id=batch.partition_id), ["reward_model", "extra_info"]
+    )
+    reward_models, extra_infos = (objects(data, name) or [None] * len(keys) for name in ("reward_model", "extra_info"))
+    for rows, reward_model, extra_info in zip(by_prompt.values(), reward_models, extra_infos, strict=True):
+        row_format = row_answer_format(extra_info, answer_format)
+        is_list = (
+            grades_lists and reward_model is not None and asks_for_several(reward_model.get("ground_truth"), extra_info)
+        )
+        for row in rows:
+            formats[row], several[row] = row_format, is_list
     return formats, several
 
 
