@@ -87,7 +87,8 @@ def main() -> int:
         print(f"the fork server at {path} ({SOCKET_VARIABLE}) does not answer: {error}", file=sys.stderr)
         return 1
     if status < 0:
-        signal.signal(-status, signal.SIG_DFL)
+        if -status in PASSED_SIGNALS:
+            signal.signal(-status, signal.SIG_DFL)
         os.kill(os.getpid(), -status)
     return status
 

@@ -11,7 +11,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import ray
@@ -159,10 +159,12 @@ class CPURolloutServer:
                 batch = [waiting for waiting in self._queue if waiting.together is None]
                 break
             await asyncio.sleep(QUIET_TIME_S / 2)
-        batch = batch[: self.config.max_num_seqs]
         taken = set(map(id, batch))
-        self._queue = [waiting for waiting in self._queue if id(waiting) not in taken]
-        return batch
+        most = self.config.max_num_seqs
+        # those that do not fit come next, without waiting again
+        rest = [replace(waiting, together=None) for waiting in batch[most:]]
+        self._queue = [*rest, *(waiting for waiting in self._queue if id(waiting) not in taken)]
+        return batch[:most]
 
     async def update_weights(self, weights: dict[str, torch.Tensor], global_steps: int | None) -> None:
         """Copy a bucket of full tensors into the model, by name.
