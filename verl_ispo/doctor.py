@@ -183,7 +183,7 @@ def config_checks_of_this_machine(config: DictConfig) -> list[Check]:
 def check_model_path(config: DictConfig) -> Iterator[Finding]:
     """That the model exists, or is a name of the model hub."""
     path = str(setting(config, MODEL_PATH))
-    folder = Path(path).expanduser()
+    folder = Path(os.path.expanduser(path))
     if (folder / "config.json").is_file():
         yield Finding(OK, MODEL_PATH, path)
     elif folder.exists():

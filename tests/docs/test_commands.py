@@ -81,7 +81,7 @@ def known_variables(script: str) -> set[str]:
 @pytest.fixture
 def reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with what the pages' training commands take: prepared data, the quickstart's model. HOME and cwd."""
-    rows = [math_row()] * 600
+    rows = [math_row()] * 18_000  # as many as the longest of them takes in its epochs
     names = ("dapo_math", "aime24", "aime25", "amc23", "math500", "olympiadbench")
     quickstart = "runs/quickstart/data-levels1-6"
     for file in (

@@ -20,7 +20,7 @@ import pytest
 from verl.utils.config import validate_config
 
 from tests.launch.fake_training import FakeTraining
-from tests.preflight.set_ups import math_row, write_rows
+from tests.preflight.set_ups import math_row, word_tokenizer, write_rows
 from tests.scripts.launchers import SCRIPTS
 from verl_ispo.preflight.composition import compose_config
 from verl_ispo.preflight.model_shape import SHIPPED_SHAPES
@@ -151,6 +151,7 @@ def test_the_preflight_has_nothing_against_it_on_one_gpu(tmp_path: Path, bench: 
     model = tmp_path / "model"
     model.mkdir()
     shape = json.loads((SHIPPED_SHAPES / "Qwen--Qwen2.5-Math-1.5B.json").read_text())
+    word_tokenizer().save_pretrained(model)
     (model / "config.json").write_text(json.dumps({**shape, "max_position_embeddings": 6144}))
     for name in ("train", "heldout"):
         write_rows(tmp_path / f"{name}.parquet", [math_row()] * 64)

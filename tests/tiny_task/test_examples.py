@@ -15,6 +15,7 @@ from typing import BinaryIO
 
 import pytest
 
+from verl_ispo.cpu.forked_python import SOCKET_VARIABLE
 from verl_ispo.launch.training_options import TrainingOptions
 from verl_ispo.tiny_task import example_steps, quickstart, study_runs, tiny_run
 from verl_ispo.tiny_task.accuracy_lines import accuracy_lines
@@ -50,7 +51,7 @@ class Steps:
         return 143 if self.fails == f"train {options.method}" else 0
 
     def call(self, command: list[str], output: object = None) -> int:
-        self.calls.append(" ".join(command[2:]))
+        self.calls.append(" ".join(command[command.index("-m") + 1 :]))
         return 3 if self.fails and self.fails in self.calls[-1] else 0
 
 
@@ -62,6 +63,7 @@ def steps(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Steps:
         monkeypatch.setenv(name, "of the user")
     monkeypatch.setattr(example_steps, "train", noted.train)
     monkeypatch.setattr(example_steps, "call", noted.call)
+    monkeypatch.setenv(SOCKET_VARIABLE, "one that is not asked")
     Path("base").mkdir()
     return noted
 

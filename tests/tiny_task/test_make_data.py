@@ -85,7 +85,7 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_litter(tmp_path, monkeypa
     with pytest.raises(TypeError), atomic_file(path) as file:
         file.write("not bytes")
     assert path.read_bytes() == b"old"
-    monkeypatch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(OSError("no space")))
+    monkeypatch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(OSError(28, "no space")))
     with pytest.raises(OSError, match="no space"), atomic_file(path) as file:
         file.write(b"new")
     assert path.read_bytes() == b"old"

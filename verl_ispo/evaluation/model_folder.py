@@ -55,7 +55,7 @@ def resolve_checkpoint(model: str) -> Checkpoint:
     Raises:
         UserError: if it is none of these, or verl's tool cannot merge it.
     """
-    path = Path(model).expanduser()
+    path = Path(os.path.expanduser(model))
     if not path.exists():
         return _from_hub(model)
     if (path / LATEST_STEP_FILE).is_file():

@@ -59,7 +59,7 @@ def model_folder(model: str, local_only: bool = False) -> Path:
     Raises:
         ContextError: if there is no such model.
     """
-    path = Path(model).expanduser()
+    path = Path(os.path.expanduser(model))
     if path.exists():
         if not (path / "config.json").is_file():
             raise ContextError(f"{path}: no config.json; give a Hugging Face folder or organisation/name of the hub")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,7 +73,7 @@ def readable_files(config: DictConfig, key: str) -> list[tuple[str, Path]]:
     """Name and path of the files under a key that can be looked into here and have rows."""
     found = []
     for name in given_files(config, key):
-        path = Path(name).expanduser()
+        path = Path(os.path.expanduser(name))
         if not _is_remote(name) and path.is_file():
             try:
                 if read_sample(path).rows:
@@ -117,7 +118,7 @@ def _is_remote(name: str) -> bool:
 
 
 def _check_file(config: DictConfig, key: str, name: str) -> Iterator[Finding]:
-    path = Path(name).expanduser()
+    path = Path(os.path.expanduser(name))
     if name in VERL_DEFAULT_FILES and not path.exists():
         yield Finding(NOTE, key, f"not given; verl's default is {name}, which is not here")
     elif _is_remote(name):

@@ -7,6 +7,7 @@ Looked for in this order: a local folder, the hub's cache on this machine, the f
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -73,7 +74,7 @@ def override_config(config: DictConfig) -> dict[str, Any]:
 
 
 def _config_json(path: str) -> Path | None:
-    folder = Path(path).expanduser()
+    folder = Path(os.path.expanduser(path))
     if folder.is_dir():
         return folder / "config.json" if (folder / "config.json").is_file() else None
     if not is_hub_id(path):

@@ -6,6 +6,7 @@ length filter counts the tokens of the same template. A large file is measured o
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,8 +96,8 @@ def tokenizer_path(config: DictConfig) -> str:
 
 def has_tokenizer_here(path: str) -> bool:
     """Whether it can be loaded without a download; a folder without a config.json is no model, and found out first."""
-    if Path(path).expanduser().is_dir():
-        return any(Path(path).expanduser().glob("*.json"))
+    if Path(os.path.expanduser(path)).is_dir():
+        return any(Path(os.path.expanduser(path)).glob("*.json"))
     if not is_hub_id(path):
         return False
     from huggingface_hub import try_to_load_from_cache
@@ -116,7 +117,7 @@ def prompt_renderer(config: DictConfig, shape: ModelShape | None) -> Any:
     path = tokenizer_path(config)
     try:
         tokenizer = hf_tokenizer(
-            str(Path(path).expanduser()) if Path(path).expanduser().is_dir() else path,
+            str(Path(os.path.expanduser(path))) if Path(os.path.expanduser(path)).is_dir() else path,
             trust_remote_code=bool(setting(config, f"{MODEL}.trust_remote_code", False)),
             local_files_only=True,
         )
