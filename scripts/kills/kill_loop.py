@@ -1,6 +1,6 @@
 """Kill a CPU training at random moments, start it again with the same command, and compare it with an undisturbed one.
 
-    python scripts/kills/kill_loop.py --kills 50 --seed 1 --out runs/kill_loop    # about a minute and a half per kill
+    python scripts/kills/kill_loop.py --kills 50 --seed 1 --out runs/kill_loop    # half a minute per kill
     python scripts/kills/kill_loop.py --kills 5 --seed 2 --out runs/five_kills --model runs/quickstart/base \\
         --data runs/quickstart/data-levels1-6
 

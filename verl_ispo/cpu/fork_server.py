@@ -60,9 +60,9 @@ def fork_server(environment: Mapping[str, str]) -> Iterator[dict[str, str]]:
         environment (`Mapping[str, str]`): of the server. If it names a server already, that one is used.
 
     Yields:
-        The environment with the server's name, for the processes that are to use it.
+        The environment with the server's name, for the processes that are to use it; without one where there is no Linux.
     """
-    if has_fork_server(environment):
+    if has_fork_server(environment) or sys.platform != "linux":  # it reads /proc
         yield dict(environment)
         return
     # Ray's C++ part reads these once, when it is loaded, and `ray.init` would set them later

@@ -37,7 +37,7 @@ def show_bar(metrics: Path, steps: int, label: str) -> Iterator[None]:
         label (`str`): shown in front.
     """
     position = 0
-    with tqdm(total=steps, desc=f"   {label}: starting (about 40 s)", unit="step", ncols=100) as bar:
+    with tqdm(total=steps, desc=f"   {label}: starting (about 20 s)", unit="step", ncols=100) as bar:
         while True:
             if metrics.exists():
                 with metrics.open("rb") as file:

@@ -87,7 +87,7 @@ def tiny_environment() -> Iterator[None]:
         try:
             yield
         finally:
-            os.environ.pop(SOCKET_VARIABLE)
+            os.environ.pop(SOCKET_VARIABLE, None)
 
 
 def run_module(module: str, *arguments: object, quiet: bool = False) -> None:
