@@ -60,7 +60,7 @@ def fork_server(environment: Mapping[str, str]) -> Iterator[dict[str, str]]:
         environment (`Mapping[str, str]`): of the server. If it names a server already, that one is used.
 
     Yields:
-        The environment with the server's name, for the processes that are to use it; without one where there is no Linux.
+        The environment with the server's name, for the processes that are to use it; outside Linux without one.
     """
     if has_fork_server(environment) or sys.platform != "linux":  # it reads /proc
         yield dict(environment)
