@@ -79,14 +79,15 @@ def run_ours(method: str, checkout: Path, python: str, base: Path, data: Path, f
     options = ("--model", base, "--data", data, "--reward", GRADER, "--method", method, "--rollout", "cpu")
     lengths = ("--steps", steps, "--save-freq", -1, "--test-freq", -1, "--out", folder)
     began = time.time()
-    process = subprocess.Popen(
-        [python, "-m", "verl_ispo.cli", "train", *map(str, (*options, *lengths)), *overrides],
-        cwd=checkout,
-        env={**os.environ, **ENVIRONMENT, "PYTHONPATH": str(checkout)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    screen = folder.with_suffix(".screen.txt")
+    with screen.open("wb") as output:
+        process = subprocess.Popen(
+            [python, "-m", "verl_ispo.cli", "train", *map(str, (*options, *lengths)), *overrides],
+            cwd=checkout,
+            env={**os.environ, **ENVIRONMENT, "PYTHONPATH": str(checkout)},
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
     first = None
     metrics = folder / "metrics.1.jsonl"
     while process.poll() is None:
@@ -94,9 +95,8 @@ def run_ours(method: str, checkout: Path, python: str, base: Path, data: Path, f
             first = time.time()
         time.sleep(0.05)
     if process.returncode:
-        raise RuntimeError(
-            f"{method} of {checkout} ended with status {process.returncode}:\n{process.stdout.read()[-3000:]}"
-        )
+        said = screen.read_text(errors="replace")[-3000:]
+        raise RuntimeError(f"{method} of {checkout} ended with status {process.returncode}:\n{said}")
     rows = [row for _, row in sorted(read_metric_log(folder).steps.items()) if "timing_s/step" in row]
     return timing(
         [first or time.time()],

@@ -150,6 +150,32 @@ def test_an_error_before_ray_and_one_without_hydras_words() -> None:
     assert find_reason(bare) == "AssertionError"
 
 
+@pytest.mark.parametrize(
+    ("last", "reason"),
+    [
+        (
+            "[2026-11-26 13:28:07,118 E 9389 9565] rpc_client.h:204: Failed to connect to GCS within 60 seconds.",
+            "Failed to connect to GCS within 60 seconds.",
+        ),
+        (
+            "[2026-11-26 13:20:57,943 E 32029 32408] core_worker_process.cc:1029: Failed to get the system config from "
+            "raylet because it is dead.",
+            "Failed to get the system config from raylet because it is dead.",
+        ),
+        (
+            "the fork server at /tmp/a/socket does not answer: it ended before its process 7249",
+            "the fork server at /tmp/a/socket does not answer: it ended before its process 7249",
+        ),
+    ],
+)
+def test_a_driver_that_ends_without_an_exception_has_last_words(last: str, reason: str) -> None:
+    """Ray's C++ part ends a process with a line of its own, and a killed fork server takes its forks with it."""
+    log = [STEP, last]
+    assert find_reason(log) == reason
+    assert find_reason([STEP, f"(raylet) {last}"]) == "", "it is not the driver's"
+    assert find_reason([*log, LAST_WORDS, *DRIVER.splitlines(), "ValueError: the cause"]) == "ValueError: the cause"
+
+
 def test_a_log_without_an_error_has_no_reason() -> None:
     assert find_reason([]) == ""
     assert find_reason([STEP, "(raylet) all is well", "no Error: here"]) == ""

@@ -20,6 +20,8 @@ import sys
 SOCKET_VARIABLE = "VERL_ISPO_FORK_SERVER"
 """Path of the server's socket."""
 PASSED_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+READY = b"."
+"""What the server says first."""
 LENGTH = struct.Struct("!I")
 RAYLET_CHECK_S = 1.0
 
@@ -81,6 +83,9 @@ def main() -> int:
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         connection.connect(path)
+        # files that are sent stay open until they are received, a lock among them, and the server may still import
+        if connection.recv(len(READY)) != READY:
+            raise ConnectionError("it ended before it was asked")
         ask(connection, sys.argv[1:])
         status = wait_for(connection)
     except OSError as error:

@@ -25,7 +25,7 @@ import types
 from collections.abc import Sequence
 from pathlib import Path
 
-from verl_ispo.cpu.forked_python import LENGTH, PASSED_SIGNALS
+from verl_ispo.cpu.forked_python import LENGTH, PASSED_SIGNALS, READY
 
 # Ray's C++ part reads what the raylet tells a worker once, when it is loaded, which here is before there is a raylet:
 # the job is the first of a Ray of its own, and this process stands for the raylet, whose end `forked_python` sees.
@@ -51,6 +51,8 @@ IMPORTED = (
 )
 """What the processes of a training import, most of it in each of them."""
 MOST_FILES = 250
+MOST_WAIT_S = 10.0
+"""For a request, once somebody has connected."""
 PR_SET_PDEATHSIG = 1
 FORK_SAFE_THREADS = ("jemalloc_bg_thd",)
 """Threads of libraries that handle a fork themselves; pyarrow's allocator has one."""
@@ -72,7 +74,7 @@ class _Server:
         signal.set_wakeup_fd(self._wake_write)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        while self._owner is not None or self._processes:
+        while self._owner is not None or self._processes or select.select([self._listening], [], [], 0)[0]:
             waited = [self._listening, self._wake_read, *self._processes.values()]
             ready, _, _ = select.select([*waited, *([] if self._owner is None else [self._owner])], [], [])
             if self._wake_read in ready:
@@ -94,12 +96,14 @@ class _Server:
         return None
 
     def _fork(self, connection: socket.socket) -> dict | None:
+        connection.settimeout(MOST_WAIT_S)
         try:
+            connection.sendall(READY)
             request, files = _read_request(connection)
-        except (OSError, ValueError) as error:
-            print(f"fork server: a request that cannot be read: {error}", file=sys.stderr)
+        except (OSError, ValueError):  # whoever asked is gone
             connection.close()
             return None
+        connection.settimeout(None)
         pid = os.fork()
         if pid:
             for number in files:

@@ -22,7 +22,9 @@ _POINTER = re.compile(r"ray::\S+.*\(pid=")
 """A message of Ray's that only says in which task the error below it happened."""
 _TRACEBACK = "Traceback (most recent call last):"
 _IN_A_CHAIN = ("The above exception was the direct cause", "During handling of the above exception")
-_DRIVERS_LAST_WORDS = "Error executing job with overrides"
+_DRIVERS_LAST_WORDS = re.compile(
+    r"^\[[-\d]+ [\d:,.]+ [EFC] \d+ \d+\] \S+\.(?:cc|h):\d+: +(?P<ray>.+)|^(?P<fork>the fork server at .+)"
+)
 """Hydra's, before the traceback that ends the program."""
 _PROGRESS = re.compile(r"step:\d+ - ")
 """verl's console logger, after each step: what was printed before it ended nothing."""
@@ -40,6 +42,11 @@ _SYMPTOM = re.compile(
     re.VERBOSE,
 )
 """An error that tells of another: somebody is gone, late, or sent nothing."""
+_LAST_WORDS = re.compile(
+    r"^\[[-\d]+ [\d:,.]+ [EFC] \d+ \d+\] \S+\.(?:cc|h):\d+: +(?P<ray>.+)|^(?P<fork>the fork server at .+)"
+)
+"""Of Ray's C++ part in the driver, which ends a process without an exception, and of `verl_ispo.cpu.forked_python`."""
+_MOST_LAST_WORDS = 240
 _MEMORY = re.compile(
     r"killed due to (?:the node running low on memory|memory pressure)|OOM-killed|out of memory \(OOM\)"
 )
@@ -119,7 +126,7 @@ def find_reason(lines: Iterable[str]) -> str:
     """
     readers: dict[str, _Reader] = {}
     last_words = progress = -1
-    named = memory = ""
+    named = memory = said = ""
     dead: list[str] = []
     within: dict[str, str] | None = None
     for number, raw in enumerate(lines):
@@ -133,6 +140,8 @@ def find_reason(lines: Iterable[str]) -> str:
             last_words = number
         if "DeadWorkerError: " in line and not _POINTER.search(line):
             named = _TRAINERS_MESSAGE.sub("", line)
+        if (words := _LAST_WORDS.match(line)) and not owner:
+            said = (words["ray"] or words["fork"])[:_MOST_LAST_WORDS]
         if _MEMORY.search(line) and not memory:
             memory = line.strip()
         readers.setdefault(owner, _Reader(owner)).read(number, line)
@@ -151,7 +160,7 @@ def find_reason(lines: Iterable[str]) -> str:
     if before:
         return str(before[0])
     told = [named, dead[0] if dead else "", ended.cause if ended is not None else ""]
-    reason = next((words for words in told if words), chains[0].cause if chains else "")
+    reason = next((words for words in told if words), chains[0].cause if chains else said)
     return f"{reason}: {memory}" if memory and reason else reason or memory
 
 
