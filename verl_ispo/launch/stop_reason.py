@@ -22,9 +22,7 @@ _POINTER = re.compile(r"ray::\S+.*\(pid=")
 """A message of Ray's that only says in which task the error below it happened."""
 _TRACEBACK = "Traceback (most recent call last):"
 _IN_A_CHAIN = ("The above exception was the direct cause", "During handling of the above exception")
-_DRIVERS_LAST_WORDS = re.compile(
-    r"^\[[-\d]+ [\d:,.]+ [EFC] \d+ \d+\] \S+\.(?:cc|h):\d+: +(?P<ray>.+)|^(?P<fork>the fork server at .+)"
-)
+_DRIVERS_LAST_WORDS = "Error executing job with overrides"
 """Hydra's, before the traceback that ends the program."""
 _PROGRESS = re.compile(r"step:\d+ - ")
 """verl's console logger, after each step: what was printed before it ended nothing."""
@@ -42,11 +40,11 @@ _SYMPTOM = re.compile(
     re.VERBOSE,
 )
 """An error that tells of another: somebody is gone, late, or sent nothing."""
-_LAST_WORDS = re.compile(
+_UNRAISED = re.compile(
     r"^\[[-\d]+ [\d:,.]+ [EFC] \d+ \d+\] \S+\.(?:cc|h):\d+: +(?P<ray>.+)|^(?P<fork>the fork server at .+)"
 )
 """Of Ray's C++ part in the driver, which ends a process without an exception, and of `verl_ispo.cpu.forked_python`."""
-_MOST_LAST_WORDS = 240
+_MOST_CHARACTERS = 240
 _MEMORY = re.compile(
     r"killed due to (?:the node running low on memory|memory pressure)|OOM-killed|out of memory \(OOM\)"
 )
@@ -140,8 +138,8 @@ def find_reason(lines: Iterable[str]) -> str:
             last_words = number
         if "DeadWorkerError: " in line and not _POINTER.search(line):
             named = _TRAINERS_MESSAGE.sub("", line)
-        if (words := _LAST_WORDS.match(line)) and not owner:
-            said = (words["ray"] or words["fork"])[:_MOST_LAST_WORDS]
+        if (words := _UNRAISED.match(line)) and not owner:
+            said = (words["ray"] or words["fork"])[:_MOST_CHARACTERS]
         if _MEMORY.search(line) and not memory:
             memory = line.strip()
         readers.setdefault(owner, _Reader(owner)).read(number, line)
