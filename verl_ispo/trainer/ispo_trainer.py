@@ -6,7 +6,7 @@ import json
 import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import asdict, fields, replace
 from functools import cached_property
 from pathlib import Path
@@ -37,7 +37,7 @@ from verl_ispo.trainer.ablated_forward import ablated_answer_log_probs, ablated_
 from verl_ispo.trainer.forward_rows import nested_rows, with_forward_settings
 from verl_ispo.trainer.hand_over import KnownOfBatch, handed_over
 from verl_ispo.trainer.hazard_watch import HazardWatch
-from verl_ispo.trainer.merged_forward import put_ablated_rows, remove_ablated_rows
+from verl_ispo.trainer.merged_forward import put_ablated_rows, take_ablated_log_probs
 from verl_ispo.trainer.observation import observe
 from verl_ispo.trainer.policy_pass import (
     FoundAnswers,
@@ -47,10 +47,9 @@ from verl_ispo.trainer.policy_pass import (
     refuse_several_positions,
 )
 from verl_ispo.trainer.prompt_selection import PromptSelectionMixin
-from verl_ispo.trainer.queue_tap import KeptFields, tapped_queue
 from verl_ispo.trainer.refusals import UnsupportedSettingError, multimodal_refusal, refuse_unsupported_settings
 from verl_ispo.trainer.repeatable_order import repeatable_order
-from verl_ispo.trainer.step_batch import StepBatch, fetch, objects, on_last_token, prompt_of, step_batch
+from verl_ispo.trainer.step_batch import StepBatch, fetch, objects, on_last_token, prompt_of, step_batch, store
 
 logger = logging.getLogger(__name__)
 logger.setLevel(os.getenv("VERL_LOGGING_LEVEL", "INFO"))
@@ -90,8 +89,6 @@ class ISPOTrainerMixin(PromptSelectionMixin):
         }
         self._token_texts: TokenTexts | None = None
         self._policy_pass: PolicyPass | None = None
-        # by verl's key, of the rollouts of this step
-        self._training_rewards: dict[str, float] = {}
         if self.dumps_rollouts:
             describe_run(self.ispo_trainer_config, config)
         if self.trains_ispo and config.actor_rollout_ref.rollout.n < 2:
@@ -153,26 +150,23 @@ class ISPOTrainerMixin(PromptSelectionMixin):
         wanted += ["extra_fields"] if self.observes_signals or Need.CORRECT in self._needs else []
         data = fetch(batch, wanted) if wanted else None
         answers = self._find_answers(batch, data["input_ids"]) if finds_answers else None
-        kept = KeptFields(("entropy", "old_log_probs"))
         ablated_log_prob = None
-        with tapped_queue(on_write=kept.keep):
-            if not self.observes_signals:
-                result = super()._compute_old_log_prob(batch, metrics)
+        if not self.observes_signals:
+            result = super()._compute_old_log_prob(batch, metrics)
+        else:
+            rows = ablated_rows(answers.prompts, answers.responses, answers.spans)
+            # The expected cost of these rows is their share of the tokens.
+            metrics["ispo/tokens/old_log_prob"] = sum(tag["seq_len"] for tag in batch.tags)
+            metrics["ispo/tokens/ablated"] = int(rows["input_ids"].offsets()[-1])
+            if self.ispo_trainer_config.ablated_pass == "merged":
+                result, tail_log_probs = self._old_and_ablated_log_probs(batch, rows, metrics)
             else:
-                rows = ablated_rows(answers.prompts, answers.responses, answers.spans)
-                # The expected cost of these rows is their share of the tokens.
-                metrics["ispo/tokens/old_log_prob"] = sum(tag["seq_len"] for tag in batch.tags)
-                metrics["ispo/tokens/ablated"] = int(rows["input_ids"].offsets()[-1])
-                if self.ispo_trainer_config.ablated_pass == "merged":
-                    result, tail_log_probs = self._old_and_ablated_log_probs(batch, rows, metrics, kept)
-                else:
-                    result = super()._compute_old_log_prob(batch, metrics)
-                    tail_log_probs = self._ablated_log_probs(rows)
-                ablated_log_prob = ablated_answer_log_probs(tail_log_probs, answers.spans)
+                result = super()._compute_old_log_prob(batch, metrics)
+                tail_log_probs = self._ablated_log_probs(rows)
+            ablated_log_prob = ablated_answer_log_probs(tail_log_probs, answers.spans)
         self._policy_pass = PolicyPass(
             keys=tuple(batch.keys),
             answers=answers,
-            entropy=kept.of(batch.keys, "entropy"),
             ablated_log_prob=ablated_log_prob,
             prompt_log_probs=prompt_log_probs(batch) if Need.PROMPT_LOG_PROB in self._needs else None,
             extra_fields=objects(data, "extra_fields") if "extra_fields" in wanted else None,
@@ -193,18 +187,18 @@ class ISPOTrainerMixin(PromptSelectionMixin):
             return response_from_nested(output["log_probs"], rows["response_mask"])
 
     def _old_and_ablated_log_probs(
-        self, batch: KVBatchMeta, rows: TensorDict, metrics: dict, kept: KeptFields
+        self, batch: KVBatchMeta, rows: TensorDict, metrics: dict
     ) -> tuple[KVBatchMeta, torch.Tensor]:
         """verl's old-log-prob pass over rollouts and ablated rows together."""
         # verl asks the workers for this when it balances the batch, and keeps the answer.
         data_parallel_size = max(self.actor_rollout_wg._dispatch_info["actor"]) + 1
         merged, ablated_keys = put_ablated_rows(batch, rows, data_parallel_size)
         result = super()._compute_old_log_prob(merged, metrics)
-        remove_ablated_rows(batch, ablated_keys)
+        tail_log_probs = take_ablated_log_probs(batch, ablated_keys)
         rollouts = KVBatchMeta(
             keys=batch.keys, tags=batch.tags, partition_id=batch.partition_id, extra_info=result.extra_info
         )
-        return rollouts, kept.of(ablated_keys, "old_log_probs")
+        return rollouts, tail_log_probs
 
     def _compute_ref_log_prob(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
         if self._reference_is_the_policy():
@@ -231,36 +225,42 @@ class ISPOTrainerMixin(PromptSelectionMixin):
             return super()._compute_advantage(batch, metrics)
         if self._policy_pass is None or self._policy_pass.keys != tuple(batch.keys):
             raise RuntimeError("the old-log-prob pass ran on another batch than the advantage: verl's step has changed")
-        read: list[tuple[StepBatch, ObservedBatch | None, KnownOfBatch]] = []
-        written = KeptFields(("advantages", "response_mask"))
-        with ExitStack() as stack:
-
-            def see(keys: Sequence[str], data: TensorDict) -> None:
-                """What verl reads to compute the advantage: ISPO's signals come from it, and its rewards go into it."""
-                step = self._step_batch(batch, data)
-                observed = self._observe(step, metrics) if self.observes_signals else None
-                known = self._known(step, observed)
-                read.append((step, observed, known))
-                stack.enter_context(handed_over(known))
-                if self.trains_ispo:
-                    rewards = step.on_verls_rows(observed.training_reward)
-                    data["rm_scores"] = on_last_token(rewards, data["response_mask"])
-                    self._keep_training_rewards(step, observed)
-
-            with tapped_queue(see, written.keep):
+        step = self._step_batch(batch)
+        observed = self._observe(step, metrics) if self.observes_signals else None
+        known = self._known(step, observed)
+        with handed_over(known):
+            if self.trains_ispo:
+                result = self._advantage_of_composite(batch, metrics, step, observed)
+            else:
                 result = super()._compute_advantage(batch, metrics)
-        [(step, observed, known)] = read
         self._update_states(step, replace(known, ispo_signals=observed))
         if observed is not None:
-            self._watch_advantage(metrics, step, observed, written)
+            self._watch_advantage(batch, metrics, step, observed)
         self._policy_pass = None
         return result
 
-    def _step_batch(self, batch: KVBatchMeta, data: TensorDict) -> StepBatch:
-        """The rollouts, from what verl has read for the advantage and from what was kept of the pass before."""
-        raw = {name: data[name] for name in data.keys()}  # noqa: SIM118 - a TensorDict iterates over rows
+    def _advantage_of_composite(
+        self, batch: KVBatchMeta, metrics: dict, step: StepBatch, observed: ObservedBatch
+    ) -> KVBatchMeta:
+        """verl's advantage with the composite where verl reads rewards."""
+        rewards = on_last_token(step.on_verls_rows(observed.training_reward), step.raw["response_mask"])
+        store(batch, rm_scores=rewards)
+        # verl logs rm_scores as the score and token_level_rewards as the reward; both stay true. With a KL penalty in
+        # the reward verl stores the latter itself.
+        afterwards = {"rm_scores": step.raw["rm_scores"]}
+        if not self.config.algorithm.use_kl_in_reward:
+            afterwards["token_level_rewards"] = rewards
+        try:
+            return super()._compute_advantage(batch, metrics)
+        finally:
+            store(batch, **afterwards)
+
+    def _step_batch(self, batch: KVBatchMeta) -> StepBatch:
+        """The rollouts, with what the queue has of them and what was kept of the pass before."""
         kept = self._policy_pass
-        raw["entropy"], raw["extra_fields"] = kept.entropy, kept.extra_fields
+        data = fetch(batch, ["rm_scores", "response_mask", "old_log_probs", "entropy", "ref_log_prob"])
+        raw = {name: data[name] for name in data.keys()}  # noqa: SIM118 - a TensorDict iterates over rows
+        raw["extra_fields"] = kept.extra_fields
         if kept.answers is not None:
             raw["responses"] = kept.answers.all_responses
         if self._reference_is_the_policy() or not self.use_reference_policy:
@@ -271,25 +271,6 @@ class ISPOTrainerMixin(PromptSelectionMixin):
             )
             raw["reward_model"] = objects(fetch(batch, ["reward_model"]), "reward_model")
         return step_batch(batch, raw)
-
-    def _keep_training_rewards(self, step: StepBatch, observed: ObservedBatch) -> None:
-        if self.local_trigger_step == 0:
-            self._training_rewards = {}
-        self._training_rewards.update(zip(step.keys, observed.training_reward.tolist(), strict=True))
-
-    def _compute_metrics(self, batch: KVBatchMeta, *args: Any, **kwargs: Any) -> None:
-        # verl logs rm_scores as the score and token_level_rewards as the reward; both stay true. With a KL penalty in
-        # the reward verl stores the latter itself.
-        if not self.trains_ispo or self.config.algorithm.use_kl_in_reward:
-            return super()._compute_metrics(batch, *args, **kwargs)
-
-        def add_rewards(keys: Sequence[str], data: TensorDict) -> None:
-            if "rm_scores" in data.keys():  # noqa: SIM118 - a TensorDict iterates over rows
-                rewards = torch.tensor([self._training_rewards.get(key, 0.0) for key in keys])
-                data["token_level_rewards"] = on_last_token(rewards, data["response_mask"])
-
-        with tapped_queue(on_read=add_rewards):
-            return super()._compute_metrics(batch, *args, **kwargs)
 
     def _observe(self, step: StepBatch, metrics: dict) -> ObservedBatch:
         """The step's signals and their metrics."""
@@ -356,13 +337,11 @@ class ISPOTrainerMixin(PromptSelectionMixin):
             settings = method.read_settings(self.config.algorithm.get(name))
             self.method_states[name] = method.state.update(before, batch, settings)
 
-    def _watch_advantage(self, metrics: dict, step: StepBatch, observed: ObservedBatch, written: KeptFields) -> None:
+    def _watch_advantage(self, batch: KVBatchMeta, metrics: dict, step: StepBatch, observed: ObservedBatch) -> None:
         """Metrics of the advantages, warnings of lost reasoning, and the rollout dump."""
-        keys = self._policy_pass.keys
-        # verl's rollout correction writes another mask
-        mask = written.of(keys, "response_mask")
-        advantages = written.of(keys, "advantages")
-        advantage = masked_mean(advantages, step.raw["response_mask"] if mask is None else mask)[step.rows]
+        # verl's rollout correction may have stored another mask
+        data = fetch(batch, ["advantages", "response_mask"])
+        advantage = masked_mean(data["advantages"], data["response_mask"])[step.rows]
         metrics.update(advantage_metrics(advantage, observed))
         for warning in self.hazard_watch.observe(metrics):
             logger.warning(f"step {self.global_steps}: {warning}")

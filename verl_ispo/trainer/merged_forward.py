@@ -60,6 +60,12 @@ def put_ablated_rows(batch: KVBatchMeta, rows: TensorDict, data_parallel_size: i
     return merged, keys
 
 
-def remove_ablated_rows(batch: KVBatchMeta, keys: list[str]) -> None:
-    """Take the ablated rows out of the queue again."""
+def take_ablated_log_probs(batch: KVBatchMeta, keys: list[str]) -> torch.Tensor:
+    """Fetch what the pass stored for the ablated rows, and remove the rows.
+
+    Returns:
+        nested `torch.Tensor`: one log-prob per token of lead-in and answer, in the order of the keys.
+    """
+    data = tq.kv_batch_get(keys=keys, partition_id=batch.partition_id, select_fields=["old_log_probs"])
     tq.kv_clear(keys=keys, partition_id=batch.partition_id)
+    return data["old_log_probs"]

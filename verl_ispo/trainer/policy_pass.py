@@ -28,7 +28,6 @@ class PolicyPass:
     Attributes:
         keys: of the batch, in the order of the rows.
         answers: where the answers are; `None` where nothing needs them.
-        entropy: nested, nats; `None` where nothing needs it.
         ablated_log_prob: `(rows, answer_length)` float32, log p(A | Q) token by token; `None` where ISPO's signals are
             not computed.
         prompt_log_probs: of each prompt's tokens but the first; `None` where no method asks for them.
@@ -37,7 +36,6 @@ class PolicyPass:
 
     keys: tuple[str, ...]
     answers: FoundAnswers | None = None
-    entropy: torch.Tensor | None = None
     ablated_log_prob: torch.Tensor | None = None
     prompt_log_probs: tuple[torch.Tensor, ...] | None = None
     extra_fields: list[Any] | None = None

@@ -30,6 +30,13 @@ def objects(data: TensorDict, name: str) -> list[Any]:
     return [getattr(value, "data", value) for value in data[name]]
 
 
+def store(batch: KVBatchMeta, **fields: torch.Tensor) -> None:
+    """Write fields of a batch, one value per row."""
+    tq.kv_batch_put(
+        keys=batch.keys, partition_id=batch.partition_id, fields=TensorDict(fields, batch_size=len(batch.keys))
+    )
+
+
 @dataclass(frozen=True)
 class StepBatch:
     """The rollouts of one update, verl's padding rows left out; `(rollouts, response_length)` unless said.
