@@ -30,9 +30,9 @@ from verl_ispo.cpu.forked_python import SOCKET_VARIABLE
 CLIENT = Path(__file__).with_name("forked_python.py")
 
 
-def forked_python_command(executable: str = sys.executable) -> list[str]:
+def forked_python_command() -> list[str]:
     """The words that stand for ``python`` in a command whose process is to be forked."""
-    return [executable, "-IS", str(CLIENT)]
+    return [sys.executable, "-IS", str(CLIENT)]
 
 
 def has_fork_server(environment: Mapping[str, str]) -> bool:
