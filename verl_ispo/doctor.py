@@ -79,7 +79,7 @@ def run(
         for name, check in checks:
             found = survived(name, check)
             for finding in as_notes(found) if dry_run and of_this_machine else found:
-                print(redacted(f"{finding.level:>8}  {finding.subject}: {finding.text}"), flush=True)
+                print(redacted(f"{finding.level:>8}  {finding.subject}: {finding.text}", os.environ), flush=True)
                 findings.append(finding)
 
     report(machine_checks(check_ray and not dry_run), of_this_machine=True)

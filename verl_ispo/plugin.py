@@ -43,7 +43,7 @@ def _load_cpu_replica() -> type[RolloutReplica]:
     return CPURolloutReplica
 
 
-load_secrets()
+load_secrets(os.environ)
 for _module in REGISTERING_MODULES:
     importlib.import_module(_module)
 _register_cpu_rollout()

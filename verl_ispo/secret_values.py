@@ -41,7 +41,7 @@ def is_secret(name: str) -> bool:
     return (_VARIABLE if name.isupper() else _CONFIG_KEY).fullmatch(name) is not None
 
 
-def redacted(text: str, environment: Mapping[str, str] = os.environ) -> str:
+def redacted(text: str, environment: Mapping[str, str]) -> str:
     """A text for files and screens, without the values behind secret names and those of secret variables."""
     for value in sorted(secrets_of(environment).values(), key=len, reverse=True):
         if len(value) >= 8:  # a short value would hide words that are none
@@ -68,7 +68,7 @@ def redacted_overrides(overrides: Iterable[str]) -> list[str]:
     for override in overrides:
         key, equals, _ = override.partition("=")
         secret = equals and is_secret(key.rpartition(".")[2].lstrip("+"))
-        shown.append(f"{key}={HIDDEN}" if secret else redacted(override))
+        shown.append(f"{key}={HIDDEN}" if secret else redacted(override, os.environ))
     return shown
 
 
@@ -127,7 +127,7 @@ def write_secrets(file: Path, secrets: Mapping[str, str]) -> None:
     write_text(file, json.dumps(dict(secrets)), mode=0o600)
 
 
-def load_secrets(environment: MutableMapping[str, str] = os.environ) -> None:
+def load_secrets(environment: MutableMapping[str, str]) -> None:
     """Take over the variables of the file that `FILE_VARIABLE` names, where this process has none of the name.
 
     A file that cannot be read is a line on the screen: what needs its variables says so itself.

@@ -143,6 +143,7 @@ def main() -> int:
     started = time.monotonic()
     batch = 500
     this_process = psutil.Process()
+    others = set(this_process.children(recursive=True))
     with ThreadPoolExecutor(options.threads) as executor, tqdm(total=options.answers, unit=" answers") as progress:
         while findings.done < options.answers:
             kinds = options.only or list(KINDS)
@@ -177,7 +178,7 @@ def main() -> int:
         for example in examples[:3]:
             print(f"    {example}")
     close_pools()
-    left = this_process.children(recursive=True)
+    left = set(this_process.children(recursive=True)) - others
     print(f"processes left     {len(left)}")
     failed = (
         bool(findings.problems or findings.accepted or left)

@@ -93,6 +93,9 @@ def graded_text(text: str, several: bool) -> str:
 @example("\\boxed{\u30005\u3000}", [], True, False)
 @example("\\boxed{1} and \\boxed{3}", [], True, True)
 @example("answer ：5", [8, 8], False, False)  # an empty token inside a character
+# a replacement character of the text itself, behind a cut one and before another
+@example("\\boxed{答案是the answer is \ufffd", [8], False, False)
+@example("答案是\ufffd。é", [1, 12, 13], False, False)
 def test_the_scored_characters_are_the_graded_ones(
     text: str, positions: list[int], byte_level: bool, several: bool
 ) -> None:

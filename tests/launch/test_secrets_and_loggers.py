@@ -8,6 +8,7 @@ file. Loggers write into OUT and know the run again at its next start. The train
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -92,6 +93,7 @@ def test_a_printed_command_shows_none(train: Train, fake: FakeTraining) -> None:
 
 def test_the_preflight_shows_none(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """Its own command line takes any override, and findings quote them."""
+    monkeypatch.setattr(os, "environ", os.environ.copy())  # as datasets.map with num_proc leaves it
     monkeypatch.setenv("WANDB_API_KEY", KEY)
     finding = Finding(PROBLEM, "some key", f"{OVERRIDE} is not known, nor is {KEY}")
     monkeypatch.setattr(doctor, "machine_checks", lambda _: [])

@@ -158,11 +158,13 @@ def with_whole_characters(
         if not texts[first].endswith(REPLACEMENT):
             first += 1
             continue
-        # Texts of the first token, the first two, ... until one ends in a whole character. Tokens without text, such
-        # as special ones, do not interrupt the run.
+        # Texts of the first token, the first two, ... until one ends in a whole character, or no token goes on: then
+        # the replacement character at the end is one of the text. Tokens without text, such as special ones, do not
+        # interrupt the run.
         read: list[str] = []
         ids: list[int] = []
-        for token in range(first, min(first + _MAX_CUT_TOKENS, len(texts))):
+        last = min(first + _MAX_CUT_TOKENS, len(texts))
+        for token in range(first, last):
             if not texts[token]:
                 read.append(read[-1])
                 continue
@@ -171,21 +173,32 @@ def with_whole_characters(
             ids.append(response[token])
             read.append(decode_together(ids))
             if not read[-1].endswith(REPLACEMENT):
-                _share_out(read, begun, ended, first)
                 break
+        if len(read) < _MAX_CUT_TOKENS or not read[-1].endswith(REPLACEMENT):
+            _share_out(read, texts, begun, ended, first)
         first += len(read)
     return begun, ended
 
 
-def _share_out(read: Sequence[str], begun: list[str], ended: list[str], first: int) -> None:
+def _share_out(read: Sequence[str], texts: Sequence[str], begun: list[str], ended: list[str], first: int) -> None:
     """Give the characters of the last text in `read` to the tokens from `first` on."""
     whole = read[-1]
     begun_before = ended_before = 0
-    for token, text in enumerate(read, start=first):
-        is_cut = text.endswith(REPLACEMENT)
+    following = None  # the next token with text
+    is_cut = [False] * len(read)
+    for index in reversed(range(len(read))):
+        # A token that ends in a replacement character of the text itself leaves the next token's text as it is alone.
+        if read[index].endswith(REPLACEMENT) and following is not None:
+            added = read[index] + texts[first + following]
+            is_cut[index] = read[following] != added or not whole.startswith(read[index])
+        if texts[first + index]:
+            following = index
+    for index, text in enumerate(read):
         # Only the last character is cut where those before it are final, replacement characters of the text included.
-        is_final = is_cut and whole.startswith(text[:-1])
-        ended_here = max(ended_before, min(len(text) - 1 if is_final else len(text.rstrip(REPLACEMENT)), len(whole)))
-        begun_here = max(begun_before, min(ended_here + is_cut, len(whole)))
+        whole_until = len(text) - 1 if whole.startswith(text[:-1]) else len(text.rstrip(REPLACEMENT))
+        ended_here = whole_until if is_cut[index] else len(text)
+        ended_here = max(ended_before, min(ended_here, len(whole)))
+        begun_here = max(begun_before, min(ended_here + is_cut[index], len(whole)))
+        token = first + index
         begun[token], ended[token] = whole[begun_before:begun_here], whole[ended_before:ended_here]
         begun_before, ended_before = begun_here, ended_here
