@@ -7,7 +7,8 @@
 #   bash scripts/test.sh tests/signals -x     # any pytest arguments
 #
 # WORKERS=2               parallel test processes (default: one per core, 4 at most), of which at most two train
-# HYPOTHESIS_PROFILE=suite   number of examples per property test: suite, all (the default of `all`)
+# HYPOTHESIS_PROFILE=suite   examples of each property test: suite (the same ones every time), all (more, and new ones;
+#                         the default of `all`)
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source scripts/setup_cpu.sh
