@@ -42,6 +42,9 @@ EXTRAS = {
     "gpu": ["verl[vllm,fsdp]>=0.9.1,<0.10"],
     "sglang": ["verl[sglang]>=0.9.1,<0.10"],
     "megatron": ["verl[megatron]>=0.9.1,<0.10"],
+    "server": [
+        "openai>=1.60",  # verl-ispo eval --server: retries, time-outs and the two interfaces of such servers
+    ],
     "plot": [
         "matplotlib>=3.9",  # the quickstart's curves, the report's charts
         "jinja2>=3.1",  # the report's page
@@ -52,6 +55,7 @@ EXTRAS = {
         "hypothesis>=6.100",  # property tests
         "ruff>=0.9",  # lint and format
         "psutil>=5.9",  # memory and child processes in scripts/grading/fuzz_grading.py; accelerate brings it
+        "openai>=1.60",  # the extra "server"
         "playwright>=1.50",  # the report's page in the system's Chromium; installs no browser
     ],
 }

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
+from verl_ispo.evaluation.evaluation_options import EvaluationOptions
 from verl_ispo.evaluation.manifest import FORMAT, write_manifest
 from verl_ispo.evaluation.results import QUESTIONS_NAME, SAMPLES_NAME
-from verl_ispo.evaluation.run import EvaluationOptions
 
 ResultWriter = Callable[..., Path]
 
@@ -91,8 +91,11 @@ def write_result(tmp_path: Path) -> ResultWriter:
         options: Mapping[str, Any] | None = None,
         finished: bool = True,
         truth: str = "1",
+        log_probs: Callable[[bool, int], tuple[float | None, float | None]] | None = None,
     ) -> Path:
-        """``greedy``: one character per problem, 1 correct and 0 incorrect; ``sampled``: one such text per problem."""
+        """``greedy``: one character per problem, 1 correct and 0 incorrect; ``sampled``: one such text per problem;
+        ``log_probs``: of response and answer, from grade and index; without it the lines have none, as older ones.
+        """
         folder = tmp_path / name
         folder.mkdir()
         sampled = sampled or {benchmark: [""] * len(grades) for benchmark, grades in greedy.items()}
@@ -120,6 +123,9 @@ def write_result(tmp_path: Path) -> ResultWriter:
                                 "prediction": f"answer {mark}",
                             }
                         )
+                        if log_probs is not None:
+                            response, answer = log_probs(mark == "1", index)
+                            samples[-1] |= {"response_log_prob": response, "answer_log_prob": answer}
         manifest = {
             "format": FORMAT,
             "labels": {"base_model": base_model, "method": method, "training_seed": training_seed},

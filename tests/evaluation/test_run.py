@@ -31,11 +31,14 @@ import pytest
 from tests.evaluation.conftest import arithmetic_row
 from verl_ispo import cli
 from verl_ispo.cpu.sampling import SampleRequest
+from verl_ispo.evaluation import local_source
 from verl_ispo.evaluation import run as run_module
 from verl_ispo.evaluation.cpu_sampler import MAX_BATCH_PROMPT_TOKENS, MAX_BATCH_ROWS, batches
+from verl_ispo.evaluation.evaluation_options import EvaluationOptions
 from verl_ispo.evaluation.manifest import MANIFEST_NAME
+from verl_ispo.evaluation.prompts import TokenPrompts
 from verl_ispo.evaluation.results import SAMPLES_NAME, load_result
-from verl_ispo.evaluation.run import LOG_NAME, SUMMARY_NAME, EvaluationOptions, evaluate, run
+from verl_ispo.evaluation.run import LOG_NAME, SUMMARY_NAME, evaluate, run
 from verl_ispo.evaluation.samples import sample_seed
 from verl_ispo.user_error import UserError
 
@@ -147,7 +150,7 @@ def test_ctrl_c_keeps_what_is_finished(
 ):
     undisturbed = dataclasses.replace(options, out=tmp_path / "undisturbed", method="out")
     evaluate(undisturbed)
-    load = run_module.load_sampler
+    load = local_source.load_sampler
 
     def interrupted_sampler(*arguments: Any) -> Any:
         sampler = load(*arguments)
@@ -158,11 +161,11 @@ def test_ctrl_c_keeps_what_is_finished(
 
         return sample
 
-    monkeypatch.setattr(run_module, "load_sampler", interrupted_sampler)
+    monkeypatch.setattr(local_source, "load_sampler", interrupted_sampler)
     assert run(options) == 130
     assert "interrupted; finished samples are kept" in capsys.readouterr().err
     assert len((options.out / LOG_NAME).read_bytes().splitlines()) == 5
-    monkeypatch.setattr(run_module, "load_sampler", load)
+    monkeypatch.setattr(local_source, "load_sampler", load)
     assert run(options) == 0
     assert "Resuming: 5 of 18 samples are there." in capsys.readouterr().out
     assert final_bytes(options.out) == final_bytes(undisturbed.out)
@@ -213,7 +216,7 @@ def test_labels_can_be_changed_without_sampling_and_stay_where_they_are_not_give
     options: EvaluationOptions, monkeypatch: pytest.MonkeyPatch
 ):
     evaluate(dataclasses.replace(options, method="ISPO", training_seed=3))
-    monkeypatch.setattr(run_module, "load_sampler", None)  # nothing may be sampled again
+    monkeypatch.setattr(local_source, "load_sampler", lambda *_: pytest.fail("nothing may be sampled again"))
     evaluate(dataclasses.replace(options, base_model="tiny"))
     assert json.loads((options.out / MANIFEST_NAME).read_text())["labels"] == {
         "base_model": "tiny",
@@ -259,7 +262,7 @@ def test_the_context_ends_a_response_and_a_prompt_that_fills_it_counts_as_wrong(
 
 def test_a_response_with_line_separators_stays_one_line(options: EvaluationOptions, monkeypatch: pytest.MonkeyPatch):
     hostile = "a\u2028b\u0085c\n\x00</script>\ud800"
-    monkeypatch.setattr(run_module._Prompts, "decode", lambda *_: hostile)
+    monkeypatch.setattr(TokenPrompts, "text", lambda *_: hostile)
     evaluate(options)
     assert all(sample["text"] == hostile for sample in samples_of(options.out))
     assert load_result(options.out).finished
@@ -326,7 +329,16 @@ def test_the_vllm_adapter_hands_over_tokens_seeds_and_limits(monkeypatch: pytest
             reasons = ["stop", "length"]
             return [
                 types.SimpleNamespace(
-                    outputs=[types.SimpleNamespace(token_ids=[9, index], finish_reason=reasons[index])]
+                    outputs=[
+                        types.SimpleNamespace(
+                            token_ids=[9, index],
+                            finish_reason=reasons[index],
+                            logprobs=[
+                                {9: types.SimpleNamespace(logprob=-0.5)},
+                                {index: types.SimpleNamespace(logprob=-1)},
+                            ],
+                        )
+                    ]
                 )
                 for index in range(len(prompts))
             ]
@@ -349,3 +361,5 @@ def test_the_vllm_adapter_hands_over_tokens_seeds_and_limits(monkeypatch: pytest
     assert prompts == [{"prompt_token_ids": [1, 2]}, {"prompt_token_ids": [3]}]
     assert [(p["temperature"], p["max_tokens"], p["seed"]) for p in params] == [(0.0, 8, None), (0.6, 5, 77)]
     assert [(index, c.token_ids, c.finish_reason) for index, c in batch] == [(0, (9, 0), "stop"), (1, (9, 1), "length")]
+    assert settings["logprobs_mode"] == "raw_logprobs"
+    assert all(completion.log_probs == (-0.5, -1.0) for _, completion in batch)

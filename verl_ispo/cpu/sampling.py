@@ -34,10 +34,14 @@ class SampleRequest:
 
 @dataclass
 class Sample:
-    """A continuation: token ids, their log-probs under the (tempered, filtered) policy, and why it ended."""
+    """A continuation: token ids, their log-probs under the (tempered, filtered) policy, and why it ended.
+
+    `model_log_probs` are those at temperature 1 without a filter, where `sample_batch` was asked for them.
+    """
 
     token_ids: list[int] = field(default_factory=list)
     log_probs: list[float] = field(default_factory=list)
+    model_log_probs: list[float] = field(default_factory=list)
     stop_reason: str = "length"
 
 
@@ -56,6 +60,7 @@ def sample_batch(
     requests: Sequence[SampleRequest],
     eos_token_ids: Sequence[int],
     should_stop: Callable[[], bool] = lambda: False,
+    with_model_log_probs: bool = False,
 ) -> list[Sample]:
     """Continue every request, all in one left-padded batch.
 
@@ -67,6 +72,7 @@ def sample_batch(
         requests (`Sequence[SampleRequest]`): what to continue.
         eos_token_ids (`Sequence[int]`): tokens that end a sequence; they are part of the sample.
         should_stop (`Callable`, *optional*): called before every token; `True` ends all open sequences as `"aborted"`.
+        with_model_log_probs (`bool`, *optional*, defaults to `False`): whether to give `Sample.model_log_probs`.
 
     Returns:
         `list[Sample]`, in the order of the requests.
@@ -116,6 +122,10 @@ def sample_batch(
         draws = [uniforms[row][lengths[row] + len(samples[row].token_ids)] for row in rows]
         tokens, log_probs = _draw(logits, [requests[row] for row in rows], draws)
 
+        if with_model_log_probs:
+            at_temperature_one = torch.log_softmax(logits.double(), dim=-1).gather(-1, tokens.unsqueeze(-1))
+            for row, log_prob in zip(rows, at_temperature_one.squeeze(-1).tolist(), strict=True):
+                samples[row].model_log_probs.append(log_prob)
         keep = []
         for index, (row, token, log_prob) in enumerate(zip(rows, tokens.tolist(), log_probs.tolist(), strict=True)):
             sample = samples[row]

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
-from verl_ispo.cpu.sampling import SampleRequest, sample_batch
+from verl_ispo.cpu.sampling import Sample, SampleRequest, sample_batch
 from verl_ispo.evaluation.sampler import Completion
 
 MAX_BATCH_ROWS = 64
@@ -33,11 +33,19 @@ class CPUSampler:
     def __call__(self, requests: Sequence[SampleRequest]) -> Iterator[list[tuple[int, Completion]]]:
         """Sample in batches of prompts of similar length."""
         for batch in batches([len(request.prompt_ids) for request in requests]):
-            samples = sample_batch(self._model, [requests[index] for index in batch], self._eos_token_ids)
-            yield [
-                (index, Completion(tuple(sample.token_ids), "stop" if sample.stop_reason == "completed" else "length"))
-                for index, sample in zip(batch, samples, strict=True)
-            ]
+            samples = sample_batch(
+                self._model, [requests[index] for index in batch], self._eos_token_ids, with_model_log_probs=True
+            )
+            yield [(index, _completion(sample)) for index, sample in zip(batch, samples, strict=True)]
+
+
+def _completion(sample: Sample) -> Completion:
+    return Completion(
+        "stop" if sample.stop_reason == "completed" else "length",
+        tokens=len(sample.token_ids),
+        token_ids=tuple(sample.token_ids),
+        log_probs=tuple(sample.model_log_probs),
+    )
 
 
 def batches(prompt_lengths: Sequence[int]) -> Iterator[list[int]]:

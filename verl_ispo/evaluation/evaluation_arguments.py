@@ -19,6 +19,14 @@ examples:
   verl-ispo eval --model runs/quickstart/base --benchmarks runs/quickstart/data/heldout.parquet \\
       --reward-function pkg://verl_ispo.tiny_task.reward --n 4 --max-new-tokens 64 --out results/tiny
 
+  # 8 engines of 1 GPU each on the Ray cluster at that address (without it: on all GPUs of this machine)
+  RAY_ADDRESS=10.0.0.1:6379 verl-ispo eval --replicas 8 --model Qwen/Qwen2.5-Math-7B \
+      --benchmarks ~/data/math/math500.parquet --out results/base7b
+
+  # a server that runs already (vllm serve, SGLang, llama.cpp, a hosted one; its key in OPENAI_API_KEY)
+  verl-ispo eval --server http://localhost:8000/v1 --model Qwen/Qwen2.5-Math-7B \
+      --benchmarks ~/data/math/math500.parquet --out results/served
+
 The same command resumes a run that was killed; on a CPU the result is then the same, byte for byte. Exit status:
 0 done, 2 a fault in files or options (the message names it), 130 interrupted.
 """
@@ -80,6 +88,36 @@ def add_eval_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser
         help="auto: vLLM if it is installed and there is a GPU, else the CPU (default)",
     )
     drawing.add_argument("--tensor-parallel-size", type=int, default=1, help="GPUs for one model (vLLM; default: 1)")
+    drawing.add_argument(
+        "--replicas",
+        type=int,
+        metavar="N",
+        help="engines at a time, as Ray actors on this machine or the cluster that RAY_ADDRESS names; the results are "
+        "the same for any N (default: all GPUs / tensor parallel size; 1 on a CPU)",
+    )
+    server = parser.add_argument_group("a server instead of an engine here")
+    server.add_argument(
+        "--server",
+        metavar="URL",
+        help="any OpenAI-compatible server, such as http://localhost:8000/v1; its key is read from OPENAI_API_KEY. "
+        "What it does not tell (log-probs, token ids) or repeat (seeds) is listed in the manifest",
+    )
+    server.add_argument(
+        "--server-prompts",
+        choices=("token-ids", "chat"),
+        default="token-ids",
+        help="token-ids: by the tokenizer of --model, as in training; chat: messages, of which the server makes tokens "
+        "by its own template (default: %(default)s)",
+    )
+    server.add_argument("--served-model", metavar="NAME", help="the model's name there (default: the only one)")
+    server.add_argument("--concurrency", type=int, default=64, help="requests at a time (default: %(default)s)")
+    server.add_argument(
+        "--request-timeout-s",
+        type=float,
+        default=1800.0,
+        metavar="S",
+        help="longest wait for one response, in seconds (default: %(default)s)",
+    )
     parser.add_argument(
         "--reward-function",
         default="pkg://verl_ispo.grading",
@@ -120,7 +158,8 @@ def add_table_parser(commands: argparse._SubParsersAction[argparse.ArgumentParse
         default=[],
         metavar="METRIC",
         help="pass@1_greedy, avg@K, maj@K (equal answers vote together), maj_text@K (answers compared as text), pass@K "
-        "(default: all but maj_text, with K = the number of samples)",
+        "(default: all but maj_text, with K = the number of samples); and about confidence, where log-probs were "
+        "recorded: auroc_answer, ece_answer, confident_half_answer, and the same with _response (default: all)",
     )
     parser.add_argument(
         "--baseline", metavar="METHOD", help="compare with this one (default: GRPO, else Base, else none)"
@@ -136,7 +175,8 @@ def add_table_parser(commands: argparse._SubParsersAction[argparse.ArgumentParse
 
 def run_eval(options: argparse.Namespace) -> int:
     """Run ``eval``; returns the exit status."""
-    from verl_ispo.evaluation.run import EvaluationOptions, run
+    from verl_ispo.evaluation.evaluation_options import EvaluationOptions
+    from verl_ispo.evaluation.run import run
 
     given = {name: value for name, value in vars(options).items() if name not in ("command", "benchmarks")}
     return run(EvaluationOptions(benchmarks=tuple(options.benchmarks), **given))

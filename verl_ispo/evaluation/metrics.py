@@ -16,6 +16,17 @@ from verl_ispo.user_error import UserError
 
 GREEDY = "pass@1_greedy"
 
+CALIBRATION = {
+    f"{measure}_{about}": f"{words} the {about}'s confidence{behind}"
+    for about in ("answer", "response")
+    for measure, words, behind in (
+        ("auroc", "AUROC of", " against correctness, in percent (percentile bootstrap)"),
+        ("ece", "calibration error (ECE, 10 bins) of", ", in percent (percentile bootstrap)"),
+        ("confident_half", "accuracy of the half of the responses with the highest value of", ""),
+    )
+}
+"""Kinds of metrics about confidence, and their titles; see `verl_ispo.evaluation.calibration`."""
+
 
 @dataclass(frozen=True)
 class Metric:
@@ -23,16 +34,23 @@ class Metric:
 
     Attributes:
         kind (`str`): ``greedy``, ``avg``, ``maj`` (equal answers vote together), ``maj_text`` (answers with the same
-            text do) or ``pass``.
-        k (`int`): number of samples; 1 for greedy.
+            text do), ``pass``, or one of :data:`CALIBRATION`.
+        k (`int`): number of samples; 1 for greedy, and 0 (all that were drawn) for calibration.
     """
 
     kind: str
     k: int
 
     @property
+    def is_calibration(self) -> bool:
+        """Whether it is about confidence, so that problems have no score of their own."""
+        return self.kind in CALIBRATION
+
+    @property
     def name(self) -> str:
         """As written in a file and on the command line."""
+        if self.is_calibration:
+            return self.kind
         return GREEDY if self.kind == "greedy" else f"{self.kind}@{self.k}"
 
     @property
@@ -44,25 +62,31 @@ class Metric:
             "maj": f"maj@{self.k} (majority vote of {self.k} samples; equal answers count together)",
             "maj_text": f"maj_text@{self.k} (majority vote of {self.k} samples; answers compared as text)",
             "pass": f"pass@{self.k} (at least one of {self.k} samples is correct, unbiased)",
+            **CALIBRATION,
         }[self.kind]
 
 
 def parse_metric(text: str) -> Metric:
-    """Read ``pass@1_greedy``, ``avg@16``, ``maj@16``, ``maj_text@16`` or ``pass@8``.
+    """Read ``pass@1_greedy``, ``avg@16``, ``maj@16``, ``maj_text@16``, ``pass@8`` or ``auroc_answer``.
 
     Raises:
         UserError: for anything else.
     """
     if text == GREEDY:
         return Metric("greedy", 1)
+    if text in CALIBRATION:
+        return Metric(text, 0)
     match = re.fullmatch(r"(avg|maj|maj_text|pass)@([1-9]\d{0,5})", text)
     if match is None:
-        raise UserError(f"--metrics {text!r}: give {GREEDY}, avg@K, maj@K, maj_text@K or pass@K, such as avg@16")
+        raise UserError(
+            f"--metrics {text!r}: give {GREEDY}, avg@K, maj@K, maj_text@K or pass@K, such as avg@16, or one of: "
+            f"{', '.join(CALIBRATION)}"
+        )
     return Metric(match[1], int(match[2]))
 
 
 def problem_scores(benchmark: BenchmarkResult, metric: Metric) -> Scores | str:
-    """Each problem's score in [0, 1], or in words why there is none.
+    """Each problem's score in [0, 1], or in words why there is none; not for calibration.
 
     avg@k, maj@k and maj_text@k take the first k samples; pass@k is estimated from all of them.
     """

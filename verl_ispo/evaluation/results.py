@@ -11,7 +11,7 @@ from typing import Any
 
 from verl_ispo.evaluation.grader import UNDECIDED
 from verl_ispo.evaluation.manifest import read_manifest
-from verl_ispo.evaluation.samples import read_samples
+from verl_ispo.evaluation.samples import LogProbs, read_samples
 from verl_ispo.user_error import UserError
 
 SAMPLES_NAME = "samples.jsonl"
@@ -47,6 +47,8 @@ class ProblemResult:
     greedy: bool
     sampled: tuple[bool, ...]
     predictions: tuple[str | None, ...]
+    greedy_log_probs: LogProbs
+    log_probs: tuple[LogProbs, ...]
 
 
 @dataclass(frozen=True)
@@ -106,14 +108,15 @@ def load_result(folder: Path) -> EvaluationResult:
     manifest = read_manifest(folder)
     if not (folder / SAMPLES_NAME).is_file():
         return EvaluationResult(folder, manifest, {}, finished=False)
-    samples: dict[tuple[str, str], dict[tuple[str, int], tuple[bool, str | None]]] = {}
+    samples: dict[tuple[str, str], dict[tuple[str, int], tuple[bool, str | None, LogProbs]]] = {}
     counts: dict[str, Counter[str]] = {}
     for record in read_samples(folder / SAMPLES_NAME):
         of_problem = samples.setdefault((record["benchmark"], record["question_id"]), {})
         key = (record["mode"], record["sample_index"])
         if key in of_problem:
             raise UserError(f"{folder / SAMPLES_NAME}: {record['question_id']} has sample {key} twice; remove one")
-        of_problem[key] = (record["correct"], record["prediction"])
+        log_probs = LogProbs(record["response_log_prob"], record["answer_log_prob"])
+        of_problem[key] = (record["correct"], record["prediction"], log_probs)
         counts.setdefault(record["benchmark"], Counter()).update(
             {
                 "samples": 1,
@@ -141,8 +144,10 @@ def load_result(folder: Path) -> EvaluationResult:
                 question["ground_truth"],
                 question["prompt_sha256"],
                 of_problem["greedy", 0][0],
-                tuple(correct for correct, _ in sampled),
-                tuple(prediction for _, prediction in sampled),
+                tuple(correct for correct, _, _ in sampled),
+                tuple(prediction for _, prediction, _ in sampled),
+                of_problem["greedy", 0][2],
+                tuple(log_probs for _, _, log_probs in sampled),
             )
         )
     if samples:

@@ -5,7 +5,8 @@ A line is one sample, as ASCII JSON:
 ``benchmark``, ``question_id``, ``mode`` (``greedy`` or ``sampled``), ``sample_index``, ``seed`` (`null` for greedy),
 ``temperature``, ``text``, ``tokens`` (of the response, the end-of-sequence token counted), ``finish_reason`` (``stop``;
 ``length``: cut off by the token limit; ``prompt_too_long``: the prompt fills the context, nothing was sampled),
-``correct``, ``score``, ``status`` and ``prediction`` (see `verl_ispo.evaluation.grader.Grade`).
+``correct``, ``score``, ``status`` and ``prediction`` (see `verl_ispo.evaluation.grader.Grade`), ``response_log_prob``
+and ``answer_log_prob`` (see `LogProbs`).
 """
 
 from __future__ import annotations
@@ -24,6 +25,19 @@ from verl_ispo.user_error import UserError
 
 SampleKey = tuple[str, str, str, int]
 """Benchmark, question id, mode, sample index."""
+
+
+@dataclass(frozen=True)
+class LogProbs:
+    """How sure the model was: mean log-probs in nats per token, under the model at temperature 1.
+
+    Attributes:
+        response: of all tokens; `None` where the sampler does not tell log-probs, or there is no token.
+        answer: of the answer's tokens; `None` also where there is no answer, or its tokens are not known.
+    """
+
+    response: float | None
+    answer: float | None
 
 
 @dataclass(frozen=True)
@@ -163,6 +177,9 @@ def read_samples(path: Path) -> Iterator[dict[str, Any]]:
                     and isinstance(record["status"], str)
                     and all(isinstance(part, str) for part in record_key(record)[:3])
                     and (record["prediction"] is None or isinstance(record["prediction"], str))
+                    # lines of earlier versions have no log-probs
+                    and isinstance(record.setdefault("response_log_prob", None), float | None)
+                    and isinstance(record.setdefault("answer_log_prob", None), float | None)
                 )
             except (ValueError, KeyError, TypeError) as error:
                 raise UserError(

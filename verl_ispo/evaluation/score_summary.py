@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from verl_ispo.evaluation.metrics import Metric, problem_scores
-from verl_ispo.evaluation.results import EvaluationResult
+from verl_ispo.evaluation.calibration_scores import calibration_score, has_log_probs
+from verl_ispo.evaluation.metrics import CALIBRATION, Metric, problem_scores
+from verl_ispo.evaluation.results import BenchmarkResult, EvaluationResult
 from verl_ispo.evaluation.statistics import mean_interval
 
 
@@ -33,23 +34,36 @@ def summarise(result: EvaluationResult) -> dict[str, Any]:
         summary[name] = {
             "problems": len(benchmark.problems),
             "scores": scores,
+            "calibration": _calibration(benchmark),
             "samples": dataclasses.asdict(benchmark.counts),
         }
     return summary
+
+
+def _calibration(benchmark: BenchmarkResult) -> dict[str, Any]:
+    """Each measure with its interval; empty where no log-probs were recorded."""
+    if not has_log_probs(benchmark):
+        return {}
+    found: dict[str, Any] = {}
+    for kind in CALIBRATION:
+        score = calibration_score([[benchmark]], Metric(kind, 0))
+        if isinstance(score, str):
+            found[kind] = {"score": None, "reason": score}
+        else:
+            interval = score.interval
+            found[kind] = {
+                "score": score.seeds[0],
+                "interval_95": None if interval is None else [interval.low, interval.high],
+                "notes": list(score.notes),
+            }
+    return found
 
 
 def format_summary(summary: dict[str, Any]) -> str:
     """The summary as lines of text."""
     lines = []
     for name, benchmark in summary.items():
-        parts = []
-        for metric, entry in benchmark["scores"].items():
-            if entry["score"] is None:
-                parts.append(f"{metric} {entry['reason']}")
-                continue
-            interval = entry["interval_95"]
-            shown = "no interval" if interval is None else f"[{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]"
-            parts.append(f"{metric} {100 * entry['score']:.1f} {shown}")
+        parts = [_score_text(metric, entry) for metric, entry in benchmark["scores"].items()]
         counts = benchmark["samples"]
         lines.append(f"{name}, n = {benchmark['problems']} problems: " + "; ".join(parts))
         ends = [
@@ -63,4 +77,15 @@ def format_summary(summary: dict[str, Any]) -> str:
             if counts[key] or key == "truncated"
         ]
         lines.append(f"    of {counts['samples']} responses: {', '.join(ends)}")
+        if benchmark["calibration"]:
+            shown = [_score_text(metric, entry) for metric, entry in benchmark["calibration"].items()]
+            lines.append(f"    calibration: {'; '.join(shown)}")
     return "\n".join(lines)
+
+
+def _score_text(metric: str, entry: dict[str, Any]) -> str:
+    if entry["score"] is None:
+        return f"{metric} {entry['reason']}"
+    interval = entry["interval_95"]
+    shown = "no interval" if interval is None else f"[{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]"
+    return f"{metric} {100 * entry['score']:.1f} {shown}"

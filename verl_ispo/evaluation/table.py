@@ -17,7 +17,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from verl_ispo.evaluation.metrics import Metric, problem_scores
+from verl_ispo.evaluation.calibration_scores import calibration_score, has_log_probs
+from verl_ispo.evaluation.metrics import CALIBRATION, Metric, problem_scores
 from verl_ispo.evaluation.paper_results import (
     BENCHMARK_PROBLEMS,
     COUNT_NOTE,
@@ -193,11 +194,14 @@ def table_benchmarks(groups: Sequence[Group]) -> list[str]:
 
 
 def default_metrics(results: Sequence[EvaluationResult]) -> list[Metric]:
-    """Greedy pass@1, and avg@k, maj@k, pass@k for the smallest number of samples that a result has."""
+    """Greedy pass@1; avg@k, maj@k, pass@k for the smallest number of samples that a result has; and calibration, where
+    a result has log-probs.
+    """
     drawn = [int(result.manifest["options"]["n"]) for result in results]
     sampled = min((n for n in drawn if n > 0), default=0)
     more = [Metric(kind, sampled) for kind in ("avg", "maj", "pass")] if sampled else []
-    return [Metric("greedy", 1), *more]
+    told = any(has_log_probs(benchmark) for result in results for benchmark in result.benchmarks.values())
+    return [Metric("greedy", 1), *more, *(Metric(kind, 0) for kind in CALIBRATION if told)]
 
 
 def build_metric_table(groups: Sequence[Group], benchmarks: Sequence[str], metric: Metric) -> MetricTable:
@@ -205,9 +209,13 @@ def build_metric_table(groups: Sequence[Group], benchmarks: Sequence[str], metri
     columns = tuple(benchmark_title(name) for name in benchmarks)
     rows = []
     for group in groups:
-        cells = [_cell(group, benchmark, metric) for benchmark in benchmarks]
+        if metric.is_calibration:
+            cells = [_calibration(group, [benchmark], metric) for benchmark in benchmarks]
+        else:
+            cells = [_cell(group, benchmark, metric) for benchmark in benchmarks]
         if len(benchmarks) > 1:
-            cells.append(_average(group, benchmarks, metric))
+            average = _calibration if metric.is_calibration else _average
+            cells.append(average(group, benchmarks, metric))
         rows.append(Row(group.base_model, group.method, tuple(cells)))
     return MetricTable(metric, (*columns, AVERAGE) if len(benchmarks) > 1 else columns, tuple(rows))
 
@@ -250,6 +258,21 @@ def _average(group: Group, benchmarks: Sequence[str], metric: Metric) -> Cell:
     notes = (FLAT_NOTE,) if any(is_flat(values) for values in by_problem) else ()
     problems = sum(values.size for values in by_problem)
     return Cell(Score(value, macro_mean_interval(by_problem), problems, per_seed, deviation, notes), "", None)
+
+
+def _calibration(group: Group, benchmarks: Sequence[str], metric: Metric) -> Cell:
+    """One benchmark's calibration, or the plain mean of several; each must have run with every seed."""
+    for benchmark in benchmarks:
+        if not group.results or any(benchmark not in result.planned_benchmarks for result in group.results):
+            return Cell(None, NOT_RUN, None)
+    if not all(result.finished for result in group.results):
+        return Cell(None, UNFINISHED, None)
+    found = calibration_score([[result.benchmarks[name] for result in group.results] for name in benchmarks], metric)
+    if isinstance(found, str):
+        return Cell(None, found, None)
+    value, deviation = between_seeds(found.seeds)
+    seeds = tuple(zip(map(seed_name, group.results), found.seeds, strict=True))
+    return Cell(Score(value, found.interval, found.problems, seeds, deviation, found.notes), "", None)
 
 
 def _refuse_mixed_problems(results: Iterable[EvaluationResult]) -> None:

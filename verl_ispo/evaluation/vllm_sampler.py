@@ -10,9 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from verl_ispo.cpu.sampling import SampleRequest
 from verl_ispo.evaluation.sampler import Completion
+
+if TYPE_CHECKING:
+    from vllm.outputs import CompletionOutput
 
 REQUESTS_AT_ONCE = 2048
 """A kill loses at most this many responses; many more than run at a time, so that the engine stays busy."""
@@ -31,7 +35,11 @@ class VLLMSampler:
         from vllm import LLM
 
         self._llm = LLM(
-            model=str(folder), max_model_len=context_tokens, tensor_parallel_size=tensor_parallel_size, seed=0
+            model=str(folder),
+            max_model_len=context_tokens,
+            tensor_parallel_size=tensor_parallel_size,
+            seed=0,
+            logprobs_mode="raw_logprobs",  # at temperature 1, without a filter
         )
 
     def __call__(self, requests: Sequence[SampleRequest]) -> Iterator[list[tuple[int, Completion]]]:
@@ -51,19 +59,23 @@ class VLLMSampler:
                         top_k=request.top_k,
                         max_tokens=request.max_new_tokens,
                         seed=request.seed if request.temperature > 0 else None,
+                        logprobs=0,  # the drawn token's alone
                         detokenize=False,
                     )
                     for request in chunk
                 ],
                 use_tqdm=False,
             )
-            yield [
-                (
-                    start + index,
-                    Completion(
-                        tuple(output.outputs[0].token_ids),
-                        "length" if output.outputs[0].finish_reason == "length" else "stop",
-                    ),
-                )
-                for index, output in enumerate(outputs)
-            ]
+            yield [(start + index, _completion(output.outputs[0])) for index, output in enumerate(outputs)]
+
+
+def _completion(output: CompletionOutput) -> Completion:
+    token_ids = tuple(output.token_ids)
+    return Completion(
+        "length" if output.finish_reason == "length" else "stop",
+        tokens=len(token_ids),
+        token_ids=token_ids,
+        log_probs=tuple(
+            float(by_token[token].logprob) for by_token, token in zip(output.logprobs, token_ids, strict=True)
+        ),
+    )

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from verl_ispo.answers.answer_place import MARKERS, Marker
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 REPLACEMENT = "\ufffd"
 
@@ -45,6 +49,18 @@ class TokenTexts:
         decode_each (`Callable`, *optional*): from a list of token ids to the text of each alone, as `decode` gives it
             but faster for many.
     """
+
+    @classmethod
+    def of_tokenizer(cls, tokenizer: PreTrainedTokenizerBase) -> TokenTexts:
+        """The texts of a tokenizer's tokens; special ones count as empty."""
+        return cls(
+            lambda token_id: tokenizer.decode([token_id], clean_up_tokenization_spaces=False),
+            special_ids=tokenizer.all_special_ids,
+            decode_together=lambda ids: tokenizer.decode(ids, clean_up_tokenization_spaces=False),
+            decode_each=lambda ids: tokenizer.batch_decode(
+                [[token_id] for token_id in ids], clean_up_tokenization_spaces=False
+            ),
+        )
 
     def __init__(
         self,

@@ -371,14 +371,7 @@ class ISPOTrainerMixin(PromptSelectionMixin):
 
     def _token_text(self) -> TokenTexts:
         if self._token_texts is None:
-            self._token_texts = TokenTexts(
-                lambda token_id: self.tokenizer.decode([token_id], clean_up_tokenization_spaces=False),
-                special_ids=self.tokenizer.all_special_ids,
-                decode_together=lambda ids: self.tokenizer.decode(ids, clean_up_tokenization_spaces=False),
-                decode_each=lambda ids: self.tokenizer.batch_decode(
-                    [[token_id] for token_id in ids], clean_up_tokenization_spaces=False
-                ),
-            )
+            self._token_texts = TokenTexts.of_tokenizer(self.tokenizer)
         return self._token_texts
 
     def _save_checkpoint(self) -> None:

@@ -1,0 +1,36 @@
+"""Responses from a checkpoint on this machine, or on the cluster that it is part of."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+from verl_ispo.evaluation.evaluation_options import EvaluationOptions
+from verl_ispo.evaluation.model_folder import model_digest, resolve_checkpoint
+from verl_ispo.evaluation.prompts import TokenPrompts
+from verl_ispo.evaluation.questions import Question
+from verl_ispo.evaluation.replicas import default_replicas, load_replicas
+from verl_ispo.evaluation.response_source import ResponseSource
+from verl_ispo.evaluation.sampler_choice import load_sampler, resolve_sampler, sampler_versions
+
+
+def local_source(options: EvaluationOptions, questions: Sequence[Question]) -> ResponseSource:
+    """Resolve sampler, checkpoint and prompts.
+
+    Raises:
+        UserError: if the sampler cannot run here, or the checkpoint or its prompts cannot be used.
+    """
+    name, reason = resolve_sampler(options.sampler)
+    replicas = options.replicas or default_replicas(name, options.tensor_parallel_size)
+    print(f"Sampler: {name} ({reason}), {replicas} replica{'s' if replicas > 1 else ''}", flush=True)
+    checkpoint = resolve_checkpoint(options.model)
+    prompts = TokenPrompts(str(checkpoint.folder), questions, options)
+    load = partial(load_sampler, name, checkpoint.folder, prompts.context_tokens, options.tensor_parallel_size)
+    gpus_each = options.tensor_parallel_size if name == "vllm" else 0
+    return ResponseSource(
+        prompts=prompts,
+        model={"path": options.model, "checkpoint_rule": checkpoint.rule, "step": checkpoint.step},
+        model_sha256=model_digest(checkpoint.folder),
+        sampler={"name": name, "versions": sampler_versions(name)},
+        load=load if replicas == 1 else partial(load_replicas, load, replicas, gpus_each),
+    )
