@@ -129,7 +129,7 @@ def test_what_cannot_be_measured_has_no_value_and_no_interval() -> None:
 
 @pytest.mark.parametrize(("name", "least"), [("auroc", 0.85), ("confident_half", 0.85)])
 def test_the_interval_covers_what_more_problems_would_give(name: str, least: float) -> None:
-    """40 problems with 8 responses, 100 draws of the problems; the truth is that of 20,000 problems."""
+    """40 problems with 8 responses, 50 draws of the problems; the truth is that of 20,000 problems."""
     rng = np.random.default_rng(0)
 
     def drawn(problems: int) -> Responses:
@@ -139,7 +139,7 @@ def test_the_interval_covers_what_more_problems_would_give(name: str, least: flo
         return Responses(problem, confidence, rng.random(problem.size) < 1 / (1 + np.exp(-2 * difficulty)), problems)
 
     [truth] = MEASURES[name](drawn(20_000), np.ones((1, 20_000)))
-    intervals = [estimate([[drawn(40)]], MEASURES[name])[1] for _ in range(100)]
+    intervals = [estimate([[drawn(40)]], MEASURES[name])[1] for _ in range(50)]
     covered = np.mean([interval.low <= truth <= interval.high for interval in intervals if interval is not None])
     assert least <= covered <= 1.0
 

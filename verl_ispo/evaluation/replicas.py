@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -21,7 +21,8 @@ from verl_ispo.evaluation.sampler import Completion, Request, Sampler
 from verl_ispo.user_error import UserError
 
 MAX_RESTARTS = 3
-"""A replica that dies so often without finishing anything in between ends the evaluation."""
+"""A replica that dies more often without finishing anything in between ends the evaluation, and so do requests over
+which replicas die more often."""
 
 _LEAST_REQUESTS = 64
 _MOST_REQUESTS = {"gpu": 2048, "cpu": 64}
@@ -102,6 +103,7 @@ class _Work:
 
     requests: Sequence[Request]
     waiting: deque[list[int]] = field(default_factory=deque)
+    deaths: Counter[int] = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
         for index, request in enumerate(self.requests):
@@ -119,9 +121,11 @@ class _Work:
             taken += self.waiting.popleft()
         return taken
 
-    def give_back(self, indices: list[int]) -> None:
-        """What a replica had when it died."""
+    def give_back(self, indices: list[int]) -> int:
+        """Take what a replica had when it died; returns how often that has happened to these requests."""
         self.waiting.appendleft(indices)
+        self.deaths[indices[0]] += 1
+        return self.deaths[indices[0]]
 
 
 def _prompt(request: Request) -> Any:
@@ -147,15 +151,17 @@ def _sample(
             try:
                 completions = ray.get(result)
             except ray.exceptions.RayError as error:
-                work.give_back(indices)
-                free.append(_restarted(replica, error, len(indices), load, count, gpus_each))
+                deaths = max(work.give_back(indices), replica.deaths + 1)
+                _say_death(replica, error, len(indices), deaths)
+                ray.kill(replica.actor)
+                free.append(_started(replica.number, load, count, gpus_each, replica.deaths + 1))
                 continue
             replica.deaths = 0
             free.append(replica)
             yield list(zip(indices, completions, strict=True))
 
 
-def _started(number: int, load: Callable[[], Sampler], count: int, gpus_each: int) -> _Replica:
+def _started(number: int, load: Callable[[], Sampler], count: int, gpus_each: int, deaths: int = 0) -> _Replica:
     import ray
 
     threads = max(1, (os.cpu_count() or 1) // count)
@@ -165,31 +171,27 @@ def _started(number: int, load: Callable[[], Sampler], count: int, gpus_each: in
         .options(num_cpus=0, num_gpus=gpus_each, scheduling_strategy="SPREAD")
         .remote(load, None if gpus_each else threads)
     )
-    return _Replica(number, actor, actor.place.remote())
+    return _Replica(number, actor, actor.place.remote(), deaths)
 
 
-def _restarted(
-    replica: _Replica, error: Exception, lost: int, load: Callable[[], Sampler], count: int, gpus_each: int
-) -> _Replica:
+def _say_death(replica: _Replica, error: Exception, lost: int, deaths: int) -> None:
+    """Name a replica that died and why; raise after too many deaths."""
     import ray
 
     try:
         place = ray.get(replica.place, timeout=1)
     except ray.exceptions.RayError:
         place = "that has not started"
-    reason = str(error).strip().splitlines()[-1][:500]
+    lines = str(error).strip().splitlines()
+    # an exception in the engine ends in its own sentence; Ray's report of a lost process begins with one
+    reason = lines[-1 if "ray::" in str(error) else 0][:500]
     said = f"replica {replica.number} {place} died: {reason}"
-    deaths = replica.deaths + 1
     if deaths > MAX_RESTARTS:
         raise UserError(
-            f"{said}. It has died {deaths} times without finishing anything in between; what was sampled is kept, and "
-            "the same command resumes"
+            f"{said}. That is {deaths} times without finishing anything in between; what was sampled is kept, and the "
+            "same command resumes"
         )
     print(f"{said}; its {lost} responses are drawn again (restart {deaths} of {MAX_RESTARTS})", file=sys.stderr)
-    ray.kill(replica.actor)
-    started = _started(replica.number, load, count, gpus_each)
-    started.deaths = deaths
-    return started
 
 
 class _Engine:
