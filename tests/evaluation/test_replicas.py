@@ -128,6 +128,7 @@ def one_restart(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.trainer
+@pytest.mark.volume
 def test_one_that_dies_each_time_ends_the_evaluation(
     cluster: None, one_restart: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
