@@ -22,7 +22,8 @@ from scipy import stats
 
 from tests.evaluation.conftest import ResultWriter
 from tests.examples import examples
-from verl_ispo.evaluation.calibration import BINS, MEASURES, Responses, auroc, confident_half, estimate
+from verl_ispo.evaluation.calibration import BINS, MEASURES, Responses, auroc, confident_half, interval, measured
+from verl_ispo.evaluation.calibration_scores import LEFT_OUT
 from verl_ispo.evaluation.document import build_document
 from verl_ispo.evaluation.layout_csv import format_scores_csv
 from verl_ispo.evaluation.layout_markdown import format_markdown
@@ -116,15 +117,17 @@ def test_order_of_responses_and_scale_of_confidence_do_not_matter(responses: Res
 
 
 def test_what_cannot_be_measured_has_no_value_and_no_interval() -> None:
-    alike = Responses(np.array([0, 1]), np.array([0.2, 0.8]), np.array([True, True]), 2)
-    values, interval = estimate([[alike]], auroc)
-    assert np.isnan(values).all()
-    assert interval is None
+    alike = measured([Responses(np.array([0, 1]), np.array([0.2, 0.8]), np.array([True, True]), 2)], auroc)
+    assert np.isnan(alike.values).all()
+    assert interval([alike]) is None
     # One correct response of one problem: half of the resamples of two problems lack a side.
-    two = Responses(np.array([0, 1]), np.array([0.2, 0.8]), np.array([False, True]), 2)
-    values, interval = estimate([[two]], auroc)
-    assert values == [[1.0]]
-    assert interval is None
+    two = measured([Responses(np.array([0, 1]), np.array([0.2, 0.8]), np.array([False, True]), 2)], auroc)
+    assert two.values == (1.0,)
+    assert interval([two]) is None
+    # Where no response is correct, every resample says 0; that is no interval of no width.
+    none = measured([Responses(np.array([0, 1]), np.array([0.2, 0.8]), np.array([False, False]), 2)], confident_half)
+    assert none.values == (0.0,)
+    assert interval([none]) is None
 
 
 @pytest.mark.parametrize(("name", "least"), [("auroc", 0.85), ("confident_half", 0.85)])
@@ -139,8 +142,8 @@ def test_the_interval_covers_what_more_problems_would_give(name: str, least: flo
         return Responses(problem, confidence, rng.random(problem.size) < 1 / (1 + np.exp(-2 * difficulty)), problems)
 
     [truth] = MEASURES[name](drawn(20_000), np.ones((1, 20_000)))
-    intervals = [estimate([[drawn(40)]], MEASURES[name])[1] for _ in range(50)]
-    covered = np.mean([interval.low <= truth <= interval.high for interval in intervals if interval is not None])
+    intervals = [interval([measured([drawn(40)], MEASURES[name])]) for _ in range(50)]
+    covered = np.mean([one.low <= truth <= one.high for one in intervals if one is not None])
     assert least <= covered <= 1.0
 
 
@@ -171,10 +174,10 @@ def test_the_table_shows_each_measure_and_what_is_left_out(write_result: ResultW
     tables = {table.metric.name: table for table in document.tables}
     ispo, grpo = (row.cells[0] for row in tables["auroc_answer"].rows)
     assert (ispo.score.value, ispo.score.problems) == (1.0, 4)
-    assert ispo.score.notes == ("2 of 8 responses have no answer and are left out.",)
+    assert ispo.score.notes == (LEFT_OUT["answer"],)
     assert (grpo.score, grpo.missing) == (None, "no log-probs recorded")
     assert tables["auroc_response"].rows[0].cells[0].score.value == 0.5
-    assert "no answer and are left out" in format_markdown(document)
+    assert LEFT_OUT["answer"] in format_markdown(document)
     assert "math,auroc_answer,run,100.0000" in format_scores_csv(document)
 
 

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from verl_ispo.evaluation.statistics import CONFIDENCE_LEVEL, Interval
+from verl_ispo.evaluation.statistics import CONFIDENCE_LEVEL, Interval, is_flat
 
 BINS = 10
 RESAMPLES = 1000
@@ -32,7 +32,7 @@ LEAST_DEFINED = 0.95
 """There is no interval where the measure is undefined (all correct, none correct) in more of the resamples."""
 
 _SEED = 20260608
-_ENTRIES_AT_ONCE = 1 << 20
+_ENTRIES_AT_ONCE = 1 << 18  # what is made of them stays in the processor's cache
 
 Floats = NDArray[np.float64]
 
@@ -95,34 +95,49 @@ def confident_half(responses: Responses, weights: Floats) -> Floats:
 MEASURES: dict[str, Measure] = {"auroc": auroc, "ece": calibration_error, "confident_half": confident_half}
 
 
-def estimate(groups: Sequence[Sequence[Responses]], measure: Measure) -> tuple[list[list[float]], Interval | None]:
-    """The measure of each evaluation, and the interval of the plain mean over benchmarks and training seeds.
+@dataclass(frozen=True)
+class Measured:
+    """A measure on one benchmark.
+
+    Attributes:
+        values: of each training seed; NaN where it is undefined.
+        replicates: their mean in each resample of the problems, of shape `(RESAMPLES,)`.
+    """
+
+    values: tuple[float, ...]
+    replicates: Floats
+
+
+def measured(seeds: Sequence[Responses], measure: Measure, stream: int = 0) -> Measured:
+    """A measure of each training seed, and resampled.
 
     Args:
-        groups (`Sequence[Sequence[Responses]]`): for each benchmark the responses of each training seed, all of them
-            to the same problems.
+        seeds (`Sequence[Responses]`): the responses of each training seed, all of them to the same problems.
         measure (`Measure`): one of :data:`MEASURES`.
-
-    Returns:
-        For each benchmark and seed the value, NaN where it is undefined, and the interval; `None` where a value is
-        undefined, or too many resamples are.
+        stream (`int`, *optional*, defaults to `0`): the random stream, another one for each benchmark.
     """
-    rng = np.random.default_rng(_SEED)
-    values, replicates = [], []
-    for seeds in groups:
-        problems = seeds[0].problems
-        drawn = rng.multinomial(problems, np.full(problems, 1 / problems), size=RESAMPLES).astype(np.float64)
-        weights = np.concatenate([np.ones((1, problems)), drawn])
-        found = np.stack([measure(responses, weights) for responses in seeds])
-        values.append(found[:, 0].tolist())
-        replicates.append(found[:, 1:].mean(axis=0))
-    mean = np.mean(replicates, axis=0)
+    problems = seeds[0].problems
+    rng = np.random.default_rng([_SEED, stream])
+    drawn = rng.multinomial(problems, np.full(problems, 1 / problems), size=RESAMPLES).astype(np.float64)
+    weights = np.concatenate([np.ones((1, problems)), drawn])
+    found = np.stack([measure(responses, weights) for responses in seeds])
+    return Measured(tuple(found[:, 0].tolist()), found[:, 1:].mean(axis=0))
+
+
+def interval(benchmarks: Sequence[Measured]) -> Interval | None:
+    """Interval of the plain mean over benchmarks and training seeds.
+
+    `None` where a value is undefined, or too many resamples are, or all of them agree (an interval of no width would be
+    false).
+    """
+    mean = np.mean([one.replicates for one in benchmarks], axis=0)
     defined = mean[~np.isnan(mean)]
-    if np.isnan(values).any() or defined.size < LEAST_DEFINED * mean.size:
-        return values, None
+    undefined = np.isnan([one.values for one in benchmarks]).any()
+    if undefined or defined.size < LEAST_DEFINED * mean.size or is_flat(defined):
+        return None
     tail = (1 - CONFIDENCE_LEVEL) / 2
     low, high = np.quantile(defined, [tail, 1 - tail])
-    return values, Interval(float(low), float(high), "bootstrap_percentile")
+    return Interval(float(low), float(high), "bootstrap_percentile")
 
 
 def _by_level(responses: Responses, weights: Floats, descending: bool) -> Iterator[tuple[slice, Floats, Floats]]:

@@ -7,51 +7,53 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from verl_ispo.evaluation.calibration import MEASURES, Responses, estimate
+from verl_ispo.evaluation.calibration import MEASURES, Measured, Responses, measured
 from verl_ispo.evaluation.metrics import Metric
 from verl_ispo.evaluation.results import BenchmarkResult
-from verl_ispo.evaluation.statistics import Interval
 
 NO_LOG_PROBS = "no log-probs recorded"
+UNDEFINED = "undefined (none or all correct)"
+LEFT_OUT = {
+    "answer": "Responses without an answer have no confidence in it and are left out here.",
+    "response": "Responses without log-probs, such as those to a prompt that fills the context, are left out here.",
+}
 
 
 @dataclass(frozen=True)
-class CalibrationScore:
-    """One measure over one or several benchmarks.
+class BenchmarkCalibration:
+    """One measure on one benchmark.
 
     Attributes:
-        seeds: the measure of each training seed, averaged over the benchmarks.
-        interval: of their mean, over problems; `None` where there is none.
+        measured: of each training seed, with resamples.
         problems: number of problems.
-        notes: how many responses are left out.
+        notes: whether responses are left out.
     """
 
-    seeds: tuple[float, ...]
-    interval: Interval | None
+    measured: Measured
     problems: int
     notes: tuple[str, ...]
 
 
-def calibration_score(benchmarks: Sequence[Sequence[BenchmarkResult]], metric: Metric) -> CalibrationScore | str:
-    """Measure the calibration, or say in words why there is nothing to measure.
+def benchmark_calibration(
+    seeds: Sequence[BenchmarkResult], metric: Metric, stream: int = 0
+) -> BenchmarkCalibration | str:
+    """Measure the calibration on one benchmark, or say in words why there is nothing to measure.
 
     Args:
-        benchmarks (`Sequence[Sequence[BenchmarkResult]]`): for each benchmark the results of each training seed.
+        seeds (`Sequence[BenchmarkResult]`): the results of each training seed.
         metric (`Metric`): of a kind that `Metric.is_calibration` names.
+        stream (`int`, *optional*, defaults to `0`): see `verl_ispo.evaluation.calibration.measured`.
     """
     measure, about = metric.kind.rsplit("_", 1)
-    found = [[_responses(result, about) for result in seeds] for seeds in benchmarks]
-    if any(isinstance(one, str) for seeds in found for one in seeds):
+    found = [_responses(result, about) for result in seeds]
+    told = [one for one in found if not isinstance(one, str)]
+    if len(told) < len(found):
         return NO_LOG_PROBS
-    groups = [[responses for responses, _ in seeds] for seeds in found]
-    values, interval = estimate(groups, MEASURES[measure])
-    per_seed = np.mean(values, axis=0)
-    if np.isnan(per_seed).any():
-        return "undefined (all alike)"  # every response is correct, or none is
-    left_out, drawn = (sum(count[index] for seeds in found for _, count in seeds) for index in (0, 1))
-    note = f"{left_out} of {drawn} responses have no {'answer' if about == 'answer' else 'log-prob'} and are left out."
-    problems = sum(seeds[0].problems for seeds in groups)
-    return CalibrationScore(tuple(map(float, per_seed)), interval, problems, (note,) if left_out else ())
+    result = measured([responses for responses, _ in told], MEASURES[measure], stream)
+    if np.isnan(result.values).any():
+        return UNDEFINED
+    notes = (LEFT_OUT[about],) if any(left_out for _, left_out in told) else ()
+    return BenchmarkCalibration(result, told[0][0].problems, notes)
 
 
 def has_log_probs(benchmark: BenchmarkResult) -> bool:
@@ -59,8 +61,8 @@ def has_log_probs(benchmark: BenchmarkResult) -> bool:
     return not isinstance(_responses(benchmark, "response"), str)
 
 
-def _responses(benchmark: BenchmarkResult, about: str) -> tuple[Responses, tuple[int, int]] | str:
-    """Responses with a confidence, how many have none, and how many there are: the sampled ones if there are any."""
+def _responses(benchmark: BenchmarkResult, about: str) -> tuple[Responses, int] | str:
+    """Responses with a confidence, and how many have none; of the sampled ones if there are any."""
     rows = [
         (index, log_prob.response if about == "response" else log_prob.answer, correct)
         for index, problem in enumerate(benchmark.problems)
@@ -80,4 +82,4 @@ def _responses(benchmark: BenchmarkResult, about: str) -> tuple[Responses, tuple
         np.array(correct, dtype=np.bool_),
         len(benchmark.problems),
     )
-    return responses, (len(rows) - len(kept), len(rows))
+    return responses, len(rows) - len(kept)

@@ -17,12 +17,12 @@ from verl_ispo.user_error import UserError
 GREEDY = "pass@1_greedy"
 
 CALIBRATION = {
-    f"{measure}_{about}": f"{words} the {about}'s confidence{behind}"
+    f"{measure}_{about}": title.format(about)
     for about in ("answer", "response")
-    for measure, words, behind in (
-        ("auroc", "AUROC of", " against correctness, in percent (percentile bootstrap)"),
-        ("ece", "calibration error (ECE, 10 bins) of", ", in percent (percentile bootstrap)"),
-        ("confident_half", "accuracy of the half of the responses with the highest value of", ""),
+    for measure, title in (
+        ("auroc", "AUROC of the {}'s confidence against correctness, in percent (percentile bootstrap)"),
+        ("ece", "calibration error of the {}'s confidence (ECE, 10 bins), in percent (percentile bootstrap)"),
+        ("confident_half", "accuracy of the more confident half, by the {}'s confidence (percentile bootstrap)"),
     )
 }
 """Kinds of metrics about confidence, and their titles; see `verl_ispo.evaluation.calibration`."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from verl_ispo.evaluation.calibration_scores import calibration_score, has_log_probs
+from verl_ispo.evaluation.calibration import interval
+from verl_ispo.evaluation.calibration_scores import benchmark_calibration, has_log_probs
 from verl_ispo.evaluation.metrics import CALIBRATION, Metric, problem_scores
 from verl_ispo.evaluation.results import BenchmarkResult, EvaluationResult
 from verl_ispo.evaluation.statistics import mean_interval
@@ -25,11 +26,11 @@ def summarise(result: EvaluationResult) -> dict[str, Any]:
             if isinstance(values, str):
                 scores[metric.name] = {"score": None, "reason": values}
                 continue
-            interval = mean_interval(values)
+            between = mean_interval(values)
             scores[metric.name] = {
                 "score": float(values.mean()),
-                "interval_95": None if interval is None else [interval.low, interval.high],
-                "interval_method": None if interval is None else interval.method,
+                "interval_95": None if between is None else [between.low, between.high],
+                "interval_method": None if between is None else between.method,
             }
         summary[name] = {
             "problems": len(benchmark.problems),
@@ -46,15 +47,15 @@ def _calibration(benchmark: BenchmarkResult) -> dict[str, Any]:
         return {}
     found: dict[str, Any] = {}
     for kind in CALIBRATION:
-        score = calibration_score([[benchmark]], Metric(kind, 0))
-        if isinstance(score, str):
-            found[kind] = {"score": None, "reason": score}
+        calibration = benchmark_calibration([benchmark], Metric(kind, 0))
+        if isinstance(calibration, str):
+            found[kind] = {"score": None, "reason": calibration}
         else:
-            interval = score.interval
+            between = interval([calibration.measured])
             found[kind] = {
-                "score": score.seeds[0],
-                "interval_95": None if interval is None else [interval.low, interval.high],
-                "notes": list(score.notes),
+                "score": calibration.measured.values[0],
+                "interval_95": None if between is None else [between.low, between.high],
+                "notes": list(calibration.notes),
             }
     return found
 
@@ -86,6 +87,6 @@ def format_summary(summary: dict[str, Any]) -> str:
 def _score_text(metric: str, entry: dict[str, Any]) -> str:
     if entry["score"] is None:
         return f"{metric} {entry['reason']}"
-    interval = entry["interval_95"]
-    shown = "no interval" if interval is None else f"[{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]"
+    between = entry["interval_95"]
+    shown = "no interval" if between is None else f"[{100 * between[0]:.1f}, {100 * between[1]:.1f}]"
     return f"{metric} {100 * entry['score']:.1f} {shown}"

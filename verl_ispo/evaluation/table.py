@@ -17,7 +17,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from verl_ispo.evaluation.calibration_scores import calibration_score, has_log_probs
+from verl_ispo.evaluation.calibration import interval
+from verl_ispo.evaluation.calibration_scores import BenchmarkCalibration, benchmark_calibration, has_log_probs
 from verl_ispo.evaluation.metrics import CALIBRATION, Metric, problem_scores
 from verl_ispo.evaluation.paper_results import (
     BENCHMARK_PROBLEMS,
@@ -210,12 +211,11 @@ def build_metric_table(groups: Sequence[Group], benchmarks: Sequence[str], metri
     rows = []
     for group in groups:
         if metric.is_calibration:
-            cells = [_calibration(group, [benchmark], metric) for benchmark in benchmarks]
+            cells = _calibration_cells(group, benchmarks, metric)
         else:
             cells = [_cell(group, benchmark, metric) for benchmark in benchmarks]
-        if len(benchmarks) > 1:
-            average = _calibration if metric.is_calibration else _average
-            cells.append(average(group, benchmarks, metric))
+            if len(benchmarks) > 1:
+                cells.append(_average(group, benchmarks, metric))
         rows.append(Row(group.base_model, group.method, tuple(cells)))
     return MetricTable(metric, (*columns, AVERAGE) if len(benchmarks) > 1 else columns, tuple(rows))
 
@@ -260,19 +260,40 @@ def _average(group: Group, benchmarks: Sequence[str], metric: Metric) -> Cell:
     return Cell(Score(value, macro_mean_interval(by_problem), problems, per_seed, deviation, notes), "", None)
 
 
-def _calibration(group: Group, benchmarks: Sequence[str], metric: Metric) -> Cell:
-    """One benchmark's calibration, or the plain mean of several; each must have run with every seed."""
-    for benchmark in benchmarks:
+def _calibration_cells(group: Group, benchmarks: Sequence[str], metric: Metric) -> list[Cell]:
+    """Each benchmark's calibration, and the plain mean where there are several; every seed must have run."""
+    found: list[BenchmarkCalibration | str] = []
+    for stream, benchmark in enumerate(benchmarks):
         if not group.results or any(benchmark not in result.planned_benchmarks for result in group.results):
-            return Cell(None, NOT_RUN, None)
-    if not all(result.finished for result in group.results):
-        return Cell(None, UNFINISHED, None)
-    found = calibration_score([[result.benchmarks[name] for result in group.results] for name in benchmarks], metric)
-    if isinstance(found, str):
-        return Cell(None, found, None)
-    value, deviation = between_seeds(found.seeds)
-    seeds = tuple(zip(map(seed_name, group.results), found.seeds, strict=True))
-    return Cell(Score(value, found.interval, found.problems, seeds, deviation, found.notes), "", None)
+            found.append(NOT_RUN)
+        elif not all(result.finished for result in group.results):
+            found.append(UNFINISHED)
+        else:
+            results = [result.benchmarks[benchmark] for result in group.results]
+            found.append(benchmark_calibration(results, metric, stream))
+    groups = [[one] for one in found] + ([found] if len(found) > 1 else [])
+    return [_calibration_cell(group, of_group) for of_group in groups]
+
+
+def _calibration_cell(group: Group, benchmarks: Sequence[BenchmarkCalibration | str]) -> Cell:
+    missing = [one for one in benchmarks if isinstance(one, str)]
+    if missing:
+        return Cell(None, missing[0], None)
+    found = [one for one in benchmarks if not isinstance(one, str)]
+    per_seed = np.mean([one.measured.values for one in found], axis=0).tolist()
+    value, deviation = between_seeds(per_seed)
+    return Cell(
+        Score(
+            value,
+            interval([one.measured for one in found]),
+            sum(one.problems for one in found),
+            tuple(zip(map(seed_name, group.results), per_seed, strict=True)),
+            deviation,
+            tuple(dict.fromkeys(note for one in found for note in one.notes)),
+        ),
+        "",
+        None,
+    )
 
 
 def _refuse_mixed_problems(results: Iterable[EvaluationResult]) -> None:
