@@ -39,6 +39,9 @@ class FakeServer:
         takes_token_ids: whether a prompt may be a list of token ids.
         names: of the models that it lists.
         context_tokens: a longer prompt and response are refused, as vLLM does.
+        limit: what it calls the longest response; another name is refused, as hosted models do.
+        one_stream: a request with a seed is answered greedily, as some servers do.
+        reasons: all of a response is reasoning, which it sends beside an empty content.
         asked: bodies of the requests.
         most_at_once: greatest number of requests at a time.
     """
@@ -50,6 +53,9 @@ class FakeServer:
     takes_token_ids: bool = True
     names: tuple[str, ...] = (NAME,)
     context_tokens: int = 100_000
+    limit: str = "max_tokens"
+    one_stream: bool = False
+    reasons: bool = False
     asked: list[dict[str, Any]] = field(default_factory=list)
     most_at_once: int = 0
     url: str = ""
@@ -77,18 +83,20 @@ class FakeServer:
             unknown = [name for name, is_wanted in wanted.items() if is_wanted and name not in self.tells]
             if unknown and self.refuses:
                 return _error(400, f"unknown field for {unknown[0]}")
+            if self.limit not in body:
+                return _error(400, f"Unsupported parameter: use '{self.limit}' instead.")
             if "messages" in body:
                 ids = tokenizer.apply_chat_template(body["messages"], add_generation_prompt=True, return_dict=False)
             elif isinstance(body["prompt"], str) or not self.takes_token_ids:
                 return _error(400, "prompt must be text" if not self.takes_token_ids else "prompt must be token ids")
             else:
                 ids = body["prompt"]
-            if len(ids) + body["max_tokens"] > self.context_tokens:
+            if len(ids) + body[self.limit] > self.context_tokens:
                 return _error(400, f"This model's maximum context length is {self.context_tokens} tokens.")
             request = SampleRequest(
                 tuple(ids),
-                body["max_tokens"],
-                temperature=body["temperature"],
+                body[self.limit],
+                temperature=0.0 if self.one_stream and "seed" in body else body["temperature"],
                 top_p=body["top_p"],
                 seed=body.get("seed", 0) if "seeds" in self.tells else time.perf_counter_ns(),
             )
@@ -139,7 +147,8 @@ class FakeServer:
         text = tokenizer.decode(token_ids, skip_special_tokens=True)
         choice: dict[str, Any] = {"index": 0, "finish_reason": completion.finish_reason}
         if "messages" in body:
-            choice["message"] = {"role": "assistant", "content": text}
+            said = {"content": None, "reasoning_content": text} if self.reasons else {"content": text}
+            choice["message"] = {"role": "assistant", **said}
         else:
             choice["text"] = text
         if wanted["log_probs"] and "log_probs" in self.tells:

@@ -136,7 +136,8 @@ def test_a_fault_that_stays_ends_the_command_and_keeps_what_was_sampled(
 ) -> None:
     served = dataclasses.replace(served, concurrency=1, request_timeout_s=0.5 if fault == "slow" else 60.0)
     evaluate(dataclasses.replace(served, out=tmp_path / "undisturbed", request_timeout_s=60.0))
-    server.faults = ["", "", "", "", *[fault] * 50]  # two requests that find out what the server tells come first
+    # three requests find out what the server tells and repeats
+    server.faults = ["", "", "", "", "", *[fault] * 50]
     with pytest.raises(UserError, match=said):
         evaluate(served)
     assert len((served.out / LOG_NAME).read_bytes().splitlines()) == 2
@@ -200,3 +201,31 @@ def test_another_address_resumes_and_a_password_in_it_is_not_written(
     assert "secret" not in "".join(path.read_text() for path in served.out.iterdir() if path.is_file())
     captured = capsys.readouterr()
     assert "secret" not in captured.out + captured.err
+
+
+def test_a_server_that_knows_the_newer_name_of_the_limit_is_asked_by_it(
+    options: EvaluationOptions, served: EvaluationOptions, server: FakeServer
+) -> None:
+    server.limit, server.tells, server.refuses = "max_completion_tokens", {"log_probs", "seeds"}, True
+    evaluate(options)
+    evaluate(dataclasses.replace(served, server_prompts="chat"))
+    assert [sample["text"] for sample in samples_of(served.out)] == [s["text"] for s in samples_of(options.out)]
+
+
+def test_seeds_that_change_nothing_are_warned_of(
+    served: EvaluationOptions, server: FakeServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    evaluate(served)
+    assert "warning: --server" not in capsys.readouterr().err
+    server.one_stream = True
+    evaluate(dataclasses.replace(served, out=served.out.parent / "alike"))
+    assert "4 seeds gave the same 6 tokens at temperature 1" in capsys.readouterr().err
+
+
+def test_a_response_that_is_all_reasoning_has_no_answer(served: EvaluationOptions, server: FakeServer) -> None:
+    """Servers with a reasoning parser send ``content: null`` where the limit came before the answer."""
+    server.reasons = True
+    evaluate(dataclasses.replace(served, server_prompts="chat"))
+    for sample in samples_of(served.out):
+        assert (sample["text"], sample["status"], sample["answer_log_prob"]) == ("", "no_answer", None)
+        assert sample["tokens"] > 0

@@ -38,11 +38,13 @@ class ServerOptions:
         log_probs: it tells each token's log-prob.
         token_ids: it tells token ids (``return_token_ids``, vLLM's).
         seeds: it takes a seed.
+        limit: what it calls the longest response; newer hosted models know ``max_completion_tokens`` alone.
     """
 
     log_probs: bool = True
     token_ids: bool = True
     seeds: bool = True
+    limit: str = "max_tokens"
 
 
 @dataclass(frozen=True)
@@ -113,7 +115,7 @@ class ServerSampler:
     def _complete(self, request: Request) -> Completion:
         settings: dict[str, Any] = {
             "model": self.served_model,
-            "max_tokens": request.max_new_tokens,
+            self.understands.limit: request.max_new_tokens,
             "temperature": request.temperature,
             "top_p": request.top_p,
         }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 from urllib.parse import urlsplit, urlunsplit
@@ -24,12 +25,15 @@ TOKEN_IDS, CHAT = "token-ids", "chat"
 """Values of ``--server-prompts``."""
 
 _CONNECT_TIMEOUT_S = 10.0
-_PROBE_TOKENS = 8
+_PROBE_TOKENS = 32
 _PROBE_SEED = 20260608
+_OTHER_SEEDS = 3
+_FIELDS = ("token_ids", "log_probs", "seeds")
+_NEWER_LIMIT = "max_completion_tokens"
 
 
 def server_source(options: EvaluationOptions, questions: Sequence[Question]) -> ResponseSource:
-    """Connect, choose the model, and ask for one response twice to see what the server tells and repeats.
+    """Connect, choose the model, and ask for a few short responses to see what the server tells and repeats.
 
     Raises:
         UserError: if the server cannot be reached, does not serve the model, or refuses the prompts.
@@ -54,6 +58,8 @@ def server_source(options: EvaluationOptions, questions: Sequence[Question]) -> 
     understands, first = _understood(sampler, request)
     sampler = dataclasses.replace(sampler, understands=understands)
     repeats = understands.seeds and sampler.complete(request).text == first.text
+    if repeats:
+        _warn_of_equal_samples(sampler, request, first)
     missing = [
         name
         for name, told in (
@@ -139,21 +145,20 @@ def _served_model(client: openai.OpenAI, asked: str | None) -> str:
 
 def _understood(sampler: ServerSampler, request: Request) -> tuple[ServerOptions, Completion]:
     """The most that the server understands, and its response; what it refuses as a bad request is left out."""
-    everything = ServerOptions()
-    for understands in (
-        everything,
-        dataclasses.replace(everything, token_ids=False),
-        dataclasses.replace(everything, token_ids=False, log_probs=False),
-        dataclasses.replace(everything, token_ids=False, seeds=False),
-        ServerOptions(log_probs=False, token_ids=False, seeds=False),
-    ):
-        sampler = dataclasses.replace(sampler, understands=understands)
-        try:
-            return understands, sampler.complete(request)
-        except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
-            refused = error
-        except (openai.OpenAIError, MalformedResponse) as error:
-            raise explained(error, sampler) from error
+    limit = ServerOptions().limit
+    for left_out in ((), ("token_ids",), ("token_ids", "log_probs"), ("token_ids", "seeds"), _FIELDS):
+        for _ in range(2):
+            understands = dataclasses.replace(ServerOptions(limit=limit), **dict.fromkeys(left_out, False))
+            sampler = dataclasses.replace(sampler, understands=understands)
+            try:
+                return understands, sampler.complete(request)
+            except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
+                refused = error
+                if limit == _NEWER_LIMIT or _NEWER_LIMIT not in str(error):
+                    break
+                limit = _NEWER_LIMIT
+            except (openai.OpenAIError, MalformedResponse) as error:
+                raise explained(error, sampler) from error
     if isinstance(request, SampleRequest):
         raise UserError(
             f"--server {sampler.client.base_url}: it refuses a prompt of token ids ({refused!s:.300}); give "
@@ -161,6 +166,18 @@ def _understood(sampler: ServerSampler, request: Request) -> tuple[ServerOptions
         )
     assert isinstance(request, ChatRequest)
     raise explained(refused, sampler)
+
+
+def _warn_of_equal_samples(sampler: ServerSampler, request: Request, first: Completion) -> None:
+    """Some servers sample greedily, or from one stream, once a request has a seed."""
+    others = [dataclasses.replace(request, seed=_PROBE_SEED + index) for index in range(1, _OTHER_SEEDS + 1)]
+    if first.text and all(sampler.complete(other).text == first.text for other in others):
+        print(
+            f"warning: --server {sampler.client.base_url}: {_OTHER_SEEDS + 1} seeds gave the same {first.tokens} "
+            "tokens at temperature 1; if the server does not draw by the seed, all samples of a problem will be alike",
+            file=sys.stderr,
+            flush=True,
+        )
 
 
 def _server_version(client: openai.OpenAI) -> str:

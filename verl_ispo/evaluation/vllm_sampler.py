@@ -38,6 +38,8 @@ class VLLMSampler:
             model=str(folder),
             max_model_len=context_tokens,
             tensor_parallel_size=tensor_parallel_size,
+            # inside a Ray actor vLLM would ask Ray for the GPUs that the actor holds already, and wait for ever
+            distributed_executor_backend="mp" if tensor_parallel_size > 1 else None,
             seed=0,
             logprobs_mode="raw_logprobs",  # at temperature 1, without a filter
         )
