@@ -1,4 +1,4 @@
-"""scripts/gpu/run_all.sh without a GPU: the order of its checks, the effect of a failure and of the time limits, a restart.
+"""scripts/gpu/run_all.sh without a GPU: the order of its checks, the effect of failures and time limits, a restart.
 
 The programs that it starts only note their calls. Not exercised: its parts on a GPU; the step benchmark's
 commands (tests/launch/test_bench_step.py) and its run on the CPU (tests/training/test_gpu_scripts.py).
@@ -29,7 +29,9 @@ def test_a_failed_check_is_in_the_summary_and_the_others_run(programs: NotingPro
     assert "made to fail" in (tmp_path / "out/reward.log").read_text()
     (checked,) = programs.calls("same_metrics")
     assert checked.endswith(f"same_metrics.py {tmp_path}/out/cost/1024/ispo-separate")
-    where = f"bench_step.py --out {tmp_path}/out/cost --steps 2 --warmup 1 --prompts 8 --random-out {tmp_path}/out/random"
+    where = (
+        f"bench_step.py --out {tmp_path}/out/cost --steps 2 --warmup 1 --prompts 8 --random-out {tmp_path}/out/random"
+    )
     overrides = "-- actor_rollout_ref.rollout.calculate_log_probs=true a.b=c"
     for call, name in zip(programs.calls("bench_step.py"), ("1024 ispo:separate", first, *others), strict=True):
         length, variant = name.split()
