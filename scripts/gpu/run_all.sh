@@ -23,7 +23,7 @@
 #   WARMUP=1              first steps, which the tables leave out
 #   PROMPTS=8             prompts per step, with 8 rollouts each
 #   REWARD_SIZES="24x7 512x1024"   ROLLOUTSxTOKENS ... of same_as_cpu.py; 1024x8192 takes the CPU minutes
-#   LIMIT_S=180           seconds for each training, its start included
+#   LIMIT_S=200           seconds for each training, its start included
 #   CHECK_LIMIT_S=60      seconds for each check without a training
 #   TOTAL_S=450           seconds for all; up to 30 more pass until what is running has ended
 #   PYTHON=python         interpreter of the environment
@@ -36,7 +36,7 @@ case "${1:-}" in
 esac
 OUT="$(realpath -m "${OUT:-runs/gpu}")" PARTS="${PARTS:-reward attention metrics cost}" PYTHON="${PYTHON:-python}"
 LENGTHS="${LENGTHS:-1024 4096}" VARIANTS="${VARIANTS:-grpo ispo:separate ispo:merged}"
-LIMIT_S="${LIMIT_S:-180}" CHECK_LIMIT_S="${CHECK_LIMIT_S:-60}" TOTAL_S="${TOTAL_S:-450}"
+LIMIT_S="${LIMIT_S:-200}" CHECK_LIMIT_S="${CHECK_LIMIT_S:-60}" TOTAL_S="${TOTAL_S:-450}"
 REWARD_SIZES="${REWARD_SIZES:-24x7 512x1024}"
 export PYTHON STEPS="${STEPS:-2}" WARMUP="${WARMUP:-1}" PROMPTS="${PROMPTS:-8}"
 for part in $PARTS; do
@@ -47,7 +47,7 @@ for part in $PARTS; do
 done
 for name in LIMIT_S CHECK_LIMIT_S TOTAL_S; do
     [[ "${!name}" =~ ^[1-9][0-9]*$ ]] ||
-        { echo "$name=${!name} is not a whole number from 1; set for instance $name=180" >&2; exit 2; }
+        { echo "$name=${!name} is not a whole number from 1; set for instance $name=200" >&2; exit 2; }
 done
 if ! "$PYTHON" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then
     echo "$PYTHON: torch sees no CUDA GPU here; run it where there is one" >&2

@@ -45,11 +45,12 @@ LEFT_OUT = (
     LeftOut("vllm/vllm_flash_attn/_vllm_fa2_C*", "FlashAttention 2; Hopper GPUs run 3, which stays"),
     LeftOut("vllm/vllm-rs", "a front end in Rust, which verl does not start"),
     LeftOut("ray/jars", "Ray in Java"),
-    LeftOut("ray/cpp", "Ray in C++"),
     LeftOut("ray/rllib", "another RL library"),
     LeftOut("ray/dashboard/client", "pages of Ray's dashboard"),
+    LeftOut("pandas/tests", "tests"),
+    LeftOut("pyarrow/tests", "tests"),
+    LeftOut("pyarrow/include", "headers to compile against"),
     LeftOut("**/*.a", "libraries to link against"),
-    LeftOut("**/__pycache__", "is written again where the bundle is unpacked, for the paths there"),
 )
 
 
