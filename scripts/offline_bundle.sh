@@ -42,8 +42,9 @@ flags PROJECT_DEPS SLIM
 unpacker=install.sh archive=wheels.tar compress=(cat)
 if [ "$SLIM" = 1 ]; then
     [ "$EXTRA" = gpu ] || refuse "SLIM=1 makes the set for EXTRA=gpu alone; set EXTRA=gpu"
+    command -v xz >/dev/null || refuse "SLIM=1 compresses with xz, which is not installed here; install xz-utils"
     REQUIREMENTS="${REQUIREMENTS:-$root/requirements/gpu_slim.txt}" PROJECT_DEPS=0 PART_MB="${PART_MB:-60}"
-    unpacker=unpack.sh archive=site.tar.xz compress=(xz -6 -T0)
+    unpacker=unpack.sh archive=site.tar.xz compress=(xz -6 -T0 -v)
 elif [ -n "$ON_TARGET" ]; then
     refuse "ON_TARGET=$ON_TARGET needs SLIM=1; set it, or leave ON_TARGET out"
 fi
@@ -93,7 +94,7 @@ if [ "$SLIM" = 1 ]; then
     "$PYTHON" "$root/scripts/offline/slim_site.py" install "$building/wheels" "$building/site"
     cp -r "$root/scripts" "$root/scripts/offline/environment.sh" "$building/"
     content=(site scripts environment.sh)
-    echo "   compressing takes minutes"
+    echo "   compressing, which takes minutes"
 fi
 tar -C "$building" --exclude=__pycache__ -cf - "${content[@]}" | "${compress[@]}" |
     split --bytes="${PART_MB}MB" --numeric-suffixes=1 --suffix-length=3 - "$OUT/$archive.part-"

@@ -31,9 +31,9 @@ fi
 echo "== 2/3 unpacking into $TO"
 mkdir -p "$TO.unfinished"
 # Python's own xz, since a bare image may have none
-cat site.tar.xz.part-* |
-    "$PYTHON" -c 'import sys, tarfile; tarfile.open(fileobj=sys.stdin.buffer, mode="r|xz").extractall(sys.argv[1])' \
-        "$TO.unfinished"
+extract='import sys, tarfile
+tarfile.open(fileobj=sys.stdin.buffer, mode="r|xz").extractall(sys.argv[1], filter="data")'
+cat site.tar.xz.part-* | "$PYTHON" -c "$extract" "$TO.unfinished"
 mv "$TO.unfinished" "$TO"
 echo "== 3/3 compiling"
 # a run starts some seven Python processes in a row, each of which would compile
