@@ -2,6 +2,7 @@
 # shellcheck shell=bash
 
 failed=0
+declare -A tried=()
 
 # keep_passed: begin a summary with what passed before, which is not run again
 keep_passed() {
@@ -14,12 +15,15 @@ keep_passed() {
 # has_passed NAME
 has_passed() { grep -q "^$1: passed" "$OUT/summary.txt"; }
 
-# one NAME LIMIT COMMAND...: run it, unless it has passed, for LIMIT seconds at most, and write down what came of it
+# one NAME LIMIT COMMAND...: run it, for LIMIT seconds at most, and write down what came of it; what has passed before, or
+# has failed in this call of the script, is not run again
 one() {
     local name="$1" limit="$2" log="${1// /-}" begin=$SECONDS left=$((TOTAL_S - SECONDS)) outcome status=0
     shift 2
     log="$OUT/${log//:/-}.log"
     if has_passed "$name"; then return 0; fi
+    if [ -n "${tried[$name]:-}" ]; then return 1; fi
+    tried[$name]=yes
     if [ "$left" -lt 1 ]; then
         echo "$name: not reached within TOTAL_S=$TOTAL_S s; the same command goes on with it" >>"$OUT/summary.txt"
         failed=1

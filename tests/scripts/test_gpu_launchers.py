@@ -60,6 +60,14 @@ def test_the_same_command_goes_on_with_what_has_not_passed(programs: NotingProgr
     assert outcomes(tmp_path)[-1] == "4096 grpo: passed"
 
 
+def test_what_failed_is_tried_once_per_command(programs: NotingPrograms, tmp_path: Path) -> None:
+    """Two parts need ISPO's training; where it cannot start, its time limit is to be spent once."""
+    failing = {"FAIL": "*--variants ispo:separate*", "LENGTHS": "1024", **programs.variables}
+    assert launch("gpu/run_all.sh", cwd=tmp_path, OUT="out", PARTS="metrics cost", **failing).returncode == 1
+    assert outcomes(tmp_path) == ["1024 ispo:separate: FAILED", "1024 grpo: passed", "1024 ispo:merged: passed"]
+    assert len(programs.calls("--variants ispo:separate")) == 1
+
+
 def test_a_training_that_does_not_end_is_ended_at_its_limit(programs: NotingPrograms, tmp_path: Path) -> None:
     hanging = {"HANG": "*--variants ispo:merged*", "LIMIT_S": "1", "LENGTHS": "1024", **programs.variables}
     assert launch("gpu/run_all.sh", cwd=tmp_path, OUT="out", PARTS="cost", **hanging).returncode == 1
