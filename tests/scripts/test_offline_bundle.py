@@ -10,6 +10,7 @@ import base64
 import hashlib
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -18,8 +19,11 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from tests.scripts.launchers import ROOT, clean_environment, launch
+from tests.examples import examples
+from tests.scripts.launchers import ROOT, SCRIPTS, clean_environment, launch
 
 pytest.importorskip("setuptools", reason="builds the project's wheel without a network")
 
@@ -217,3 +221,35 @@ def test_the_slim_set_is_pinned_and_agrees_with_the_cpu_set() -> None:
     slim, cpu = pins("gpu_slim.txt"), pins("cpu.txt")
     for package in ("verl", "ray", "transformers", "tensordict", "transferqueue", "hydra-core", "math-verify"):
         assert slim[package] == cpu[package]
+
+
+SLIM_SITE = runpy.run_path(str(SCRIPTS / "offline/slim_site.py"))
+
+
+@settings(max_examples=examples(50))
+@given(
+    words=st.lists(st.text("abcXYZ019", min_size=1, max_size=4), min_size=1, max_size=3),
+    joints=st.lists(st.sampled_from("-_."), min_size=4, max_size=4),
+    form=st.sampled_from(["{}==1.0", "{} @ file:///x.whl", "{}"]),
+)
+def test_a_package_is_the_same_however_its_name_is_written(words: list[str], joints: list[str], form: str) -> None:
+    """pip freeze writes `typing_extensions`, a requirement `Typing-Extensions`; carried twice, the first one wins."""
+    pinned, frozen = (
+        "-".join(words).lower(),
+        "".join(f"{word}{joint}" for word, joint in zip(words, joints, strict=False)).rstrip("-_."),
+    )
+    assert SLIM_SITE["missing"](f"# pins\n{pinned}==2.0\n", form.format(frozen)) == []
+    assert SLIM_SITE["missing"](f"{pinned}x==2.0\n", form.format(frozen)) == [f"{pinned}x==2.0"]
+
+
+def test_transformers_is_carried_whatever_the_machine_has() -> None:
+    """verl refuses the machine's version."""
+    assert SLIM_SITE["missing"]("transformers==5.10.4\n", "transformers==5.17.0\n") == ["transformers==5.10.4"]
+
+
+def test_what_two_entries_match_is_counted_once(tmp_path: Path) -> None:
+    (tmp_path / "a/b").mkdir(parents=True)
+    (tmp_path / "a/b/c.a").write_bytes(b"x" * 100)
+    entries = [SLIM_SITE["LeftOut"](pattern, "") for pattern in ("a/b", "**/*.a", "nothing*")]
+    assert list(SLIM_SITE["remove_left_out"](tmp_path, entries).values()) == [100, 0, 0]
+    assert [path.name for path in tmp_path.rglob("*")] == ["a"]

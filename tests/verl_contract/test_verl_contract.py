@@ -9,11 +9,15 @@ of verl's metrics.
 
 from __future__ import annotations
 
+import tempfile
 from functools import cache
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from tests.examples import examples
 from tests.verl_contract.checks import CONFIG_NAMES, Item, compose_configs, fault, items, read_contract
 from tests.verl_contract.sources import Sources, installed
 from tests.verl_contract.uses import FOREIGN, uses_of_package
@@ -146,6 +150,22 @@ def test_each_kind_of_change_is_noticed(tmp_path: Path, item: Item, before: str,
     sentence = fault(item, Sources({"verl": source.parent}), {})
     assert said in sentence
     assert "needed by verl_ispo/x.py" in sentence
+
+
+NAMES = st.lists(st.sampled_from(["batch", "metrics", "prefix", "keep"]), unique=True)
+
+
+@settings(max_examples=examples(50))
+@given(before=NAMES, after=NAMES, star=st.booleans())
+def test_a_signature_is_the_same_or_it_is_not(before: list[str], after: list[str], star: bool) -> None:
+    """An override that verl calls with another argument fails in the middle of a step."""
+    listed = ", ".join(["self", *before])
+    there = ", ".join(["self", *after, *(["**more"] if star else [])])
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "__init__.py").write_text(f"class Trainer:\n    def step({there}): ...\n")
+        item = Item("overrides", f"verl.Trainer.step({listed})", ("x.py",))
+        sentence = fault(item, Sources({"verl": Path(folder)}), {})
+    assert (sentence is None) == (listed == there)
 
 
 @pytest.mark.parametrize("kind", CONFIG_NAMES)
