@@ -153,8 +153,8 @@ def known_options() -> frozenset[str]:
     found = options_of(build_parser()) | {"--config-name", "--help"}
     for script in scripts:
         found |= options_of(script_parser(str(script.relative_to(ROOT))))
-    for module in ("math500", "dapo_math", "generic"):
-        found |= options_of(module_parser(f"data_prep.{module}"))
+    for module in ("data_prep.math500", "data_prep.dapo_math", "data_prep.generic", "tests.verl_contract"):
+        found |= options_of(module_parser(module))
     return frozenset(found)
 
 

@@ -14,6 +14,7 @@ LAUNCHERS = (
     *("train.sh", "eval.sh", "reproduce_table.sh", "offline_bundle.sh"),
     *("ray/start_head.sh", "ray/start_worker.sh", "slurm/train.sbatch"),
     *("gpu/bench_step.sh", "gpu/run_all.sh"),
+    *("offline/install.sh", "offline/unpack.sh"),
     *("../examples/quickstart.sh", "../examples/tiny_run.sh", "../examples/tiny_study.sh"),
 )
 

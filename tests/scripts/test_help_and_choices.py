@@ -27,6 +27,7 @@ def test_bash_can_parse_it(script: str) -> None:
 
 def test_no_launcher_is_left_out_here() -> None:
     others = {"scripts/setup_cpu.sh", "scripts/test.sh", "scripts/variables.sh", "scripts/slurm/nodes.sh"}
+    others |= {"scripts/gpu/results.sh", "scripts/offline/environment.sh"}
     launchers = {str((SCRIPTS / launcher).resolve().relative_to(ROOT)) for launcher in LAUNCHERS}
     assert set(SHELL_SCRIPTS) - others == launchers
 
@@ -36,8 +37,6 @@ def test_help_lists_every_variable_that_is_read_and_no_other(launcher: str, tmp_
     run = launch(launcher, "--help", cwd=tmp_path)
     assert run.returncode == 0, run.stderr
     read = {name for name in variables_read(SCRIPTS / launcher) if not name.startswith("SLURM_")}
-    if launcher == "offline_bundle.sh":
-        read -= {"WORK"}  # of the install.sh that it writes, which has its own help
     assert read, "the pattern finds nothing"
     # a variable's line has a gap between its value and what it is; an example has none before its comment
     lines = [line for line in run.stdout.splitlines() if re.match(r"  [A-Z_]+=.* {3}[^ ]", line.partition("#")[0])]
@@ -67,6 +66,13 @@ def test_help_lists_every_variable_that_is_read_and_no_other(launcher: str, tmp_
         ("offline_bundle.sh", {"EXTRA": "tpu"}, ("EXTRA=tpu", "gpu sglang megatron")),
         ("offline_bundle.sh", {"PART_MB": "big"}, ("PART_MB=big", "whole number")),
         ("offline_bundle.sh", {"REQUIREMENTS": "nowhere.txt"}, ("nowhere.txt does not exist",)),
+        ("offline_bundle.sh", {"SLIM": "1"}, ("set EXTRA=gpu",)),
+        ("offline_bundle.sh", {"EXTRA": "gpu", "ON_TARGET": "freeze.txt"}, ("needs SLIM=1",)),
+        (
+            "offline_bundle.sh",
+            {"EXTRA": "gpu", "SLIM": "1", "ON_TARGET": "nowhere.txt"},
+            ("nowhere.txt does not exist",),
+        ),
         ("ray/start_worker.sh", {"RAY_ADDRESS": "http://head:8265"}, ("host:port",)),
         ("ray/start_head.sh", {"BLOCK": "yes"}, ("BLOCK=yes", "0 1")),
         ("slurm/train.sbatch", {}, ("submit it with sbatch",)),
@@ -85,7 +91,9 @@ def test_what_cannot_be_is_refused_with_a_remedy(
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("launcher", ["ray/start_head.sh", "offline_bundle.sh", "../examples/quickstart.sh"])
+@pytest.mark.parametrize(
+    "launcher", ["ray/start_head.sh", "offline_bundle.sh", "offline/install.sh", "../examples/quickstart.sh"]
+)
 def test_a_script_of_variables_alone_takes_no_arguments(launcher: str, tmp_path: Path) -> None:
     run = launch(launcher, "more", cwd=tmp_path)
     assert run.returncode == 2
