@@ -1,7 +1,7 @@
 """verl's extension of vLLM's worker, for a CPU: weights that can be loaded again.
 
 vLLM's CPU back end packs each linear layer for oneDNN after the first loading and drops the weight itself
-(``dispatch_cpu_unquantized_gemm`` with ``remove_weight=True``, in vllm/model_executor/layers/utils.py), so verl's weight
+(``dispatch_cpu_unquantized_gemm(remove_weight=True)`` of vllm/model_executor/layers/utils.py), so verl's weight
 sync has nothing to load into: ``'Parameter' object has no attribute 'weight_loader'``. Without oneDNN the same function
 keeps the weight and uses torch's linear.
 

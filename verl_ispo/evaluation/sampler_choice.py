@@ -6,6 +6,7 @@ import importlib.util
 from pathlib import Path
 
 from verl_ispo.evaluation.sampler import Sampler
+from verl_ispo.evaluation.vllm_sampler import built_for_cpu
 from verl_ispo.user_error import UserError
 
 
@@ -13,7 +14,8 @@ def resolve_sampler(choice: str) -> tuple[str, str]:
     """The sampler to use and the reason, in words.
 
     Args:
-        choice (`str`): ``vllm``, ``cpu``, or ``auto``: vLLM if it is installed and there is a GPU.
+        choice (`str`): ``vllm``, ``cpu``, or ``auto``: vLLM if it is installed and there is a GPU. Only ``vllm`` takes
+            vLLM's CPU build.
 
     Raises:
         UserError: ``vllm`` where it cannot run.
@@ -22,7 +24,7 @@ def resolve_sampler(choice: str) -> tuple[str, str]:
 
     installed, gpu = importlib.util.find_spec("vllm") is not None, torch.cuda.is_available()
     state = f"vLLM is {'' if installed else 'not '}installed, {'a' if gpu else 'no'} GPU is visible"
-    if choice == "vllm" and not (installed and gpu):
+    if choice == "vllm" and not (installed and (gpu or built_for_cpu())):
         raise UserError(f"--sampler vllm: {state}; install verl_ispo[gpu] on a machine with a GPU, or use cpu")
     if choice == "auto":
         return ("vllm" if installed and gpu else "cpu"), state
