@@ -22,7 +22,12 @@ pytestmark = pytest.mark.trainer
 
 # Probabilities. Measured: TODO; stale weights: TODO.
 SAME_WEIGHTS = 1e-4
-THREE_STEPS = ("trainer.total_training_steps=3", "trainer.test_freq=1", "trainer.save_freq=-1")
+THREE_STEPS = (
+    "trainer.total_training_steps=3",
+    "trainer.test_freq=1",
+    "trainer.save_freq=-1",
+    "data.val_max_samples=16",
+)
 SEPARATE = (
     "trainer.v1.trainer_mode=ispo_separate_async",
     "trainer.v1.separate_async.parameter_sync_step=1",
