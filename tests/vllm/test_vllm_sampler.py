@@ -1,9 +1,9 @@
 """The evaluation's vLLM sampler on the real engine, beside the CPU sampler.
 
-Derivation: greedy responses depend on the model alone, so both samplers give the same tokens, in float32 and in float64,
-unless two tokens are equally likely. Seeded responses depend on the model and their own seed, so neither order nor
-company changes them. What goes wrong in general: an end-of-sequence token, a limit or a prompt that one sampler reads
-otherwise; a seed that the engine ignores, so that a resumed evaluation mixes two.
+Derivation: greedy responses depend on the model alone, so both samplers give the same tokens, one in float32 and one in
+float64, unless two tokens are equally likely. Seeded responses depend on the model and their own seed, so neither order
+nor company changes them. What goes wrong in general: an end-of-sequence token, a limit or a prompt that one sampler
+reads otherwise; a seed that the engine ignores, so that a resumed evaluation mixes two.
 
 Not exercised: bfloat16, several GPUs, CUDA kernels.
 """

@@ -68,8 +68,10 @@ def transfer() -> Iterator[None]:
     with socket.socket(socket.AF_UNIX) as sender:
         sender.bind(str(path))
         sender.listen()
-        yield
-    path.unlink(missing_ok=True)
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
 
 
 def look(watch: WeightSyncWatch, server: Any, times: int = LOOKS) -> None:
