@@ -34,7 +34,11 @@ case "${1:-}" in
         export HYPOTHESIS_PROFILE="${HYPOTHESIS_PROFILE:-all}"
         exec python -m pytest "${side_by_side[@]}" --durations=30
         ;;
-    # one at a time: verl gives the trainings of one machine the same name of the socket that brings the weights
-    vllm) exec python -m pytest -q tests/vllm --durations=0 "${@:2}" ;;
+    # one at a time: verl gives the trainings of one machine the same name of the socket that brings the weights. What hangs
+    # ends after 15 minutes per test
+    vllm)
+        exec python -m pytest -q tests/vllm --durations=15 -o faulthandler_timeout=900 -o faulthandler_exit_on_timeout=true \
+            "${@:2}"
+        ;;
     *) exec python -m pytest "$@" ;;
 esac
