@@ -4,6 +4,7 @@
 #   bash scripts/test.sh                      # the suite; under 15 minutes on 2 cores
 #   bash scripts/test.sh quick                # pure maths, methods, grading, config; under 2 minutes
 #   bash scripts/test.sh all                  # everything: all examples, kills, cells of the dry run; about an hour
+#   bash scripts/test.sh vllm                 # verl's real vLLM rollout on this CPU, in .venv-vllm; about TODO minutes
 #   bash scripts/test.sh tests/signals -x     # any pytest arguments
 #
 # WORKERS=2               parallel test processes (default: one per core, 4 at most), of which at most two train
@@ -11,7 +12,7 @@
 #                         the default of `all`)
 set -euo pipefail
 cd "$(dirname "$0")/.."
-source scripts/setup_cpu.sh
+if [ "${1:-}" = vllm ]; then source scripts/setup_vllm_cpu.sh; else source scripts/setup_cpu.sh; fi
 
 # One thread per process: on few cores, several processes with a thread pool each wait for one another.
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}" TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1
@@ -32,6 +33,12 @@ case "${1:-}" in
     all)
         export HYPOTHESIS_PROFILE="${HYPOTHESIS_PROFILE:-all}"
         exec python -m pytest "${side_by_side[@]}" --durations=30
+        ;;
+    # one at a time: verl gives the trainings of one machine the same name of the socket that brings the weights. What hangs
+    # ends after 15 minutes per test
+    vllm)
+        exec python -m pytest -q tests/vllm --durations=15 -o faulthandler_timeout=900 -o faulthandler_exit_on_timeout=true \
+            "${@:2}"
         ;;
     *) exec python -m pytest "$@" ;;
 esac

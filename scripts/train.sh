@@ -25,7 +25,7 @@
 #   TRAIN_FILES= VAL_FILES=    parquet files instead, separated by spaces
 #   REWARD=pkg://verl_ispo.grading.reward_function   grader: pkg://a.module or a file with compute_score
 #   ENGINE=fsdp           fsdp, megatron
-#   ROLLOUT=vllm          vllm, sglang, cpu (for trials with small models)
+#   ROLLOUT=vllm          vllm, sglang; for trials with small models cpu, or cpu_vllm (scripts/setup_vllm_cpu.sh)
 #   NNODES=1              nodes
 #   GPUS_PER_NODE=8       GPUs of each (CPU workers with ROLLOUT=cpu; default 1 there)
 #   OMP_NUM_THREADS=1 TQ_NUM_THREADS=1   with ROLLOUT=cpu, threads of each process; RAY_worker_niceness is then 0 unless set

@@ -22,7 +22,7 @@ LOWEST, HIGHEST = (3, 10), (3, 12)
     ("file", "pattern"),
     [
         ("setup.py", r'python_requires=">=(\d)\.(\d+),<(\d)\.(\d+)"'),
-        ("scripts/setup_cpu.sh", r"\((\d), (\d+)\) <= sys\.version_info\[:2\] <= \((\d), (\d+)\)"),
+        ("scripts/pinned_environment.sh", r"\((\d), (\d+)\) <= sys\.version_info\[:2\] <= \((\d), (\d+)\)"),
         ("README.md", r"Python (\d)\.(\d+) to (\d)\.(\d+)"),
         ("docs/compatibility.md", r"Python (\d)\.(\d+) to (\d)\.(\d+)"),
     ],

@@ -43,6 +43,7 @@ from verl_ispo.preflight.token_budgets import check_token_budgets
 from verl_ispo.preflight.training_length import check_training_length
 from verl_ispo.preflight.verl_features import check_refusals, check_support
 from verl_ispo.preflight.verl_validation import check_with_verl
+from verl_ispo.preflight.vllm_on_cpu import check_vllm_on_cpu
 from verl_ispo.secret_values import redacted, redacted_overrides
 
 MODEL_PATH = "actor_rollout_ref.model.path"
@@ -158,6 +159,7 @@ def config_checks(
         ("output paths", lambda: check_output_paths(config)),
         ("loggers", lambda: check_loggers(config)),
         ("seeds", lambda: check_seeds(config)),
+        ("vLLM on a CPU", lambda: check_vllm_on_cpu(config)),
         ("support", lambda: check_support(config, shapes()[0])),
         ("verl's own checks", lambda: check_with_verl(config)),
     ]

@@ -157,15 +157,15 @@ def test_an_engine_that_does_not_load_says_why(
 def test_more_gpus_than_there_are_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setattr(replicas, "available_gpus", lambda: 4)
-    assert default_replicas("vllm", 2) == 2
-    assert default_replicas("cpu", 2) == 1
+    assert default_replicas(2) == 2
+    assert default_replicas(0) == 1
     with pytest.raises(
         UserError, match=r"--replicas 3 of 2 GPU\(s\) need 6, and this machine has 4; give --replicas 2"
     ):
         load_replicas(lambda: None, 3, 2)
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
     with pytest.raises(UserError, match=r"--tensor-parallel-size 8: 4 GPU\(s\) in the cluster at 10\.0\.0\.1:6379"):
-        default_replicas("vllm", 8)
+        default_replicas(8)
 
 
 @pytest.mark.trainer

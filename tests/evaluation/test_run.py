@@ -326,21 +326,20 @@ def test_the_vllm_adapter_hands_over_tokens_seeds_and_limits(monkeypatch: pytest
 
         def generate(self, prompts: list[Any], sampling_params: list[Any], use_tqdm: bool) -> list[Any]:
             calls.append((prompts, sampling_params))
-            reasons = ["stop", "length"]
             return [
                 types.SimpleNamespace(
                     outputs=[
                         types.SimpleNamespace(
-                            token_ids=[9, index],
-                            finish_reason=reasons[index],
+                            token_ids=[9, len(tokens)],
+                            finish_reason=["length", "stop"][len(tokens) - 1],
                             logprobs=[
                                 {9: types.SimpleNamespace(logprob=-0.5)},
-                                {index: types.SimpleNamespace(logprob=-1)},
+                                {len(tokens): types.SimpleNamespace(logprob=-1)},
                             ],
                         )
                     ]
                 )
-                for index in range(len(prompts))
+                for tokens in (prompt["prompt_token_ids"] for prompt in prompts)
             ]
 
     vllm = types.ModuleType("vllm")
@@ -355,11 +354,15 @@ def test_the_vllm_adapter_hands_over_tokens_seeds_and_limits(monkeypatch: pytest
         SampleRequest(prompt_ids=(1, 2), max_new_tokens=8, temperature=0.0),
         SampleRequest(prompt_ids=(3,), max_new_tokens=5, temperature=0.6, top_p=0.9, seed=77),
     ]
-    [batch] = list(VLLMSampler(Path("model"), context_tokens=4096, tensor_parallel_size=2)(requests))
-    settings, (prompts, params) = calls
+    batches = list(VLLMSampler(Path("model"), context_tokens=4096, tensor_parallel_size=2)(requests))
+    # a request without a seed beside others takes theirs from them on a CPU, so they come apart
+    assert [len(batch) for batch in batches] == [1, 1]
+    batch = [answer for answers in batches for answer in answers]
+    settings, *calls_of_batches = calls
+    prompts, params = ([one for call in calls_of_batches for one in call[part]] for part in (0, 1))
     assert (settings["model"], settings["max_model_len"], settings["tensor_parallel_size"]) == ("model", 4096, 2)
     assert prompts == [{"prompt_token_ids": [1, 2]}, {"prompt_token_ids": [3]}]
     assert [(p["temperature"], p["max_tokens"], p["seed"]) for p in params] == [(0.0, 8, None), (0.6, 5, 77)]
-    assert [(index, c.token_ids, c.finish_reason) for index, c in batch] == [(0, (9, 0), "stop"), (1, (9, 1), "length")]
+    assert [(index, c.token_ids, c.finish_reason) for index, c in batch] == [(0, (9, 2), "stop"), (1, (9, 1), "length")]
     assert settings["logprobs_mode"] == "raw_logprobs"
     assert all(completion.log_probs == (-0.5, -1.0) for _, completion in batch)

@@ -122,6 +122,30 @@ def test_where_the_driver_knows_only_of_an_end_a_worker_says_why(known: str) -> 
     assert find_reason(log) == "ValueError: chat_template is not set"
 
 
+def test_what_failed_inside_vllm_is_why_its_weight_sync_did() -> None:
+    """The engine's processes log with a prefix of their own, behind Ray's for the server."""
+    engine = """\
+ERROR 11-26 15:48:20 [multiproc_executor.py:1018] WorkerProc hit an exception.
+ERROR 11-26 15:48:20 [multiproc_executor.py:1018] Traceback (most recent call last):
+ERROR 11-26 15:48:20 [multiproc_executor.py:1018]     param.weight_loader(param, loaded_weight, shard_id)
+ERROR 11-26 15:48:20 [multiproc_executor.py:1018] AttributeError: 'Parameter' object has no attribute 'weight_loader'
+ERROR 11-26 15:48:20 [multiproc_executor.py:1018]
+ERROR 11-26 15:48:20 [multiproc_executor.py:1018] During handling of the above exception, another exception occurred:
+ERROR 11-26 15:48:20 [multiproc_executor.py:1018]
+ERROR 11-26 15:48:20 [multiproc_executor.py:1018] Traceback (most recent call last):
+ERROR 11-26 15:48:20 [multiproc_executor.py:1018]     self._mmap.close()
+ERROR 11-26 15:48:20 [multiproc_executor.py:1018] BufferError: cannot close exported pointers exist"""
+    worker = [f"(vLLMHttpServer pid=71) (Worker pid=89) {line}" for line in engine.splitlines()]
+    own = "rollout engine 0 has failed to load the weights that the trainer sends it"
+    log = ended(quoted(RUNNER, DIED, "ActorDiedError"))
+    watched = [STEP, f"(TaskRunnerV1 pid=45) WeightSyncError: {own}", *log[1:]]
+    assert find_reason(watched) == own
+    assert find_reason([STEP, *worker, *watched[1:]]) == (
+        "AttributeError: 'Parameter' object has no attribute 'weight_loader' (which led to BufferError: cannot close "
+        "exported pointers exist)"
+    )
+
+
 def test_a_worker_that_only_died_is_named() -> None:
     log = ended(quoted(RUNNER, DIED, "ActorDiedError"))
     assert find_reason(log) == "WorkerDict (pid 47 on 10.0.0.2) died"

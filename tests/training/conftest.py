@@ -76,7 +76,11 @@ def train(tiny_task: TinyTask, forking: dict[str, str], tmp_path_factory: pytest
     """Run verl's main with the given overrides on 4 prompts x 4 rollouts per step."""
 
     def run(
-        *overrides: str, checkpoints: Path | None = None, model: Path | None = None, folder: Path | None = None
+        *overrides: str,
+        checkpoints: Path | None = None,
+        model: Path | None = None,
+        folder: Path | None = None,
+        backend: str = "cpu",
     ) -> TrainingRun:
         folder = folder or tmp_path_factory.mktemp("training")
         metrics = folder / "metrics.jsonl"
@@ -86,7 +90,7 @@ def train(tiny_task: TinyTask, forking: dict[str, str], tmp_path_factory: pytest
             "VERL_FILE_LOGGER_PATH": str(metrics),
         }
         settings = [
-            "backend=cpu",
+            f"backend={backend}",
             f'+ray_kwargs.ray_init.runtime_env.py_executable="{py_executable()}"',
             f"data.train_files={tiny_task.data}/train.parquet",
             f"data.val_files={tiny_task.data}/heldout.parquet",

@@ -127,9 +127,13 @@ def test_with_both_weights_zero_it_is_verls_grpo(train: Train):
     ids=["colocate_async", "separate_async"],
 )
 def test_asynchronous_modes_train(train: Train, overrides: list[str]):
-    run = train(*overrides, "trainer.total_training_steps=2")
+    """At the first step all rollouts are of the weights that old log-probs are of, in the second mini-batch as well."""
+    probabilities = "actor_rollout_ref.rollout.calculate_log_probs=true"
+    run = train(*overrides, probabilities, "trainer.total_training_steps=2")
     assert run.exit_status == 0, run.output[-3000:]
     assert sorted(run.steps) == [1, 2]
+    assert run.steps[1]["training/off_policy/trajectory_staleness_worst/max"] == 0
+    assert run.steps[1]["training/rollout_probs_diff_max"] < 1e-4
     assert run.steps[2]["ispo/reward/ifd/std"] > 0
     assert run.steps[2]["critic/score/mean"] == pytest.approx(run.steps[2]["ispo/reward/outcome/mean"])
 

@@ -29,25 +29,24 @@ _MOST_REQUESTS = {"gpu": 2048, "cpu": 64}
 """Requests that a replica gets at once: enough to keep the engine busy, and what its death costs."""
 
 
-def default_replicas(sampler: str, tensor_parallel_size: int) -> int:
+def default_replicas(gpus_each: int) -> int:
     """All GPUs over the GPUs of one engine; one on a CPU.
 
     Args:
-        sampler (`str`): ``vllm`` or ``cpu``.
-        tensor_parallel_size (`int`): GPUs of one engine.
+        gpus_each (`int`): GPUs of one engine; 0 on a CPU.
 
     Raises:
         UserError: if there are fewer GPUs than one engine needs.
     """
-    if sampler != "vllm":
+    if not gpus_each:
         return 1
     gpus = available_gpus()
-    if gpus < tensor_parallel_size:
+    if gpus < gpus_each:
         raise UserError(
-            f"--tensor-parallel-size {tensor_parallel_size}: {gpus} GPU(s) in {_place()}; give a smaller one, or the "
-            "address of a cluster in RAY_ADDRESS"
+            f"--tensor-parallel-size {gpus_each}: {gpus} GPU(s) in {_place()}; give a smaller one, or the address of a "
+            "cluster in RAY_ADDRESS"
         )
-    return gpus // tensor_parallel_size
+    return gpus // gpus_each
 
 
 def available_gpus() -> int:

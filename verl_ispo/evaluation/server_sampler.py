@@ -64,8 +64,21 @@ class ServerSampler:
     concurrency: int
 
     def __call__(self, requests: Sequence[Request]) -> Iterator[list[tuple[int, Completion]]]:
-        """Sample every request, so many at a time; what is finished together is yielded together."""
-        order = iter(enumerate(requests))
+        """Sample every request, so many at a time; what is finished together is yielded together.
+
+        Greedy ones come first, and alone: they have no seed, and vLLM on a CPU then ignores those of the whole batch
+        (https://github.com/vllm-project/vllm/issues/51226).
+        """
+        try:
+            for is_greedy in (True, False):
+                yield from self._together(
+                    [pair for pair in enumerate(requests) if (pair[1].temperature == 0) == is_greedy]
+                )
+        finally:
+            self.client.close()  # open requests end with it
+
+    def _together(self, requests: Sequence[tuple[int, Request]]) -> Iterator[list[tuple[int, Completion]]]:
+        order = iter(requests)
         pool = ThreadPoolExecutor(self.concurrency)
         open_requests: dict[Future[Completion], int] = {}
         try:
@@ -90,7 +103,6 @@ class ServerSampler:
                 if failure is not None:
                     raise explained(failure, self) from failure
         finally:
-            self.client.close()  # open requests end with it
             pool.shutdown(wait=False, cancel_futures=True)
 
     def complete(self, request: Request) -> Completion:

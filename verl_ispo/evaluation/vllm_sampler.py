@@ -1,13 +1,16 @@
 """Sampling with vLLM's offline engine, after its documented API (``LLM.generate``, ``SamplingParams``, token prompts).
 
-https://docs.vllm.ai/en/stable/api/vllm/ . Written against the API of the vLLM that verl 0.9.1 requires (0.24), and
-checked against a stand-in only, since there was no GPU. Each request has its own seed, but bfloat16 kernels give a
-token slightly different logits in a different batch, so a resumed run can differ in rare tokens unless vLLM runs
-with VLLM_BATCH_INVARIANT=1 (https://docs.vllm.ai/en/stable/features/batch_invariance/).
+https://docs.vllm.ai/en/stable/api/vllm/ . Run on a CPU with vLLM's CPU build (tests/vllm/test_vllm_sampler.py), where
+greedy responses are the CPU sampler's and a resumed run repeats, in float32. Not run on a GPU: there each request has
+its own seed as well, but bfloat16 kernels give a token slightly different logits in a different batch, so a resumed run
+can differ in rare tokens unless vLLM runs with VLLM_BATCH_INVARIANT=1
+(https://docs.vllm.ai/en/stable/features/batch_invariance/).
 """
 
 from __future__ import annotations
 
+import importlib.metadata
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +23,16 @@ if TYPE_CHECKING:
 
 REQUESTS_AT_ONCE = 2048
 """A kill loses at most this many responses; many more than run at a time, so that the engine stays busy."""
+# Settings of an engine on a CPU: nothing is compiled, and the cache is not a share of the machine's memory.
+ON_CPU = {"dtype": "float32", "enforce_eager": True, "kv_cache_memory_bytes": 1 << 30}
+
+
+def built_for_cpu() -> bool:
+    """Whether the installed vLLM runs on a CPU, which its version says."""
+    try:
+        return "cpu" in importlib.metadata.version("vllm")
+    except importlib.metadata.PackageNotFoundError:
+        return False
 
 
 class VLLMSampler:
@@ -32,6 +45,10 @@ class VLLMSampler:
     """
 
     def __init__(self, folder: Path, context_tokens: int, tensor_parallel_size: int) -> None:
+        on_cpu = built_for_cpu()
+        if on_cpu:
+            # otherwise its threads are bound to cores, of which other replicas and the grader have some too
+            os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
         from vllm import LLM
 
         self._llm = LLM(
@@ -42,6 +59,7 @@ class VLLMSampler:
             distributed_executor_backend="mp" if tensor_parallel_size > 1 else None,
             seed=0,
             logprobs_mode="raw_logprobs",  # at temperature 1, without a filter
+            **(ON_CPU if on_cpu else {}),
         )
 
     def __call__(self, requests: Sequence[SampleRequest]) -> Iterator[list[tuple[int, Completion]]]:
@@ -49,8 +67,8 @@ class VLLMSampler:
         from vllm import SamplingParams
         from vllm.inputs import TokensPrompt
 
-        for start in range(0, len(requests), REQUESTS_AT_ONCE):
-            chunk = requests[start : start + REQUESTS_AT_ONCE]
+        for indices in chunks(requests):
+            chunk = [requests[index] for index in indices]
             outputs = self._llm.generate(
                 [TokensPrompt(prompt_token_ids=list(request.prompt_ids)) for request in chunk],
                 [
@@ -68,7 +86,7 @@ class VLLMSampler:
                 ],
                 use_tqdm=False,
             )
-            yield [(start + index, _completion(output.outputs[0])) for index, output in enumerate(outputs)]
+            yield [(index, _completion(output.outputs[0])) for index, output in zip(indices, outputs, strict=True)]
 
 
 def _completion(output: CompletionOutput) -> Completion:
@@ -81,3 +99,15 @@ def _completion(output: CompletionOutput) -> Completion:
             float(by_token[token].logprob) for by_token, token in zip(output.logprobs, token_ids, strict=True)
         ),
     )
+
+
+def chunks(requests: Sequence[SampleRequest]) -> Iterator[list[int]]:
+    """Indices of the requests that are given to the engine together: greedy ones apart from the others.
+
+    On a CPU vLLM ignores every seed of a batch in which one request has none, as greedy requests have
+    (https://github.com/vllm-project/vllm/issues/51226).
+    """
+    for is_greedy in (True, False):
+        indices = [index for index, request in enumerate(requests) if (request.temperature == 0) == is_greedy]
+        for start in range(0, len(indices), REQUESTS_AT_ONCE):
+            yield indices[start : start + REQUESTS_AT_ONCE]

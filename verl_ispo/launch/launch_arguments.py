@@ -221,13 +221,15 @@ def _add_training_options(parser: argparse.ArgumentParser) -> None:
     ))  # fmt: skip
     where = parser.add_argument_group("where it runs")
     where.add_argument("--engine", metavar="ENGINE", help="fsdp, megatron (default: fsdp)")
-    where.add_argument("--rollout", metavar="ROLLOUT", help="vllm, sglang, or cpu for trials (default: vllm)")
+    where.add_argument("--rollout", metavar="ROLLOUT", help=(
+        "vllm, sglang; for trials cpu, or cpu_vllm, the real engine on a CPU (default: vllm)"
+    ))  # fmt: skip
     where.add_argument("--nnodes", type=whole_number("NNODES"), metavar="N", help="nodes (default: 1)")
     where.add_argument(
         "--gpus-per-node",
         type=whole_number("GPUS_PER_NODE"),
         metavar="N",
-        help="GPUs per node, or CPU workers (default: 8; with --rollout cpu 1)",
+        help="GPUs per node, or CPU workers (default: 8; on a CPU 1)",
     )
     where.add_argument(
         "--rollout-tp",

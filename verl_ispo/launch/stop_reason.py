@@ -15,6 +15,8 @@ from pathlib import Path
 
 _COLOUR = re.compile(r"\033\[[0-9;]*m")
 _RAY_PREFIX = re.compile(r"^\((?P<owner>[^()]*(?:pid=\d+[^()]*|raylet[^()]*))\) ?")
+_VLLM_PREFIX = re.compile(r"^(?:\((?P<owner>\w+ pid=\d+)\) )?ERROR [\d-]+ [\d:]+ \[[\w./]+:\d+\] ?")
+"""Of what the processes of its engine log, behind Ray's prefix for the server."""
 _REPEATED = re.compile(r"\s*\[repeated \d+x across cluster\].*$")
 _ERROR = re.compile(r"^[A-Za-z_][\w.]*(Error|Exception|Interrupt|Exit)(\(\w+\))?(: |$)")
 _ENDS_A_TRACEBACK = re.compile(r"^[A-Za-z_][\w.]*(\(\w+\))?(: |$)")
@@ -26,11 +28,11 @@ _DRIVERS_LAST_WORDS = "Error executing job with overrides"
 """Hydra's, before the traceback that ends the program."""
 _PROGRESS = re.compile(r"step:\d+ - ")
 """verl's console logger, after each step: what was printed before it ended nothing."""
-_TRAINERS_MESSAGE = re.compile(r"^.*DeadWorkerError: ")
+_TRAINERS_MESSAGE = re.compile(r"^.*(DeadWorkerError|WeightSyncError): ")
 _SYMPTOM = re.compile(
     r"""^[\w.]*(
         (Actor|RayActor|Worker|Node|Owner|LocalRaylet|ObjectLost|ObjectFetch|RaySystem|TaskCancelled)\w*Error
-        |DeadWorkerError|GetTimeoutError|\w*Timeout(Error|Exception)?|CancelledError
+        |DeadWorkerError|WeightSyncError|GetTimeoutError|\w*Timeout(Error|Exception)?|CancelledError
         |Connection\w*Error|BrokenPipeError|EOFError|IncompleteReadError|Client\w*Error|ServerDisconnectedError
         |Dist(Network|Backend|Store)Error|SystemExit|KeyboardInterrupt|Empty|Full
     )(\(\w+\))?(:|$)
@@ -132,11 +134,14 @@ def find_reason(lines: Iterable[str]) -> str:
         prefix = _RAY_PREFIX.match(line)
         owner = prefix["owner"] if prefix else ""
         line = line[prefix.end() :] if prefix else line
+        if engine := _VLLM_PREFIX.match(line):
+            owner = f"{owner} {engine['owner'] or ''}"
+            line = line[engine.end() :]
         if _PROGRESS.search(line):
             progress = number
         if line.startswith(_DRIVERS_LAST_WORDS) and last_words < 0:
             last_words = number
-        if "DeadWorkerError: " in line and not _POINTER.search(line):
+        if _TRAINERS_MESSAGE.match(line) and not _POINTER.search(line):
             named = _TRAINERS_MESSAGE.sub("", line)
         if (words := _UNRAISED.match(line)) and not owner:
             said = (words["ray"] or words["fork"])[:_MOST_CHARACTERS]

@@ -17,7 +17,7 @@ from verl_ispo.secret_values import refuse_secrets
 from verl_ispo.user_error import UserError
 
 ENGINES = ("fsdp", "megatron")
-ROLLOUTS = ("vllm", "sglang", "cpu")
+ROLLOUTS = ("vllm", "sglang", "cpu", "cpu_vllm")
 SCREENS = ("log", "progress")
 GRADER = "pkg://verl_ispo.grading.reward_function"
 
@@ -37,7 +37,7 @@ class TrainingOptions:
         engine (`str`, *optional*, defaults to `"fsdp"`): one of `ENGINES`.
         rollout (`str`, *optional*, defaults to `"vllm"`): one of `ROLLOUTS`.
         nnodes (`int`, *optional*, defaults to `1`): nodes.
-        gpus_per_node (`int`, *optional*): 8 where it is not given, 1 with ``rollout="cpu"``.
+        gpus_per_node (`int`, *optional*): 8 where it is not given, 1 on a CPU.
         rollout_tp (`int`, *optional*): GPUs of one rollout engine; the preset's where it is not given.
         train_tp (`int`, *optional*, defaults to `2`): tensor parallel size of Megatron.
         seed (`int`, *optional*, defaults to `1`): of data order and rollouts.
@@ -103,9 +103,9 @@ class TrainingOptions:
         check_seed("SEED", self.seed)
         check_loggers(self.loggers, packages=False)
         _ = self.choice
-        if self.rollout == "cpu" and self.engine != "fsdp":
+        if self.on_cpu and self.engine != "fsdp":
             raise UserError(
-                f"{given('ENGINE', self.engine)} needs GPUs; with ROLLOUT=cpu (--rollout cpu) set ENGINE=fsdp"
+                f"{given('ENGINE', self.engine)} needs GPUs; with {given('ROLLOUT', self.rollout)} set ENGINE=fsdp"
             )
         check_ray_address(self.ray_address)
         for argument in self.arguments:
@@ -150,7 +150,7 @@ class TrainingOptions:
     @property
     def on_cpu(self) -> bool:
         """Whether the CPU back end is used."""
-        return self.rollout == "cpu"
+        return self.rollout in ("cpu", "cpu_vllm")
 
     @property
     def workers_per_node(self) -> int:

@@ -168,7 +168,7 @@ def run_overrides(options: TrainingOptions) -> list[str]:
 def engine_overrides(options: TrainingOptions) -> list[str]:
     """Training back end and rollout engine."""
     if options.on_cpu:
-        return ["backend=cpu"]
+        return [f"backend={options.rollout}"]
     overrides = [f"{ROLLOUT}.name={options.rollout}"]
     if options.rollout_tp is not None:
         overrides.append(f"{ROLLOUT}.tensor_model_parallel_size={options.rollout_tp}")

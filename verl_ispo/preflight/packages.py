@@ -11,6 +11,7 @@ from packaging.requirements import Requirement
 
 from verl_ispo.preflight.composition import setting
 from verl_ispo.preflight.finding import NOTE, OK, PROBLEM, Finding
+from verl_ispo.preflight.vllm_on_cpu import SETUP, is_vllm_on_cpu, wrong_build
 
 # Besides the package's own requirements: what a GPU run uses, and what for.
 OPTIONAL_PACKAGES = {
@@ -73,7 +74,11 @@ def check_engine_packages(config: DictConfig, installed: InstalledVersion = inst
         version = installed(name)
         if version is None:
             remedy = f"pip install 'verl_ispo[{extra}]'" if extra else f"install {name} as its vendor says"
+            if name == "vllm" and is_vllm_on_cpu(config):
+                remedy = f"its CPU build has an environment of its own: {SETUP}"
             yield Finding(PROBLEM, key, f"is {value}, and {name} is not installed; {remedy}")
+        elif name == "vllm" and (found := wrong_build(config, version)):
+            yield found
         else:
             yield from _against_verls_pins(name, version, value)
 

@@ -1,0 +1,3 @@
+"""verl first: it loads the plugin, which imports the modules under test."""
+
+import verl  # noqa: F401

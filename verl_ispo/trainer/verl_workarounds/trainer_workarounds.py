@@ -12,11 +12,13 @@ from transfer_queue import KVBatchMeta
 from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer
 from verl.trainer.ppo.v1.trainer_base import PPOTrainer
 from verl.utils.debug import marked_timer
+from verl.workers.rollout.llm_server import LLMServerManager
 
 from verl_ispo.runs.checkpoint_folder import note_latest, noted_step, resumption
 from verl_ispo.trainer.verl_workarounds.dead_queue import watch_queue
 from verl_ispo.trainer.verl_workarounds.dead_workers import WorkerWatch, watchful
 from verl_ispo.trainer.verl_workarounds.early_log_line import log_before_the_checkpoint
+from verl_ispo.trainer.verl_workarounds.failed_weight_sync import watch_weight_syncs
 from verl_ispo.trainer.verl_workarounds.kept_checkpoints import remove_older
 from verl_ispo.trainer.verl_workarounds.last_checkpoint import end_with_the_data, saves_to_end
 from verl_ispo.trainer.verl_workarounds.tensorboard_restart import mark_restart
@@ -41,12 +43,22 @@ class TrainerWorkarounds(PPOTrainer):
 
     def _build_replay_buffer(self) -> ReplayBuffer:
         watch_queue()
+        if self.config.actor_rollout_ref.rollout.name == "vllm":
+            watch_weight_syncs(self._servers_of_replicas)
         return watchful(super()._build_replay_buffer(), WorkerWatch(self._actors_of_rollouts))
+
+    def _server_managers(self) -> list[LLMServerManager]:
+        managers = (getattr(self, name, None) for name in ("llm_server_manager", "standalone_server_manager"))
+        return [manager for manager in managers if manager]
+
+    def _servers_of_replicas(self) -> dict[str, list[ActorHandle]]:
+        """The servers of each replica of the rollout engine, by a name of the replica."""
+        replicas = [replica for manager in self._server_managers() for replica in manager.get_replicas()]
+        return {f"rollout engine {replica.replica_rank}": replica.servers for replica in replicas}
 
     def _actors_of_rollouts(self) -> dict[str, ActorHandle]:
         """The actors that rollouts need, by name."""
-        managers = (getattr(self, name, None) for name in ("llm_server_manager", "standalone_server_manager"))
-        managers = [manager for manager in managers if manager]
+        managers = self._server_managers()
         servers = [server for manager in managers for server in manager.server_handles]
         named = {
             "load balancer": [manager.global_load_balancer for manager in managers],
