@@ -19,7 +19,7 @@ from verl_ispo.launch.launch_arguments import reported
 from verl_ispo.launch.option_checks import check_choice, check_from_one, given, whole_number
 from verl_ispo.launch.reproduce_table import SIGNAL_STATUSES
 from verl_ispo.launch.start_training import train
-from verl_ispo.launch.training_options import ROLLOUTS, TrainingOptions
+from verl_ispo.launch.training_options import CPU_ROLLOUTS, ROLLOUTS, TrainingOptions
 from verl_ispo.launch.training_settings import DUMP_FOLDER_KEY
 from verl_ispo.method_presets import method_names
 from verl_ispo.preflight.hydra_overrides import quoted_list
@@ -157,7 +157,7 @@ def common_overrides(options: argparse.Namespace, model: str, data: Path) -> lis
             f"data.train_files={quoted_list([data / 'train.parquet'])}",
             f"data.val_files={quoted_list([data / 'heldout.parquet'])}",
         ]
-    if options.rollout != "cpu":
+    if options.rollout not in CPU_ROLLOUTS:
         overrides.append(f"++actor_rollout_ref.model.override_config.attn_implementation={options.attention}")
         if options.attention == "torch_varlen":
             overrides.append("actor_rollout_ref.model.external_lib=verl_ispo.varlen_attention")
@@ -183,7 +183,7 @@ def bench(options: argparse.Namespace) -> int:
     out = options.out.resolve()
     random = (options.random_out or out / "random").resolve()
     gpus_per_node = options.gpus_per_node
-    if starts and options.rollout != "cpu":
+    if starts and options.rollout not in CPU_ROLLOUTS:
         gpus_per_node = gpus_per_node or check_machine(options)
     if starts:
         make_random_model(options, random)

@@ -17,7 +17,8 @@ from verl_ispo.secret_values import refuse_secrets
 from verl_ispo.user_error import UserError
 
 ENGINES = ("fsdp", "megatron")
-ROLLOUTS = ("vllm", "sglang", "cpu", "cpu_vllm")
+CPU_ROLLOUTS = ("cpu", "cpu_vllm")
+ROLLOUTS = ("vllm", "sglang", *CPU_ROLLOUTS)
 SCREENS = ("log", "progress")
 GRADER = "pkg://verl_ispo.grading.reward_function"
 
@@ -150,7 +151,7 @@ class TrainingOptions:
     @property
     def on_cpu(self) -> bool:
         """Whether the CPU back end is used."""
-        return self.rollout in ("cpu", "cpu_vllm")
+        return self.rollout in CPU_ROLLOUTS
 
     @property
     def workers_per_node(self) -> int:
