@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from unittest.mock import patch
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.examples import examples
@@ -17,7 +17,7 @@ from verl_ispo.evaluation import vllm_sampler
 
 
 @given(temperatures=st.lists(st.sampled_from([0.0, 0.6, 1.0]), max_size=40), most=st.integers(1, 12))
-@examples(50)
+@settings(max_examples=examples(50))
 def test_each_request_once_and_seeded_ones_apart(temperatures: list[float], most: int) -> None:
     requests = [SampleRequest((1,), 4, temperature=temperature) for temperature in temperatures]
     with patch.object(vllm_sampler, "REQUESTS_AT_ONCE", most):
