@@ -45,7 +45,10 @@ EDITS = {
         # torch's AdamW has no state before its first step, and a checkpoint is loaded before that
         ('inner_state_dict["state"].values()]))', 'inner_state_dict["state"].values()] or [0]))'),
         # the step, which comes from the parameter groups, is not to be overwritten by the empty template's
-        ("if not isinstance(tensors[key], torch.Tensor):", 'if key == "step" or not isinstance(tensors[key], torch.Tensor):'),
+        (
+            "if not isinstance(tensors[key], torch.Tensor):",
+            'if key == "step" or not isinstance(tensors[key], torch.Tensor):',
+        ),
         # a counter for each parameter: torch's counts in place
         ('s["step"] = step\n', 's["step"] = step.clone()\n'),
     ),

@@ -1,13 +1,14 @@
 """Transformer Engine's layers of a dense decoder in plain torch: the same parameters, names and arithmetic.
 
 Megatron-Bridge knows how a weight is split by the name of its module's class, so these have the names of the originals:
-layer specs, weight names and the bridge's maps are those of a GPU. Norms are computed in float32, as there; attention is
+layer specs, weight names and the bridge's maps are those of a GPU. Norms are computed in float32; attention is
 causal, packed rows do not see each other, and under context parallelism each rank has one chunk from the front of a row
 and one from its back.
 """
 
 from __future__ import annotations
 
+import itertools
 import types
 from typing import Any
 
@@ -129,7 +130,7 @@ class TEDotProductAttention(MegatronModule):
         bounds = packed_seq_params.cu_seqlens_q_padded
         bounds = (packed_seq_params.cu_seqlens_q if bounds is None else bounds).tolist()
         outs = []
-        for start, end in zip(bounds, bounds[1:], strict=False):
+        for start, end in itertools.pairwise(bounds):
             rows = slice(start // self.ranks, end // self.ranks)
             parts = (part[rows].permute(1, 0, 2)[None] for part in (query, key, value))
             outs.append(self._attend(*parts)[0].permute(1, 0, 2))
