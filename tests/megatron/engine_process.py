@@ -28,6 +28,8 @@ TENSOR = f"{MEGATRON}.tensor_model_parallel_size=2"
 PIPELINE = f"{MEGATRON}.pipeline_model_parallel_size=2"
 RECOMPUTE = f"{MEGATRON}.override_transformer_config.recompute"
 LORA = f"{MODEL}.lora.rank=4"
+# An optimizer's state is tied to the sizes that it was saved with; an adapter is not.
+WEIGHTS = f"{ACTOR}.checkpoint.load_contents=[model]"
 PACKED_BY_ROWS = (f"{MODEL}.use_remove_padding=true",)
 
 
@@ -63,12 +65,13 @@ VARIANTS = {
     ),
     "lora": Variant((LORA,), saves=True),
     "lora_resumed": Variant((LORA,), resumes="lora"),
+    "lora_weights": Variant((LORA, WEIGHTS), resumes="lora"),
     "bfloat16": Variant(dtype="bfloat16"),
     "tied": Variant(model="tied"),
     "tensor": Variant((TENSOR,), ranks=2, saves=True),
     "tensor_resumed": Variant((TENSOR,), ranks=2, resumes="tensor"),
     "tensor_packed": Variant((TENSOR, *PACKED), ranks=2),
-    "tensor_lora": Variant((TENSOR, LORA), ranks=2),
+    "tensor_lora": Variant((TENSOR, LORA, WEIGHTS), ranks=2, resumes="lora"),
     "pipeline": Variant((PIPELINE,), ranks=2, saves=True),
     "pipeline_tied": Variant((PIPELINE,), ranks=2, model="tied", saves=True),
     "virtual_pipeline": Variant((PIPELINE, f"{MEGATRON}.virtual_pipeline_model_parallel_size=2"), ranks=2),

@@ -17,7 +17,8 @@ import torch
 from safetensors.torch import load_file
 
 from tests.training.conftest import TrainingRun
-from verl_ispo.evaluation.model_folder import MERGE_RECORD, MERGED_FOLDER, resolve_checkpoint
+from verl_ispo.evaluation.merged_checkpoint import MERGE_RECORD, MERGED_FOLDER
+from verl_ispo.evaluation.model_folder import resolve_checkpoint
 from verl_ispo.user_error import UserError
 
 pytestmark = pytest.mark.trainer

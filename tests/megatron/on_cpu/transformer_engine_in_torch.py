@@ -15,6 +15,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from megatron.core.tensor_parallel.layers import ColumnParallelLinear, RowParallelLinear
+from megatron.core.tensor_parallel.mappings import gather_from_sequence_parallel_region
 from megatron.core.transformer.module import MegatronModule
 
 ASKED_FOR_BY_ISINSTANCE = ("TELinear", "TEColumnParallelGroupedLinear", "TERowParallelGroupedLinear")
@@ -81,8 +82,12 @@ class TELayerNormColumnParallelLinear(TEColumnParallelLinear):
     def forward(self, x: torch.Tensor) -> tuple[Any, torch.Tensor | None]:
         x = _norm(x, self.layer_norm_weight, self.layer_norm_bias, self.config.layernorm_epsilon)
         out, bias = super().forward(x)
-        # an adapter reads what the norm gave
-        return ((out, x) if getattr(self, "return_layernorm_output", False) else out), bias
+        if not getattr(self, "return_layernorm_output", False):
+            return out, bias
+        # an adapter reads what the norm gave, of the whole sequence where it asks for that
+        if getattr(self, "return_layernorm_output_gathered", False):
+            x = gather_from_sequence_parallel_region(x, group=self.tp_group)
+        return (out, x), bias
 
 
 class TERowParallelLinear(RowParallelLinear):
