@@ -152,7 +152,7 @@ def measured(
     metrics = update(worker, rollouts, old)
     first = forward(worker, rollouts, entropy=False)
     after_update()
-    update(worker, rollouts, first)
+    second_metrics = update(worker, rollouts, first)
     second = forward(worker, rollouts, entropy=False)
     off = forward(worker, rollouts, entropy=False, no_lora_adapter=True) if has_adapter else None
     if old is None:
@@ -173,6 +173,7 @@ def measured(
         "merged_entropy": of_responses(merged, "entropy", together)[: lengths.sum()],
         "merged_answer": answers(merged, len(lengths)),
         "grad_norm": torch.tensor(metrics["grad_norm"]),
+        "lr": torch.tensor([metrics["lr"], second_metrics["lr"]], dtype=torch.float64).flatten(),
         "updated": of_responses(first, "log_probs", rollouts),
         "updated_twice": of_responses(second, "log_probs", rollouts),
     }

@@ -19,13 +19,12 @@ TIMEOUT_S = 600
 Variant = dict[str, torch.Tensor]
 
 
-def write_random_model(folder: Path, tied: bool, **shape: int) -> None:
-    """A Hugging Face folder in the tiny task's shape, with other numbers where ``shape`` has them."""
+def write_random_model(folder: Path, **shape: int) -> None:
+    """A Hugging Face folder in the tiny task's shape, with other values where ``shape`` has them."""
     from transformers import Qwen2ForCausalLM
 
     tokenizer = build_tokenizer()
     config = build_config(tokenizer)
-    config.tie_word_embeddings = tied
     for name, value in shape.items():
         setattr(config, name, value)
     config.layer_types = ["full_attention"] * config.num_hidden_layers

@@ -5,9 +5,9 @@ What it changes of Megatron's sources while they are imported, and nothing else:
 - the literals "cuda" and "torch.cuda.FloatTensor" become "cpu" and "torch.FloatTensor", and nothing is pinned;
 - Megatron-Bridge imports packages for GPUs that a dense text model never calls; it gets empty stand-ins under names of
   their own, since megatron-core asks for some of these packages and would take a stand-in for the real one;
-- three lines of the distributed optimizer, which know the optimizers of Apex and Transformer Engine and not torch's own,
-  and one that asks for Transformer Engine's version (`EDITS`). Each must be found, so that another version stops here
-  instead of training something else.
+- three lines of the distributed optimizer, which know the optimizers of Apex and Transformer Engine and not torch's
+  own, and one that asks for Transformer Engine's version (`EDITS`). Each must be found, so that another version stops
+  here instead of training something else.
 
 Before the first import of Megatron, `torch_cuda_on_cpu` maps the calls of ``torch.cuda`` that it makes on the way; and
 `transformer_engine_in_torch` gives the layers of Transformer Engine in plain torch.
