@@ -4,6 +4,8 @@
 #   bash scripts/test.sh                      # the suite; under 15 minutes on 2 cores
 #   bash scripts/test.sh quick                # pure maths, methods, grading, config; under 2 minutes
 #   bash scripts/test.sh all                  # everything: all examples, kills, cells of the dry run; about an hour
+#   bash scripts/test.sh megatron             # verl's Megatron engine on the CPU, which the others skip; 15 minutes
+#   bash scripts/test.sh megatron_short       # the part of it that CI runs; a minute or two
 #   bash scripts/test.sh tests/signals -x     # any pytest arguments
 #
 # WORKERS=2               parallel test processes (default: one per core, 4 at most), of which at most two train
@@ -32,6 +34,11 @@ case "${1:-}" in
     all)
         export HYPOTHESIS_PROFILE="${HYPOTHESIS_PROFILE:-all}"
         exec python -m pytest "${side_by_side[@]}" --durations=30
+        ;;
+    megatron | megatron_short)
+        source scripts/setup_megatron_cpu.sh
+        if [ "$1" = megatron_short ]; then marks=(-m "not volume"); else marks=(); fi
+        exec python -m pytest -q "${marks[@]}" --durations=10 tests/megatron
         ;;
     *) exec python -m pytest "$@" ;;
 esac

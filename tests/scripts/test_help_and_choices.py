@@ -26,7 +26,7 @@ def test_bash_can_parse_it(script: str) -> None:
 
 
 def test_no_launcher_is_left_out_here() -> None:
-    others = {"scripts/setup_cpu.sh", "scripts/test.sh", "scripts/variables.sh", "scripts/slurm/nodes.sh"}
+    others = {f"scripts/{name}.sh" for name in ("setup_cpu", "setup_megatron_cpu", "test", "variables", "slurm/nodes")}
     launchers = {str((SCRIPTS / launcher).resolve().relative_to(ROOT)) for launcher in LAUNCHERS}
     assert set(SHELL_SCRIPTS) - others == launchers
 
