@@ -76,7 +76,11 @@ def train(tiny_task: TinyTask, forking: dict[str, str], tmp_path_factory: pytest
     """Run verl's main with the given overrides on 4 prompts x 4 rollouts per step."""
 
     def run(
-        *overrides: str, checkpoints: Path | None = None, model: Path | None = None, folder: Path | None = None
+        *overrides: str,
+        checkpoints: Path | None = None,
+        model: Path | None = None,
+        folder: Path | None = None,
+        config_name: str = "ispo_trainer",
     ) -> TrainingRun:
         folder = folder or tmp_path_factory.mktemp("training")
         metrics = folder / "metrics.jsonl"
@@ -107,7 +111,7 @@ def train(tiny_task: TinyTask, forking: dict[str, str], tmp_path_factory: pytest
             *overrides,
         ]
         process = subprocess.run(
-            [*forked_python_command(), "-m", "verl.trainer.main_ppo", "--config-name=ispo_trainer", *settings],
+            [*forked_python_command(), "-m", "verl.trainer.main_ppo", f"--config-name={config_name}", *settings],
             env=environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
