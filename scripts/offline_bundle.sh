@@ -2,7 +2,7 @@
 # What pip needs on a machine without a network, in parts that fit a medium: wheels, this package, install.sh.
 #
 #   bash scripts/offline_bundle.sh                          # the pinned CPU set (requirements/cpu.txt)
-#   EXTRA=gpu OUT=/media/stick bash scripts/offline_bundle.sh       # with vLLM and FSDP; also: sglang, megatron
+#   EXTRA=gpu OUT=/media/stick bash scripts/offline_bundle.sh       # with vLLM and FSDP; also: sglang
 #   PROJECT_DEPS=0 REQUIREMENTS=more.txt bash scripts/offline_bundle.sh   # for an image that has verl already
 #
 # Run it on a machine with a network and the same system and Python version as the target. On the target:
@@ -10,7 +10,7 @@
 #   PYTHON=/path/to/python bash install.sh        # checks the sums, joins the parts, installs with --no-index
 #
 #   REQUIREMENTS=requirements/cpu.txt   what to bundle, as pip reads it (default with EXTRA: only the project's)
-#   EXTRA=                gpu, sglang, megatron: the project's extra of that name instead of the CPU set
+#   EXTRA=                gpu, sglang: the project's extra of that name instead of the CPU set
 #   PROJECT_DEPS=1        0: this package without its dependencies, which the target already has
 #   PART_MB=1900          size of a part; the default is below the 2 GiB and 4 GB limits of media and uploads
 #   OUT=offline_bundle    folder of the bundle; must be empty or new
@@ -26,8 +26,8 @@ REQUIREMENTS="${REQUIREMENTS:-}"
 refuse() { echo "$1" >&2; exit 2; }
 if [ -n "$EXTRA" ]; then
     case "$EXTRA" in
-        gpu | sglang | megatron) ;;
-        *) refuse "EXTRA=$EXTRA is not known. Known: gpu sglang megatron" ;;
+        gpu | sglang) ;;
+        *) refuse "EXTRA=$EXTRA is not known. Known: gpu sglang" ;;
     esac
 else
     REQUIREMENTS="${REQUIREMENTS:-$root/requirements/cpu.txt}"

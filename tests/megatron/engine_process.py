@@ -135,7 +135,7 @@ def run_rank(folder: Path, names: Sequence[str]) -> None:
         start = time.monotonic()
         try:
             found = run(folder, name)
-        except Exception as error:
+        except BaseException as error:  # torch's error of a checkpoint is no Exception
             found = {"error": f"{type(error).__name__}: {error}"}
             torch.save(found, folder / f"{name}.{os.environ['RANK']}.pt")
             raise

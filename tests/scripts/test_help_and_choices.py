@@ -64,7 +64,7 @@ def test_help_lists_every_variable_that_is_read_and_no_other(launcher: str, tmp_
         ("train.sh", {"MODEL": "qwen2_5_7b", "ENGINE": "fsdp3"}, ("ENGINE=fsdp3", "fsdp megatron")),
         ("eval.sh", {}, ("set RUN", "qwen2_5_math_7b")),
         ("reproduce_table.sh", {"DATA": "d", "METHODS": "grpo nope"}, ("METHOD=nope", "dr_grpo")),
-        ("offline_bundle.sh", {"EXTRA": "tpu"}, ("EXTRA=tpu", "gpu sglang megatron")),
+        ("offline_bundle.sh", {"EXTRA": "tpu"}, ("EXTRA=tpu", "gpu sglang")),
         ("offline_bundle.sh", {"PART_MB": "big"}, ("PART_MB=big", "whole number")),
         ("offline_bundle.sh", {"REQUIREMENTS": "nowhere.txt"}, ("nowhere.txt does not exist",)),
         ("ray/start_worker.sh", {"RAY_ADDRESS": "http://head:8265"}, ("host:port",)),
