@@ -34,7 +34,9 @@ import torch
 
 from tests.megatron.environment import with_megatron
 from tests.trainer.engine_ranks import Variant, assert_same, end_of_fsdp, start_fsdp, write_random_model
+from tests.trainer.engine_rows import log_probs_in_transformers
 from tests.trainer.ports import ON_CPU
+from verl_ispo.evaluation.model_folder import resolve_checkpoint
 
 pytestmark = pytest.mark.trainer
 TIMEOUT_S = 400
@@ -182,6 +184,15 @@ def assert_resumes(found: Found, saved: str, resumed: str, tolerance: float = 0)
 @pytest.mark.parametrize(("saved", "resumed"), [("padded", "resumed"), ("lora", "lora_resumed")])
 def test_a_resumed_run_makes_the_update_that_was_next(found: Found, saved: str, resumed: str) -> None:
     assert_resumes(found, saved, resumed)
+
+
+@pytest.mark.parametrize("variant", ["padded", "tensor", "pipeline", "data", "lora"])
+def test_the_evaluation_is_of_the_trained_policy(found: Found, variant: str) -> None:
+    """The checkpoint that the evaluation finds, with the adapter in its weights where there is one."""
+    checkpoint = resolve_checkpoint(str(found.folder / variant / "global_step_1"))
+    numbers = found.of(variant)
+    assert (numbers["updated"] - numbers["log_probs"]).abs().max() > 0.5
+    torch.testing.assert_close(log_probs_in_transformers(checkpoint.folder), numbers["updated"], rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.volume

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -18,11 +19,13 @@ from verl.utils import tensordict_utils as tu
 from verl.workers.engine_workers import ActorRolloutRefWorker
 from verl.workers.utils.padding import response_from_nested
 
+from tests.trainer.engine_rows import ADVANTAGES, PROMPTS, RESPONSES, TEMPERATURE
 from verl_ispo.signals.answer_span import AnswerSpans, find_answer_spans
 from verl_ispo.trainer.ablated_forward import ablated_answer_log_probs, ablated_rows
 from verl_ispo.trainer.forward_rows import forward_rows, with_forward_settings
 
 ACTOR, MODEL = "actor_rollout_ref.actor", "actor_rollout_ref.model"
+SAVED = "lora/global_step_1"
 # Of every variant, on either engine. Megatron leaves biases and norms out of the weight decay, and FSDP does not.
 SETTINGS = (
     "backend=cpu",
@@ -58,10 +61,6 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "fused": FUSED,
     "fused_packed": (*FUSED, *PACKED),
 }
-PROMPTS = ["2+3=", "10-4=", "7*6=", "what is 1+1? "]
-RESPONSES = ["two and three: \\boxed{5}.", "\\boxed{6}", "6*7=42, so \\boxed{42}", "I do not know"]
-ADVANTAGES = [1.0, -0.5, 0.25, -0.75]
-TEMPERATURE = 0.7
 
 
 def rollouts_and_ablated(share: int, shares: int) -> tuple[TensorDict, TensorDict, AnswerSpans]:
@@ -191,7 +190,9 @@ def main() -> None:
         torch.manual_seed(0)
         worker = ActorRolloutRefWorker(config.actor_rollout_ref, role="actor")
         worker.init_model()
-        found[name] = measured(worker, has_adapter=config.actor_rollout_ref.model.lora_rank > 0)
+        save = partial(worker.save_checkpoint, str(folder / SAVED / "actor"), global_step=1)
+        has_adapter = config.actor_rollout_ref.model.lora_rank > 0
+        found[name] = measured(worker, has_adapter, after_update=save if has_adapter else lambda: None)
     torch.save(found, folder / f"{worker.rank}.pt")
 
 

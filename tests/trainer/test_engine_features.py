@@ -25,6 +25,8 @@ import pytest
 import torch
 
 from tests.trainer.engine_ranks import Variant, assert_same, end_of_fsdp, start_fsdp, write_random_model
+from tests.trainer.engine_rows import log_probs_in_transformers
+from verl_ispo.evaluation.model_folder import resolve_checkpoint
 
 pytestmark = pytest.mark.trainer
 
@@ -66,6 +68,15 @@ def test_the_base_model_is_the_adapter_switched_off(untied: dict[str, Variant]) 
         assert torch.equal(lora[name], plain[name])
     assert (lora["updated"] - plain["log_probs"]).abs().max() > 0.1
     assert torch.equal(lora["adapter_off"], plain["log_probs"])
+
+
+@pytest.mark.volume
+def test_the_evaluation_of_an_adapter_is_of_the_trained_policy(tmp_path: Path) -> None:
+    """verl's merger leaves the adapter beside the weights, which alone are the base model's; it writes bfloat16."""
+    lora = run_engine(tmp_path, False, ("lora",))[0]["lora"]
+    found = log_probs_in_transformers(resolve_checkpoint(str(tmp_path / "lora/global_step_1")).folder)
+    assert (lora["updated"] - lora["log_probs"]).abs().max() > 0.5
+    torch.testing.assert_close(found, lora["updated"], rtol=0.05, atol=0.05)
 
 
 def test_fused_kernels_on_a_head_that_fsdp2_shards_on_its_own(untied: dict[str, Variant]) -> None:
