@@ -14,8 +14,8 @@ LAUNCHED = ("tests/training/test_gpu_scripts.py", "tests/training/test_launcher.
 os.environ.setdefault("VERL_PLATFORM", "cpu")
 
 # No deadlines: the tests run on shared machines, and none of them is about time. A test that states how many examples
-# it wants does so through `tests.examples`, so that the profile scales it. The suite draws the same examples every time,
-# so that a change fails for what it changes; `all` draws new ones.
+# it wants does so through `tests.examples`, so that the profile scales it. The suite draws the same examples every
+# time, so that a change fails for what it changes; `all` draws new ones.
 settings.register_profile("suite", deadline=None, max_examples=25, derandomize=True)
 settings.register_profile("all", deadline=None, max_examples=100)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "suite"))
