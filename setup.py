@@ -41,7 +41,8 @@ EXTRAS = {
     # verl's own tested sets for a GPU: rollout engine and training back end together
     "gpu": ["verl[vllm,fsdp]>=0.9.1,<0.10"],
     "sglang": ["verl[sglang]>=0.9.1,<0.10"],
-    "megatron": ["verl[megatron]>=0.9.1,<0.10"],
+    # none for Megatron: verl[megatron] names a megatron-bridge that the public index does not have, and an apex that is
+    # another package there. verl's own lock file has both (docs/cluster.md)
     "server": [
         "openai>=1.60",  # verl-ispo eval --server: retries, time-outs and the two interfaces of such servers
     ],

@@ -2,7 +2,7 @@
 # What pip needs on a machine without a network, in parts that fit a medium: wheels, this package, install.sh.
 #
 #   bash scripts/offline_bundle.sh                          # the pinned CPU set (requirements/cpu.txt)
-#   EXTRA=gpu OUT=/media/stick bash scripts/offline_bundle.sh       # with vLLM and FSDP; also: sglang, megatron
+#   EXTRA=gpu OUT=/media/stick bash scripts/offline_bundle.sh       # with vLLM and FSDP; also: sglang
 #   EXTRA=gpu SLIM=1 PYTHON=python3.12 bash scripts/offline_bundle.sh      # for one GPU machine that has PyTorch already
 #   PROJECT_DEPS=0 REQUIREMENTS=more.txt bash scripts/offline_bundle.sh   # for an image that has verl already
 #
@@ -12,7 +12,7 @@
 #   PYTHON=/path/to/python bash unpack.sh         # with SLIM=1: checks the sums and unpacks; nothing is installed
 #
 #   REQUIREMENTS=requirements/cpu.txt   what to bundle, as pip reads it (default with EXTRA: only the project's)
-#   EXTRA=                gpu, sglang, megatron: the project's extra of that name instead of the CPU set
+#   EXTRA=                gpu, sglang: the project's extra of that name instead of the CPU set
 #   PROJECT_DEPS=1        0: this package without its dependencies, which the target already has
 #   SLIM=0                1, with EXTRA=gpu: the pins of requirements/gpu_slim.txt, installed into a folder, without what
 #                         scripts/offline/slim_site.py lists, compressed, with the scripts for the GPU checks
@@ -32,8 +32,8 @@ REQUIREMENTS="${REQUIREMENTS:-}" SLIM="${SLIM:-0}" ON_TARGET="${ON_TARGET:-}"
 refuse() { echo "$1" >&2; exit 2; }
 if [ -n "$EXTRA" ]; then
     case "$EXTRA" in
-        gpu | sglang | megatron) ;;
-        *) refuse "EXTRA=$EXTRA is not known. Known: gpu sglang megatron" ;;
+        gpu | sglang) ;;
+        *) refuse "EXTRA=$EXTRA is not known. Known: gpu sglang" ;;
     esac
 else
     REQUIREMENTS="${REQUIREMENTS:-$root/requirements/cpu.txt}"

@@ -5,6 +5,8 @@
 #   bash scripts/test.sh quick                # pure maths, methods, grading, config; under 2 minutes
 #   bash scripts/test.sh all                  # everything: all examples, kills, cells of the dry run; about an hour
 #   bash scripts/test.sh vllm                 # verl's real vLLM rollout on this CPU, in .venv-vllm; about TODO minutes
+#   bash scripts/test.sh megatron             # verl's Megatron engine on the CPU, which the others skip; 15 minutes
+#   bash scripts/test.sh megatron_short       # the part of it that CI runs; a minute or two
 #   bash scripts/test.sh tests/signals -x     # any pytest arguments
 #
 # WORKERS=2               parallel test processes (default: one per core, 4 at most), of which at most two train
@@ -39,6 +41,11 @@ case "${1:-}" in
     vllm)
         exec python -m pytest -q tests/vllm --durations=15 -o faulthandler_timeout=900 -o faulthandler_exit_on_timeout=true \
             "${@:2}"
+        ;;
+    megatron | megatron_short)
+        source scripts/setup_megatron_cpu.sh
+        if [ "$1" = megatron_short ]; then marks=(-m "not volume"); else marks=(); fi
+        exec python -m pytest -q "${marks[@]}" --durations=10 tests/megatron
         ;;
     *) exec python -m pytest "$@" ;;
 esac

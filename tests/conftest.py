@@ -8,7 +8,7 @@ from hypothesis import settings
 
 TRAININGS = "tests/training/"
 # The trainings that start as a user's do, through the launcher; about half of the time of all trainings.
-LAUNCHED = ("tests/training/test_gpu_scripts.py", "tests/training/test_launcher.py")
+LAUNCHED = ("tests/training/test_gpu_scripts.py", "tests/training/test_launcher.py", "tests/megatron/test_training.py")
 
 # verl asks for its platform when it is imported, so the CPU has to be chosen before any test module is.
 os.environ.setdefault("VERL_PLATFORM", "cpu")

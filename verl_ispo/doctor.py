@@ -31,6 +31,7 @@ from verl_ispo.preflight.data_files import check_data
 from verl_ispo.preflight.finding import NOTE, OK, PROBLEM, Finding, as_notes, survived
 from verl_ispo.preflight.gpu_memory import check_memory
 from verl_ispo.preflight.loggers import check_logger_packages, check_loggers
+from verl_ispo.preflight.megatron_settings import check_learning_rate
 from verl_ispo.preflight.model_shape import ModelShape, is_hub_id, read_model_shape, read_published_shape
 from verl_ispo.preflight.output_folders import check_output_folders, check_output_paths
 from verl_ispo.preflight.packages import check_engine_packages, check_gpu_count, check_versions
@@ -156,6 +157,7 @@ def config_checks(
         ("token budgets", lambda: check_token_budgets(config, parallelism())),
         ("memory", lambda: check_memory(config, shapes()[0], parallelism(), gpu_memory_gib)),
         ("checkpoints", lambda: check_checkpoints(config)),
+        ("learning rate", lambda: check_learning_rate(config)),
         ("output paths", lambda: check_output_paths(config)),
         ("loggers", lambda: check_loggers(config)),
         ("seeds", lambda: check_seeds(config)),

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from tests.examples import examples
 from tests.preflight.set_ups import problems, with_settings
-from verl_ispo.preflight.batch_sizes import check_batch_sizes, nearest_divisor, nearest_multiple
+from verl_ispo.preflight.batch_sizes import check_batch_sizes
 from verl_ispo.preflight.composition import read_parallelism
+from verl_ispo.preflight.divisors import nearest_divisor, nearest_multiple
 
 ACTOR, ROLLOUT = "actor_rollout_ref.actor", "actor_rollout_ref.rollout"
 

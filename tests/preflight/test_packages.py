@@ -34,7 +34,13 @@ def test_an_old_verl(version, level):
         ("ispo_trainer", (), {}, PROBLEM, "vllm is not installed; pip install 'verl_ispo[gpu]'"),
         ("ispo_trainer", (), {"vllm": "0.8.5"}, NOTE, "0.8.5, while verl tests with vllm=="),
         ("ispo_trainer", ("actor_rollout_ref.rollout.name=sglang",), {}, PROBLEM, "sglang is not installed"),
-        ("ispo_megatron_trainer", (), {"vllm": "0.24.0"}, PROBLEM, "megatron-core is not installed"),
+        (
+            "ispo_megatron_trainer",
+            (),
+            {"vllm": "0.24.0"},
+            PROBLEM,
+            "megatron-core is not installed; train in verl",
+        ),
     ],
 )
 def test_engines(name, settings, installed, level, text):

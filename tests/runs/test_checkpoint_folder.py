@@ -2,14 +2,15 @@
 
 Derivation: verl's `find_latest_ckpt_path` turns its note into a folder, or into none where that folder is missing, and
 its checkpoint managers load what `load_contents` (by default what was saved) names. The files here are those that
-`FSDPCheckpointManager` and Megatron's distributed checkpoint write, with made-up contents. Not exercised: loading them
-(tests/training), disks that lose whole files.
+`FSDPCheckpointManager` and `MegatronCheckpointManager` write, with made-up contents. Not exercised: loading them
+(tests/training, tests/megatron), disks that lose whole files.
 """
 
 from __future__ import annotations
 
 import io
 import itertools
+import json
 from pathlib import Path
 
 import pytest
@@ -17,11 +18,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.composed import composed
 from tests.examples import examples
 from verl_ispo.runs.checkpoint_folder import (
     LATEST_STEP_FILE,
     PARTS,
     Resumption,
+    Sizes,
+    megatron_sizes,
     note_latest,
     noted_step,
     resumption,
@@ -127,15 +131,56 @@ def test_a_note_without_any_checkpoint_is_refused(tmp_path: Path) -> None:
         resumption(tmp_path, 1)
 
 
-def test_megatron_needs_its_states_and_takes_any_number_of_ranks(tmp_path: Path) -> None:
-    path = checkpoint(tmp_path, 3, parts=())
+def megatron_checkpoint(folder: Path, step: int, sizes: Sizes = (2, 1, 1)) -> Path:
+    """A checkpoint of Megatron in verl's layout of version 2, as it is after a save."""
+    path = checkpoint(folder, step, parts=())
+    contents = {"model": "model/huggingface", "optimizer": "optimizer/dist_ckpt", "rng_state": "extra/dist_ckpt"}
+    for place in contents.values():
+        (path / "actor" / place).mkdir(parents=True)
+        (path / "actor" / place / "part").touch()
+    names = ("tensor_model_parallel_size", "pipeline_model_parallel_size", "virtual_pipeline_model_parallel_size")
+    config = dict(zip(names, sizes, strict=True)) | {"virtual_pipeline_model_parallel_size": None}
+    (path / "actor/transformer_config.json").write_text(json.dumps(config))
+    manifest = {"contents": {name: {"path": place} for name, place in contents.items()}}
+    (path / "actor/ckpt_contents.json").write_text(json.dumps(manifest))
+    return path
+
+
+def test_megatron_takes_any_number_of_ranks_and_its_own_sizes(tmp_path: Path) -> None:
+    """Another number of data-parallel ranks resumes number for number, another tensor-parallel size not at all
+    (tests/megatron); verl's error speaks of the shapes of tensors then.
+    """
+    megatron_checkpoint(tmp_path, 3)
     note(tmp_path, "3")
-    with pytest.raises(UserError, match="nothing in actor/dist_ckpt"):
-        resumption(tmp_path, 8, is_megatron=True)
-    (path / "actor/dist_ckpt").mkdir()
-    (path / "actor/dist_ckpt/__0_0.distcp").touch()
-    for ranks in (1, 8):
-        assert resumption(tmp_path, ranks, is_megatron=True) == Resumption(3)
+    for ranks in (2, 8):
+        assert resumption(tmp_path, ranks, (2, 1, 1)) == Resumption(3)
+    with pytest.raises(UserError, match=r"state of 2 x 1 x 1 \(.*, and this start has 4 x 1 x 1 .* sizes that it was"):
+        resumption(tmp_path, 8, (4, 1, 1))
+
+
+@pytest.mark.parametrize(
+    ("removed", "lacks"),
+    [
+        ("ckpt_contents.json", r"no actor/ckpt_contents\.json"),
+        ("transformer_config.json", r"no actor/transformer_config\.json"),
+        ("optimizer/dist_ckpt/part", "nothing in actor/optimizer/dist_ckpt"),
+        ("model/huggingface/part", "nothing in actor/model/huggingface"),
+    ],
+)
+def test_megatron_needs_all_of_its_state(tmp_path: Path, removed: str, lacks: str) -> None:
+    path = megatron_checkpoint(tmp_path, 3)
+    note(tmp_path, "3")
+    (path / "actor" / removed).unlink()
+    with pytest.raises(UserError, match=lacks) as refused:
+        resumption(tmp_path, 2, (2, 1, 1))
+    assert "save model, optimizer and extra" in str(refused.value)
+
+
+def test_the_sizes_of_a_start() -> None:
+    assert megatron_sizes(composed().actor_rollout_ref.actor) is None
+    key = "actor_rollout_ref.actor.megatron.virtual_pipeline_model_parallel_size"
+    config = composed(f"{key}=2", name="ispo_megatron_trainer")
+    assert megatron_sizes(config.actor_rollout_ref.actor) == (1, 1, 2)
 
 
 @settings(max_examples=examples(30), deadline=None)

@@ -26,7 +26,14 @@ def test_bash_can_parse_it(script: str) -> None:
 
 
 def test_no_launcher_is_left_out_here() -> None:
-    sourced = {"setup_cpu.sh", "setup_vllm_cpu.sh", "pinned_environment.sh", "variables.sh", "slurm/nodes.sh"}
+    sourced = {
+        "setup_cpu.sh",
+        "setup_vllm_cpu.sh",
+        "setup_megatron_cpu.sh",
+        "pinned_environment.sh",
+        "variables.sh",
+        "slurm/nodes.sh",
+    }
     sourced |= {"gpu/results.sh", "offline/environment.sh"}
     others = {"scripts/test.sh", *(f"scripts/{name}" for name in sourced)}
     launchers = {str((SCRIPTS / launcher).resolve().relative_to(ROOT)) for launcher in LAUNCHERS}
@@ -64,7 +71,7 @@ def test_help_lists_every_variable_that_is_read_and_no_other(launcher: str, tmp_
         ("train.sh", {"MODEL": "qwen2_5_7b", "ENGINE": "fsdp3"}, ("ENGINE=fsdp3", "fsdp megatron")),
         ("eval.sh", {}, ("set RUN", "qwen2_5_math_7b")),
         ("reproduce_table.sh", {"DATA": "d", "METHODS": "grpo nope"}, ("METHOD=nope", "dr_grpo")),
-        ("offline_bundle.sh", {"EXTRA": "tpu"}, ("EXTRA=tpu", "gpu sglang megatron")),
+        ("offline_bundle.sh", {"EXTRA": "tpu"}, ("EXTRA=tpu", "gpu sglang")),
         ("offline_bundle.sh", {"PART_MB": "big"}, ("PART_MB=big", "whole number")),
         ("offline_bundle.sh", {"REQUIREMENTS": "nowhere.txt"}, ("nowhere.txt does not exist",)),
         ("offline_bundle.sh", {"SLIM": "1"}, ("set EXTRA=gpu",)),

@@ -5,6 +5,7 @@ of the tiny task: four rollouts and their trace-ablated rows, at temperature 0.7
 reference is the same worker's plain setting, which test_training runs in verl's trainer; test_ablated_rows compares
 the ablated answers with a forward by hand.
 
+- the rollouts and their ablated rows in one pass give what two passes give (`trainer.v1.ispo.ablated_pass`);
 - gradient checkpointing, offload, packed sequences with micro-batches by tokens, chunked and checkpointed entropy,
   fused kernels (torch), and two ranks give the same numbers, the update's gradient included;
 - LoRA: a new adapter changes nothing; after the update the policy has moved, and the adapter switched off is bitwise
@@ -12,74 +13,28 @@ the ablated answers with a forward by hand.
 - what verl gets wrong is what is refused, or a problem of the preflight: Ulysses' sequence parallelism without flash
   attention, fused kernels where FSDP2 shards the output head on its own.
 
-Not exercised: FSDP1, Megatron, flash attention, Liger, triton kernels, mixed precision, activation offload and
-torch.compile, which need a GPU.
+Megatron on the same rows is tests/megatron. Not exercised: FSDP1, flash attention, Liger, triton kernels, mixed
+precision, activation offload and torch.compile, which need a GPU.
 """
 
 from __future__ import annotations
 
-import os
-import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
-from verl_ispo.tiny_task.base_model import build_config
-from verl_ispo.tiny_task.tokenizer import build_tokenizer
+from tests.trainer.engine_ranks import Variant, assert_same, end_of_fsdp, start_fsdp, write_random_model
+from tests.trainer.engine_rows import log_probs_in_transformers
+from verl_ispo.evaluation.model_folder import resolve_checkpoint
 
 pytestmark = pytest.mark.trainer
-TIMEOUT_S = 600
-
-# What one variant of engine_process gives on one rank: "log_probs" and "entropy" of the rollouts' response tokens,
-# "lengths" of the responses, "answer" of the ablated rows, "grad_norm", "updated" (log-probs after the update),
-# "adapter_off", or "error".
-Variant = dict[str, torch.Tensor]
 
 
 def run_engine(folder: Path, tied: bool, variants: tuple[str, ...], ranks: int = 1) -> list[dict[str, Variant]]:
     """The variants on a new random model, for each rank."""
-    from transformers import Qwen2ForCausalLM
-
-    tokenizer = build_tokenizer()
-    config = build_config(tokenizer)
-    config.tie_word_embeddings = tied
-    torch.manual_seed(1)
-    Qwen2ForCausalLM(config).float().save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    environment = {
-        **os.environ,
-        "VERL_PLATFORM": "cpu",
-        "OMP_NUM_THREADS": "1",
-        "HF_HUB_OFFLINE": "1",
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
-        "WORLD_SIZE": str(ranks),
-    }
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-m", "tests.trainer.engine_process", str(folder), *variants],
-            env={**environment, "RANK": str(rank)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in range(ranks)
-    ]
-    outputs = [process.communicate(timeout=TIMEOUT_S)[0] for process in processes]
-    assert [process.returncode for process in processes] == [0] * ranks, outputs[0][-3000:]
-    return [torch.load(folder / f"{rank}.pt") for rank in range(ranks)]
-
-
-def assert_same(found: Variant, expected: Variant, tolerance: float) -> None:
-    assert found.keys() >= expected.keys()
-    for name in expected:
-        torch.testing.assert_close(found[name], expected[name], rtol=tolerance, atol=tolerance)
+    write_random_model(folder, tie_word_embeddings=tied)
+    return end_of_fsdp(folder, start_fsdp(folder, variants, ranks))
 
 
 @pytest.fixture(scope="module")
@@ -91,8 +46,15 @@ def untied(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Variant]:
 
 @pytest.mark.parametrize("variant", ["gradient_checkpointing", "offload", "entropy_checkpointing"])
 def test_what_saves_memory_changes_no_bit(untied: dict[str, Variant], variant: str) -> None:
-    assert len(untied["plain"]) == 6
+    assert len(untied["plain"]) == 11
     assert_same(untied[variant], untied["plain"], tolerance=0)
+
+
+@pytest.mark.parametrize("variant", ["plain", "packed", "lora"])
+def test_one_pass_over_rollouts_and_ablated_rows(untied: dict[str, Variant], variant: str) -> None:
+    found = untied[variant]
+    for name in ("log_probs", "entropy", "answer"):
+        torch.testing.assert_close(found[f"merged_{name}"], found[name], rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("variant", ["packed", "entropy"])
@@ -106,6 +68,15 @@ def test_the_base_model_is_the_adapter_switched_off(untied: dict[str, Variant]) 
         assert torch.equal(lora[name], plain[name])
     assert (lora["updated"] - plain["log_probs"]).abs().max() > 0.1
     assert torch.equal(lora["adapter_off"], plain["log_probs"])
+
+
+@pytest.mark.volume
+def test_the_evaluation_of_an_adapter_is_of_the_trained_policy(tmp_path: Path) -> None:
+    """verl's merger leaves the adapter beside the weights, which alone are the base model's; it writes bfloat16."""
+    lora = run_engine(tmp_path, False, ("lora",))[0]["lora"]
+    found = log_probs_in_transformers(resolve_checkpoint(str(tmp_path / "lora/global_step_1")).folder)
+    assert (lora["updated"] - lora["log_probs"]).abs().max() > 0.5
+    torch.testing.assert_close(found, lora["updated"], rtol=0.05, atol=0.05)
 
 
 def test_fused_kernels_on_a_head_that_fsdp2_shards_on_its_own(untied: dict[str, Variant]) -> None:

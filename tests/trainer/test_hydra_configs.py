@@ -74,6 +74,17 @@ def test_the_cpu_back_end_changes_nothing_of_the_method() -> None:
         assert gpu.actor_rollout_ref.actor[key] == cpu.actor_rollout_ref.actor[key]
 
 
+@pytest.mark.parametrize("backend", ["cpu", "torch_only_gpu"])
+def test_a_back_end_leaves_megatron_the_engine(backend: str) -> None:
+    """What a back end sets of FSDP is FSDP's alone; under Megatron it would turn the engine into another."""
+    fsdp, megatron = (composed(f"backend={backend}", name=name) for name in ("ispo_trainer", "ispo_megatron_trainer"))
+    actor = megatron.actor_rollout_ref.actor
+    assert (actor.strategy, "fsdp_config" in actor) == ("megatron", False)
+    assert megatron.trainer.device == fsdp.trainer.device
+    of_fsdp, of_megatron = (dict(flat(config.actor_rollout_ref.rollout)) for config in (fsdp, megatron))
+    assert {key for key in of_fsdp if of_fsdp[key] != of_megatron[key]} <= {"qat.activation_observer", "qat"}
+
+
 @pytest.mark.parametrize(
     ("name", "stock"), [("ispo_trainer", "ppo_trainer"), ("ispo_megatron_trainer", "ppo_megatron_trainer")]
 )

@@ -67,6 +67,14 @@ def test_router_replay_under_prepo_without_signals() -> None:
 MODEL = "actor_rollout_ref.model"
 
 
+def test_megatron_on_a_cpu_without_an_engine_for_it() -> None:
+    with pytest.raises(UnsupportedSettingError, match=r"strategy=megatron with trainer\.device=cpu: .*=ispo_trainer"):
+        refuse_unsupported_settings(composed("backend=cpu", name="ispo_megatron_trainer"))
+    refuse_unsupported_settings(
+        composed("backend=cpu", f"{MODEL}.external_lib=an_engine", name="ispo_megatron_trainer")
+    )
+
+
 @pytest.mark.parametrize(
     ("overrides", "name", "key", "named"),
     [

@@ -81,6 +81,7 @@ def train(tiny_task: TinyTask, forking: dict[str, str], tmp_path_factory: pytest
         model: Path | None = None,
         folder: Path | None = None,
         backend: str = "cpu",
+        config_name: str = "ispo_trainer",
     ) -> TrainingRun:
         folder = folder or tmp_path_factory.mktemp("training")
         metrics = folder / "metrics.jsonl"
@@ -111,7 +112,7 @@ def train(tiny_task: TinyTask, forking: dict[str, str], tmp_path_factory: pytest
             *overrides,
         ]
         process = subprocess.run(
-            [*forked_python_command(), "-m", "verl.trainer.main_ppo", "--config-name=ispo_trainer", *settings],
+            [*forked_python_command(), "-m", "verl.trainer.main_ppo", f"--config-name={config_name}", *settings],
             env=environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

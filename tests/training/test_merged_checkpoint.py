@@ -3,8 +3,8 @@
 - The merged weights are the shards' (verl's merger writes bfloat16), and the folder can be sampled from.
 - The merge is done once, and again when the shards have changed; where that fails, nothing half-made is left behind.
 
-Not exercised: Megatron checkpoints (they need GPUs); LoRA; a kill in the middle of the merge (it works in a folder of
-its own that is renamed at the end).
+Megatron's checkpoints are in tests/megatron, an adapter's in tests/trainer/test_engine_features.py. Not exercised: a
+kill in the middle of the merge (it works in a folder of its own that is renamed at the end).
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ import torch
 from safetensors.torch import load_file
 
 from tests.training.conftest import TrainingRun
-from verl_ispo.evaluation.model_folder import MERGE_RECORD, MERGED_FOLDER, resolve_checkpoint
+from verl_ispo.evaluation.merged_checkpoint import MERGE_RECORD, MERGED_FOLDER
+from verl_ispo.evaluation.model_folder import resolve_checkpoint
 from verl_ispo.user_error import UserError
 
 pytestmark = pytest.mark.trainer

@@ -45,7 +45,7 @@ from verl_ispo.launch.training_settings import (
 from verl_ispo.launch.unwritable_home import stand_ins
 from verl_ispo.preflight.hydra_overrides import quoted
 from verl_ispo.preflight.training_length import data_end
-from verl_ispo.runs.checkpoint_folder import ask_to_stop, forget_stop, resumption
+from verl_ispo.runs.checkpoint_folder import ask_to_stop, forget_stop, megatron_sizes, resumption
 from verl_ispo.secret_values import FILE_VARIABLE, redacted_overrides, write_secrets
 
 METRICS_VARIABLE = "VERL_FILE_LOGGER_PATH"
@@ -244,9 +244,8 @@ def _resuming(settings: TrainingSettings) -> TrainingSettings:
     trainer, strategy = settings.config.trainer, settings.config.actor_rollout_ref.actor.strategy
     if trainer.resume_mode == "disable" or strategy not in ("fsdp", "fsdp2", "megatron"):
         return settings
-    found = resumption(
-        Path(trainer.default_local_dir), trainer.nnodes * trainer.n_gpus_per_node, strategy == "megatron"
-    )
+    sizes = megatron_sizes(settings.config.actor_rollout_ref.actor)
+    found = resumption(Path(trainer.default_local_dir), trainer.nnodes * trainer.n_gpus_per_node, sizes)
     if found.note:
         print(found.note, file=sys.stderr)
     if trainer.resume_mode == "resume_path" and found.step:

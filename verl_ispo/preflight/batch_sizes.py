@@ -12,23 +12,15 @@ from collections.abc import Iterator
 from omegaconf import DictConfig
 
 from verl_ispo.preflight.composition import Parallelism, runs_extra_forwards, setting
+from verl_ispo.preflight.divisors import nearest_divisor, nearest_multiple
 from verl_ispo.preflight.finding import NOTE, OK, PROBLEM, Finding
+from verl_ispo.preflight.megatron_settings import check_megatron_model
 from verl_ispo.preflight.model_shape import ModelShape
 
 ACTOR, ROLLOUT, REF = "actor_rollout_ref.actor", "actor_rollout_ref.rollout", "actor_rollout_ref.ref"
 TRAIN, MINI = "data.train_batch_size", f"{ACTOR}.ppo_mini_batch_size"
 SEPARATE = "ispo_separate_async"
 SYNC_STEP = "trainer.v1.separate_async.parameter_sync_step"
-
-
-def nearest_divisor(number: int, near: int) -> int:
-    """The largest divisor of `number` that is at most `near`, for remedies."""
-    return max(size for size in range(1, max(1, min(near, number)) + 1) if number % size == 0)
-
-
-def nearest_multiple(step: int, near: int) -> int:
-    """The multiple of `step` that is nearest to `near` and above 0, for remedies."""
-    return max(1, round(near / step)) * step
 
 
 def check_parallel_sizes(config: DictConfig, parallelism: Parallelism, shape: ModelShape | None) -> Iterator[Finding]:
@@ -86,22 +78,7 @@ def _check_heads(config: DictConfig, parallelism: Parallelism, shape: ModelShape
                 f"is {size}, and neither it nor the model's {kv_heads} key-value heads divides the other; set "
                 f"{nearest_divisor(math.gcd(kv_heads, gpus), size)}",
             )
-    if shape.vocab_size % parallelism.tensor:
-        yield Finding(
-            PROBLEM,
-            f"{ACTOR}.megatron.tensor_model_parallel_size",
-            f"is {parallelism.tensor}, which does not divide the model's vocabulary of {shape.vocab_size}; Megatron "
-            "gives each rank an equal part of embedding and output head. Set "
-            f"{nearest_divisor(math.gcd(shape.vocab_size, math.gcd(heads, gpus)), parallelism.tensor)}",
-        )
-    if shape.num_hidden_layers % parallelism.pipeline:
-        yield Finding(
-            NOTE,
-            f"{ACTOR}.megatron.pipeline_model_parallel_size",
-            f"is {parallelism.pipeline}, which does not divide the model's {shape.num_hidden_layers} layers; "
-            "Megatron needs "
-            "an uneven split for that (override_transformer_config)",
-        )
+    yield from check_megatron_model(config, parallelism, shape)
 
 
 def check_batch_sizes(config: DictConfig, parallelism: Parallelism) -> Iterator[Finding]:

@@ -14,7 +14,7 @@ from verl_ispo.preflight.data_files import training_rows
 from verl_ispo.preflight.finding import NOTE, OK, PROBLEM, Finding
 from verl_ispo.preflight.gpu_memory import DTYPE_BYTES, GIB, lora_rank
 from verl_ispo.preflight.model_shape import ModelShape, lora_parameter_count, parameter_count
-from verl_ispo.runs.checkpoint_folder import resumption
+from verl_ispo.runs.checkpoint_folder import megatron_sizes, resumption
 from verl_ispo.user_error import UserError
 
 ACTOR = "actor_rollout_ref.actor"
@@ -114,7 +114,7 @@ def _check_resume(config: DictConfig) -> Iterator[Finding]:
     elif mode == "auto":
         ranks = setting(config, "trainer.nnodes", 1) * setting(config, "trainer.n_gpus_per_node", 1)
         try:
-            found = resumption(folder, ranks, setting(config, f"{ACTOR}.strategy") == "megatron")
+            found = resumption(folder, ranks, megatron_sizes(setting(config, ACTOR)))
         except UserError as error:
             yield Finding(PROBLEM, "trainer.default_local_dir", str(error))
             return

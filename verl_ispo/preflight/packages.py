@@ -18,10 +18,19 @@ OPTIONAL_PACKAGES = {
     "vllm": "rollouts on GPUs (pip install 'verl_ispo[gpu]')",
     "sglang": "rollouts on GPUs, instead of vllm (pip install 'verl_ispo[sglang]')",
     "flash-attn": "packed sequences on GPUs; without it set attn_implementation=sdpa",
-    "megatron-core": "Megatron training (pip install 'verl_ispo[megatron]')",
+    "megatron-core": "Megatron training",
 }
-ENGINE_PACKAGES = {"vllm": ("vllm", "gpu"), "sglang": ("sglang", "sglang"), "trtllm": ("tensorrt-llm", None)}
-STRATEGY_PACKAGES = {"megatron": ("megatron-core", "megatron")}
+# pip cannot resolve verl[megatron]: the public index has neither its megatron-bridge nor the apex that it means
+MEGATRON_REMEDY = (
+    "train in verl's own locked environment (a checkout of verl: python manage_envs.py sync vllm megatron), or in an "
+    "image of verlai/verl with Megatron, and pip install this package there; docs/cluster.md has the commands"
+)
+ENGINE_PACKAGES = {
+    "vllm": ("vllm", "pip install 'verl_ispo[gpu]'"),
+    "sglang": ("sglang", "pip install 'verl_ispo[sglang]'"),
+    "trtllm": ("tensorrt-llm", "install tensorrt-llm as its vendor says"),
+}
+STRATEGY_PACKAGES = {"megatron": ("megatron-core", MEGATRON_REMEDY)}
 InstalledVersion = Callable[[str], str | None]
 
 
@@ -70,10 +79,9 @@ def check_engine_packages(config: DictConfig, installed: InstalledVersion = inst
         value = str(setting(config, key))
         if value not in table:
             continue
-        name, extra = table[value]
+        name, remedy = table[value]
         version = installed(name)
         if version is None:
-            remedy = f"pip install 'verl_ispo[{extra}]'" if extra else f"install {name} as its vendor says"
             if name == "vllm" and is_vllm_on_cpu(config):
                 remedy = f"its CPU build has an environment of its own: {SETUP}"
             yield Finding(PROBLEM, key, f"is {value}, and {name} is not installed; {remedy}")

@@ -5,21 +5,24 @@
     checkpoints/latest_checkpointed_iteration.txt    the step that verl resumes from
     checkpoints/global_step_N/data.pt                state of the data loader, written last
     checkpoints/global_step_N/actor/                 FSDP: model_world_size_W_rank_R.pt, optim_..., extra_state_...
-                                                     Megatron: dist_ckpt/
+                                                     Megatron: model/, optimizer/, extra/, ckpt_contents.json
     checkpoints/stop_after_this_step                 ours: asks the trainer to save at the end of its step and end
 
 verl loads what it finds: without the optimizer's state it goes on with a new optimizer, without weights from the base
 model, and where the noted step is missing it starts from the beginning, all of it without a word. A checkpoint counts
-as whole here if it has weights, optimizer and extra state of every rank, and the data loader's state.
+as whole here if it has weights, optimizer and extra state of every rank, and the data loader's state. Megatron's can be
+loaded by any number of data-parallel ranks, but only with the tensor- and pipeline-parallel sizes of the save.
 """
 
 from __future__ import annotations
 
+import json
 import re
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from verl_ispo.atomic_file import write_text
 from verl_ispo.user_error import UserError
@@ -32,11 +35,15 @@ STOP_FILE = "stop_after_this_step"
 """A file and not a signal: the trainer is a process of Ray, perhaps on another node."""
 
 PARTS = ("model", "optim", "extra_state")
-MEGATRON_FOLDER = "dist_ckpt"
+MEGATRON_MANIFEST, MEGATRON_SIZES = "ckpt_contents.json", "transformer_config.json"
+"""What verl writes last into a Megatron checkpoint, and the file with its sizes."""
+MEGATRON_PARTS = ("model", "optimizer", "rng_state")
+SIZE_KEYS = tuple(f"{name}_model_parallel_size" for name in ("tensor", "pipeline", "virtual_pipeline"))
 _RANK_FILE = re.compile(r"(model|optim|extra_state)_world_size_(\d+)_rank_(\d+)\.pt")
 
 
-UNFINISHED, OTHER_RANKS, NOT_SAVED = "unfinished", "other ranks", "not saved"
+UNFINISHED, OTHER_RANKS, OTHER_SIZES, NOT_SAVED = "unfinished", "other ranks", "other sizes", "not saved"
+Sizes = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
@@ -44,7 +51,7 @@ class Lack:
     """Why a checkpoint cannot be resumed.
 
     Attributes:
-        kind (`str`): `UNFINISHED`, `OTHER_RANKS` or `NOT_SAVED`.
+        kind (`str`): `UNFINISHED`, `OTHER_RANKS`, `OTHER_SIZES` or `NOT_SAVED`.
         what (`str`): what the checkpoint has instead, as a phrase.
     """
 
@@ -78,15 +85,44 @@ def noted_step(folder: Path) -> int | None:
     return int(text) if text.isdigit() else None
 
 
-def find_lack(checkpoint: Path, ranks: int, is_megatron: bool) -> Lack | None:
+def megatron_sizes(actor: Mapping[str, Any]) -> Sizes | None:
+    """Tensor-, pipeline- and virtual-pipeline-parallel size in ``actor_rollout_ref.actor``; `None` without Megatron."""
+    return _sizes(actor["megatron"]) if actor["strategy"] == "megatron" else None
+
+
+def _sizes(section: Mapping[str, Any]) -> Sizes:
+    return tuple(section.get(key) or 1 for key in SIZE_KEYS)
+
+
+def find_lack(checkpoint: Path, ranks: int, megatron: Sizes | None) -> Lack | None:
     """What a checkpoint lacks to be resumed by this many ranks; `None` for a whole one."""
     # torch.save ends a file with the index of a zip archive, so a file that was cut off is none
     if not zipfile.is_zipfile(checkpoint / LAST_FILE):
         return Lack(UNFINISHED, f"no whole {LAST_FILE}, as after a kill while it was saved")
-    if not is_megatron:
-        return _find_lack_of_ranks(checkpoint / "actor", ranks)
-    has_states = any((checkpoint / "actor" / MEGATRON_FOLDER).glob("*"))
-    return None if has_states else Lack(NOT_SAVED, f"nothing in actor/{MEGATRON_FOLDER}")
+    actor = checkpoint / "actor"
+    return _find_lack_of_ranks(actor, ranks) if megatron is None else _find_lack_of_megatron(actor, megatron)
+
+
+def _find_lack_of_megatron(actor: Path, wanted: Sizes) -> Lack | None:
+    try:
+        contents = json.loads((actor / MEGATRON_MANIFEST).read_text(encoding="utf-8"))["contents"]
+        absent = [part for part in MEGATRON_PARTS if not any((actor / contents[part]["path"]).glob("*"))]
+        saved = _sizes(json.loads((actor / MEGATRON_SIZES).read_text(encoding="utf-8")))
+    except FileNotFoundError as error:
+        return Lack(NOT_SAVED, f"no actor/{Path(error.filename).name}, which verl writes beside Megatron's state")
+    except KeyError as error:
+        return Lack(NOT_SAVED, f"no {error.args[0]} in actor/{MEGATRON_MANIFEST}")
+    except (ValueError, TypeError, AttributeError) as error:
+        return Lack(NOT_SAVED, f"files in actor that cannot be read ({error})")
+    if absent:
+        return Lack(NOT_SAVED, f"nothing in actor/{contents[absent[0]]['path']}")
+    if saved != wanted:
+        return Lack(OTHER_SIZES, f"the state of {_product(saved)}, and this start has {_product(wanted)}")
+    return None
+
+
+def _product(sizes: Sizes) -> str:
+    return " x ".join(map(str, sizes)) + " (tensor x pipeline x virtual pipeline)"
 
 
 def _find_lack_of_ranks(actor: Path, ranks: int) -> Lack | None:
@@ -103,24 +139,24 @@ def _find_lack_of_ranks(actor: Path, ranks: int) -> Lack | None:
     return Lack(NOT_SAVED, f"no {', '.join(absent)} of every rank") if absent else None
 
 
-def resumption(folder: Path, ranks: int, is_megatron: bool = False) -> Resumption:
+def resumption(folder: Path, ranks: int, megatron: Sizes | None = None) -> Resumption:
     """Where a start begins: at the newest whole checkpoint, or at the beginning of a run that has none.
 
     Args:
         folder (`Path`): ``trainer.default_local_dir``.
         ranks (`int`): training ranks of this start, ``trainer.nnodes`` times ``trainer.n_gpus_per_node``.
-        is_megatron (`bool`, *optional*, defaults to `False`): the actor trains with Megatron.
+        megatron (`tuple`, *optional*): `megatron_sizes` of this start; without it the actor trains with FSDP.
 
     Raises:
         UserError: there are checkpoints, or a note of one, and none can be resumed; or the noted one is of another
-            number of ranks. The message says what would resume the run.
+            number of ranks, or of other sizes. The message says what would resume the run.
     """
-    found = {step: find_lack(path, ranks, is_megatron) for step, path in checkpoints(folder).items()}
+    found = {step: find_lack(path, ranks, megatron) for step, path in checkpoints(folder).items()}
     lacks = {step: lack for step, lack in found.items() if lack is not None}
     whole, noted = found.keys() - lacks.keys(), noted_step(folder)
     if noted in whole:
         return Resumption(noted)
-    if noted in lacks and lacks[noted].kind == OTHER_RANKS:
+    if noted in lacks and lacks[noted].kind in (OTHER_RANKS, OTHER_SIZES):
         raise UserError(_refusal(folder, lacks, noted))
     if whole:
         newest = max(whole)
@@ -147,6 +183,8 @@ def _refusal(folder: Path, lacks: Mapping[int, Lack], noted: int | None) -> str:
         return f"{folder} cannot be resumed: there is no checkpoint of step {step}; {remedy}"
     if lack.kind == OTHER_RANKS:
         remedy = f"start with as many ranks (trainer.nnodes times trainer.n_gpus_per_node), or {remedy}"
+    elif lack.kind == OTHER_SIZES:
+        remedy = f"start with the sizes that it was saved with, or {remedy}"
     elif lack.kind == NOT_SAVED:
         remedy = (
             "save model, optimizer and extra (actor_rollout_ref.actor.checkpoint.save_contents) in a run that is to be "

@@ -57,6 +57,7 @@ def refuse_unsupported_settings(config: DictConfig) -> None:
 def unsupported_settings(config: DictConfig) -> Iterator[Refusal]:
     """What an ISPO trainer mode refuses of a composed config."""
     yield from _without_what_signals_need(config)
+    yield from _engine_of_the_device(config)
     yield from _adapters(config)
     yield from _sequence_parallel(config)
     yield from _rope_overrides(config)
@@ -111,6 +112,22 @@ def _without_what_signals_need(config: DictConfig) -> Iterator[Refusal]:
             task_rewards,
             f"{task_rewards}=false with distillation.enabled=true drops the policy loss, so ISPO's reward would be "
             f"computed and not trained on. Set {task_rewards}=true or distillation.enabled=false.",
+        )
+
+
+def _engine_of_the_device(config: DictConfig) -> Iterator[Refusal]:
+    """verl has no Megatron engine for a CPU; its worker would say so after the start of Ray, by a KeyError."""
+    strategy, external = f"{ACTOR}.strategy", f"{MODEL}.external_lib"
+    no_engine_from = (None, "verl_ispo.cpu.process_group")
+    if (
+        _setting(config, strategy) == "megatron"
+        and _setting(config, "trainer.device") == "cpu"
+        and _setting(config, external) in no_engine_from
+    ):
+        yield Refusal(
+            strategy,
+            f"{strategy}=megatron with trainer.device=cpu: verl has no Megatron engine for a CPU. Train with "
+            f"--config-name=ispo_trainer, or name a module that registers such an engine as {external}.",
         )
 
 

@@ -14,7 +14,7 @@ from verl.trainer.ppo.v1.trainer_base import PPOTrainer
 from verl.utils.debug import marked_timer
 from verl.workers.rollout.llm_server import LLMServerManager
 
-from verl_ispo.runs.checkpoint_folder import note_latest, noted_step, resumption
+from verl_ispo.runs.checkpoint_folder import megatron_sizes, note_latest, noted_step, resumption
 from verl_ispo.trainer.verl_workarounds.dead_queue import watch_queue
 from verl_ispo.trainer.verl_workarounds.dead_workers import WorkerWatch, watchful
 from verl_ispo.trainer.verl_workarounds.early_log_line import log_before_the_checkpoint
@@ -93,7 +93,7 @@ class TrainerWorkarounds(PPOTrainer):
         if self.config.trainer.resume_mode == "auto" and strategy in ("fsdp", "fsdp2", "megatron"):
             folder = Path(self.config.trainer.default_local_dir)
             ranks = self.config.trainer.nnodes * self.config.trainer.n_gpus_per_node
-            found = resumption(folder, ranks, strategy == "megatron")
+            found = resumption(folder, ranks, megatron_sizes(self.config.actor_rollout_ref.actor))
             if found.note:
                 logger.warning(found.note)
             if found.step != (noted_step(folder) or 0):
