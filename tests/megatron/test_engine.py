@@ -8,7 +8,7 @@ Derivation: the reference is FSDP2 on one rank, in its plain setting, on the sam
 (grouped heads, four layers) and the same rows (tests/trainer/engine_process.py); test_ablated_rows compares that with
 a forward by hand. In float32 only the order of sums differs: 1e-5, and 1e-3 after an update, where Adam's first step,
 the gradient's sign, turns the rounding of the smallest gradients into steps. (An update moves log-probs by more than
-1.) Weight decay is 0, since Megatron leaves biases and norms out of it. bfloat16 has 8 bits: 0.05, and 0.5 after an
+1.) Weight decay is 0, since Megatron leaves biases and norms out of it. bfloat16 has 8 bits: 0.05, and 0.3 after an
 update. A checkpoint is sound if the update after a resumption is that of the run that went on, and if transformers
 computes the trained policy's log-probs from the folder that the evaluation finds.
 
@@ -164,7 +164,7 @@ def test_megatron_gives_fsdps_numbers_in_rarer_forms(more: Found, variant: str) 
 
 
 def test_bfloat16(found: Found) -> None:
-    assert_fsdps(found, "bfloat16", forwards=0.05, updates=0.5)
+    assert_fsdps(found, "bfloat16", forwards=0.05, updates=0.3)
 
 
 def test_the_base_model_is_the_adapter_switched_off(found: Found) -> None:

@@ -74,7 +74,7 @@ def test_three_steps_are_fsdps(fsdp: TrainingRun, megatron: TrainingRun) -> None
     for step, expected in fsdp.steps.items():
         found = compared(megatron.steps[step])
         assert len(found) > 40
-        assert found == pytest.approx({name: compared(expected)[name] for name in found}, rel=1e-3, abs=1e-3)
+        assert found == pytest.approx({name: compared(expected)[name] for name in found}, rel=2e-4, abs=2e-4)
 
 
 def test_a_resumed_run_makes_the_step_that_was_next(

@@ -24,11 +24,12 @@ TENSOR = f"{ACTOR}.megatron.tensor_model_parallel_size"
 FIRST = f"{OVERRIDE}.num_layers_in_first_pipeline_stage"
 
 
-def found(folder: Path, *overrides: str, **model: int | bool) -> dict[str, str]:
+def found(folder: Path, *overrides: str, bridge: str = "0.5.1", **model: int | bool) -> dict[str, str]:
     shape = {"vocab_size": 260, "num_hidden_layers": 4, "tie_word_embeddings": False}
     path = write_model(folder / "model", **(shape | model))
     config = with_settings([f"actor_rollout_ref.model.path={path}", *overrides], composed(name="ispo_megatron_trainer"))
-    return problems(check_megatron_model(config, read_parallelism(config), read_model_shape(config)))
+    shape = read_model_shape(config)
+    return problems(check_megatron_model(config, read_parallelism(config), shape, {"megatron-bridge": bridge}.get))
 
 
 @pytest.mark.parametrize(
@@ -63,6 +64,10 @@ def test_what_stops_megatron(
 )
 def test_what_megatron_runs(tmp_path: Path, overrides: tuple[str, ...], model: dict[str, int | bool]) -> None:
     assert found(tmp_path, *overrides, **model) == {}
+
+
+def test_a_later_bridge_may_load_tied_embeddings_onto_a_virtual_pipeline(tmp_path: Path) -> None:
+    assert found(tmp_path, f"{PIPELINE}=2", f"{VIRTUAL}=2", bridge="0.5.2", tie_word_embeddings=True) == {}
 
 
 @settings(max_examples=examples(25), deadline=None)

@@ -9,11 +9,13 @@ import math
 from collections.abc import Iterator
 
 from omegaconf import DictConfig
+from packaging.version import Version
 
 from verl_ispo.preflight.composition import Parallelism, setting
 from verl_ispo.preflight.divisors import nearest_divisor
-from verl_ispo.preflight.finding import PROBLEM, Finding
+from verl_ispo.preflight.finding import NOTE, PROBLEM, Finding
 from verl_ispo.preflight.model_shape import ModelShape
+from verl_ispo.preflight.packages import InstalledVersion, installed_version
 
 ACTOR = "actor_rollout_ref.actor"
 MEGATRON, OPTIM = f"{ACTOR}.megatron", f"{ACTOR}.optim"
@@ -27,16 +29,22 @@ UNEVEN_KEYS = (
     "account_for_embedding_in_pipeline_split",
     "account_for_loss_in_pipeline_split",
 )
+TIED_STOPS = Version("0.5.1")
 MOST_PADDING = 128
 """Megatron-Bridge pads to a multiple of this at most."""
 
 
-def check_megatron_model(config: DictConfig, parallelism: Parallelism, shape: ModelShape) -> Iterator[Finding]:
+def check_megatron_model(
+    config: DictConfig,
+    parallelism: Parallelism,
+    shape: ModelShape,
+    installed: InstalledVersion = installed_version,
+) -> Iterator[Finding]:
     """Vocabulary and layers against the sizes that divide them."""
     if not parallelism.is_megatron:
         return
     yield from _check_vocabulary(config, parallelism, shape)
-    yield from _check_layers(config, parallelism, shape)
+    yield from _check_layers(config, parallelism, shape, installed("megatron-bridge"))
 
 
 def check_learning_rate(config: DictConfig) -> Iterator[Finding]:
@@ -78,17 +86,20 @@ def _check_vocabulary(config: DictConfig, parallelism: Parallelism, shape: Model
         )
 
 
-def _check_layers(config: DictConfig, parallelism: Parallelism, shape: ModelShape) -> Iterator[Finding]:
+def _check_layers(
+    config: DictConfig, parallelism: Parallelism, shape: ModelShape, bridge: str | None
+) -> Iterator[Finding]:
     stages, layers, virtual = parallelism.pipeline, shape.num_hidden_layers, setting(config, VIRTUAL)
     if virtual is not None and stages == 1:
         yield Finding(PROBLEM, VIRTUAL, f"is {virtual} without a pipeline; set {VIRTUAL}=null, or {PIPELINE}")
         return
     if virtual is not None and shape.tie_word_embeddings:
+        stops = bridge is not None and Version(bridge) <= TIED_STOPS
         yield Finding(
-            PROBLEM,
+            PROBLEM if stops else NOTE,
             VIRTUAL,
-            f"is {virtual}, and the model's output head is its embedding: Megatron-Bridge loads such a model onto a "
-            f"plain pipeline only. Set {VIRTUAL}=null",
+            f"is {virtual}, and the model's output head is its embedding: Megatron-Bridge up to {TIED_STOPS} cannot "
+            f"load such a model onto a virtual pipeline (its pull request 4694); set {VIRTUAL}=null there",
         )
     if any(setting(config, f"{OVERRIDE}.{key}") for key in UNEVEN_KEYS):
         return

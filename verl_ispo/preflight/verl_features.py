@@ -55,7 +55,7 @@ def check_support(config: DictConfig, shape: ModelShape | None) -> Iterator[Find
     yield from _check_fused_kernels(config, strategy, shape)
     if lora_rank(config):
         text = f"rank {lora_rank(config)}: supported, with the adapter off as reference"
-        yield Finding(OK, f"{MODEL}.lora", text + " (read)" * (strategy == "megatron"))
+        yield Finding(OK, f"{MODEL}.lora", text)
     yield from _check_data_kinds(config, shape)
     yield from _check_without_effect(config)
     if runs_extra_forwards(config):
