@@ -11,7 +11,8 @@ IS_INSTALLED = importlib.util.find_spec("vllm") is not None
 
 collect_ignore_glob = [] if IS_INSTALLED else ["test_[!e]*.py"]
 
-# For engines in this process's children; a training gets it from its configuration.
-os.environ["VLLM_CPU_OMP_THREADS_BIND"] = "nobind"
-# pytest's process has threads, which a fork does not have
-os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "spawn"
+if IS_INSTALLED:
+    # for engines in this process's children; a training gets it from its configuration
+    os.environ["VLLM_CPU_OMP_THREADS_BIND"] = "nobind"
+    # pytest's process has threads, which a fork does not have
+    os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "spawn"

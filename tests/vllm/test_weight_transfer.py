@@ -119,7 +119,7 @@ def greatest_difference(model: PreTrainedModel, sampled: Sampled) -> float:
 def test_the_engine_samples_with_the_weights_that_were_sent_last(
     engine: Any, models: dict[str, PreTrainedModel]
 ) -> None:
-    first_sampled: dict[str, Sampled] = {}
+    first_tokens: dict[str, list[list[int]]] = {}
     for sent, other in (("A", "B"), ("B", "A"), ("A", "B")):
         send(engine, models[sent])
         engine.reset_prefix_cache()
@@ -128,7 +128,9 @@ def test_the_engine_samples_with_the_weights_that_were_sent_last(
         print(f"sent {sent}: {same:.1e} against it, {different:.1e} against {other}")
         assert same < SAME_WEIGHTS
         assert different > 100 * SAME_WEIGHTS
-        assert sampled == first_sampled.setdefault(sent, sampled), "the same weights sample the same again"
+        # log-probs differ in the last digit with the batch around a request, which depends on when it came
+        tokens = [of_prompt for of_prompt, _ in sampled]
+        assert tokens == first_tokens.setdefault(sent, tokens), "the same weights sample the same again"
 
 
 def test_cached_prompts_are_of_older_weights(engine: Any, models: dict[str, PreTrainedModel]) -> None:
