@@ -25,6 +25,7 @@ INSTALL_REQUIRES = [
     "pandas>=2.2",  # reading and writing the data sets
     "pyarrow>=19.0.0",  # parquet, verl's data format
     "datasets>=3.0",  # data_prep: data sets from the hub
+    "psutil>=5.9",  # memory of the machine; accelerate, which verl needs, brings it
     "filelock>=3.12",  # one writer per folder, one preparation of an output at a time
     "datasketch>=2.0,<3",  # data_prep: MinHash signatures of near duplicates; a new scheme came with 2.0
     "jinja2>=3.1",  # data_prep: prompt templates from a file
@@ -55,7 +56,6 @@ EXTRAS = {
         "pytest-xdist>=3.6,<4",  # tests over all cores, with one group of tests per worker
         "hypothesis>=6.100",  # property tests
         "ruff>=0.9",  # lint and format
-        "psutil>=5.9",  # memory and child processes in scripts/grading/fuzz_grading.py; accelerate brings it
         "openai>=1.60",  # the extra "server"
         "playwright>=1.50",  # the report's page in the system's Chromium; installs no browser
     ],

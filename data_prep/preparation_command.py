@@ -13,7 +13,8 @@ from typing import Any
 from data_prep.benchmark_set import Benchmark, prepare_benchmark
 from data_prep.decontamination import BENCHMARK_NAMES, DEFAULT_MIN_OVERLAP, DEFAULT_NGRAM_WORDS, load_benchmarks
 from data_prep.prompt_lengths import load_prompt_meter
-from data_prep.prompt_templates import load_template
+from data_prep.prompt_shots import with_shots
+from data_prep.prompt_templates import PromptTemplate, load_template
 from data_prep.reading import ChosenPart, ColumnOptions, choose_parts
 from data_prep.row_validity import VALIDITY_COLUMNS
 from data_prep.sources import SourcePart, hub_parts, local_parts
@@ -59,7 +60,7 @@ def run_benchmark(benchmark: Benchmark, argv: Sequence[str] | None = None) -> in
     args = parser.parse_args(argv)
 
     def prepare() -> Prepared:
-        template = load_template(args.template)
+        template = _template(args)
         meter = load_prompt_meter(args.tokenizer) if args.tokenizer else None
         parts = _parts(args, benchmark.hub_id, benchmark.hub_config, benchmark.hub_split)
         chosen = choose_parts(parts, _column_options(args), benchmark.extra_columns)
@@ -148,7 +149,7 @@ def run_training_set(source: TrainingSource, argv: Sequence[str] | None = None) 
         output_name = re.sub(r"[^\w.-]+", "_", name).strip(".")
         if output_name in BENCHMARK_NAMES or not output_name:
             raise UserError(f"--data_source {name!r}: would overwrite the benchmark of that name; choose another name")
-        template = load_template(args.template)
+        template = _template(args)
         meter = load_prompt_meter(args.tokenizer) if args.tokenizer else None
         benchmarks = [] if args.no_decontaminate else _benchmarks(args)
         parts = _parts(args, source.hub_id, None, source.hub_split)
@@ -213,6 +214,13 @@ def _parser(name: str, description: str, hub_id: str | None, hub_split: str) -> 
         "plain (the bare question), or a Jinja file that renders {{ question }}; use one for training and evaluation "
         "(default: %(default)s)",
     )
+    parser.add_argument(
+        "--shots",
+        type=Path,
+        metavar="FILE",
+        help="worked examples before every question, as turns of the chat: JSON Lines with the keys question and "
+        "response; what a base or small model needs to answer in a form",
+    )
     parser.add_argument("--question_column", metavar="NAME", help="e.g. problem; found by its usual names by default")
     parser.add_argument(
         "--answer_column", metavar="NAME", help="e.g. reward_model.ground_truth; found by its usual names by default"
@@ -235,6 +243,11 @@ def _parser(name: str, description: str, hub_id: str | None, hub_split: str) -> 
         "--tokenizer", metavar="PATH", help="folder or hub id of a tokenizer: adds prompt lengths in tokens to the card"
     )
     return parser
+
+
+def _template(args: argparse.Namespace) -> PromptTemplate:
+    template = load_template(args.template)
+    return template if args.shots is None else with_shots(template, args.shots)
 
 
 def _parts(args: argparse.Namespace, hub_id: str | None, hub_config: str | None, hub_split: str) -> list[SourcePart]:

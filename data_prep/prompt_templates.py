@@ -38,11 +38,15 @@ class PromptTemplate:
         name (`str`): ``qwen_math``, ``dapo``, ``plain``, or the name of a Jinja file.
         render (`Callable[[str], list[dict[str, str]]]`): question to messages with the keys ``role`` and ``content``.
         sha256 (`str` or `None`): of the Jinja file.
+        shots (`int`): worked examples before the question.
+        shots_sha256 (`str` or `None`): of their file.
     """
 
     name: str
     render: Callable[[str], list[Message]]
     sha256: str | None = None
+    shots: int = 0
+    shots_sha256: str | None = None
 
     @property
     def answer_format(self) -> str:

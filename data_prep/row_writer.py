@@ -104,6 +104,8 @@ class RowWriter:
         }
         if self.template.sha256:
             described["template_sha256"] = self.template.sha256
+        if self.template.shots:
+            described |= {"shots": self.template.shots, "shots_sha256": self.template.shots_sha256}
         lengths = {"question_chars": length_summary(self._chars), "prompt_tokens": length_summary(self._tokens)}
         card = make_card(
             self.output.name,

@@ -27,6 +27,7 @@ from verl_ispo.preflight.composition import (
     setting,
 )
 from verl_ispo.preflight.context_length import check_context
+from verl_ispo.preflight.cpu_memory import check_cpu_memory, machine_memory_bytes
 from verl_ispo.preflight.data_files import check_data
 from verl_ispo.preflight.finding import NOTE, OK, PROBLEM, Finding, as_notes, survived
 from verl_ispo.preflight.gpu_memory import check_memory
@@ -179,6 +180,7 @@ def config_checks_of_this_machine(config: DictConfig) -> list[Check]:
         ("engine packages", lambda: check_engine_packages(config)),
         ("logger packages", lambda: check_logger_packages(config)),
         ("GPUs", gpus if setting(config, "trainer.nnodes") == 1 else lambda: iter(())),
+        ("memory", lambda: check_cpu_memory(config, read_model_shape(config), machine_memory_bytes())),
         ("output folders", lambda: check_output_folders(config)),
         ("disk", lambda: check_disk(config, read_model_shape(config), read_parallelism(config))),
     ]

@@ -222,7 +222,7 @@ def test_end_of_sequence_ends_a_sample_and_belongs_to_it(model: Qwen2ForCausalLM
 def test_nothing_asked_is_nothing_sampled(model: Qwen2ForCausalLM) -> None:
     assert sample_batch(model, [], [END]) == []
     nothing = SampleRequest((1,), 0)
-    assert sample_batch(model, [nothing], [END]) == [Sample([], [], "length")]
+    assert sample_batch(model, [nothing], [END]) == [Sample(stop_reason="length")]
     mixed = sample_batch(model, [nothing, SampleRequest((1,), 3, seed=7), nothing], [])
     assert [len(sample.token_ids) for sample in mixed] == [0, 3, 0]
     assert mixed[1].token_ids == sample_batch(model, [SampleRequest((1,), 3, seed=7)], [])[0].token_ids

@@ -74,7 +74,9 @@ def known_variables(script: str) -> set[str]:
     if script == "scripts/test.sh":  # it takes only arguments, and no --help
         return set()
     text = bash_help(script)
-    passed_on = [name for name in re.findall(r"scripts/[\w/]+\.sh", text) if name != script]
+    # a script that makes an environment takes no variables on behalf of another, and would make it
+    named = re.findall(r"scripts/[\w/]+\.sh", text)
+    passed_on = [name for name in named if name != script and not name.startswith("scripts/setup_")]
     return set(re.findall(r"\b([A-Z][A-Z0-9_]+)=", text + "".join(map(bash_help, passed_on))))
 
 

@@ -24,7 +24,9 @@ from verl_ispo.launch.ray_cluster import ray_overrides
 from verl_ispo.launch.training_options import TrainingOptions
 from verl_ispo.preflight.batch_sizes import rows_per_pass, updates_per_step
 from verl_ispo.preflight.composition import compose_config, override_key, setting
+from verl_ispo.preflight.cpu_memory import machine_memory_bytes, rows_that_fit
 from verl_ispo.preflight.hydra_overrides import quoted, quoted_list
+from verl_ispo.preflight.model_shape import read_model_shape
 from verl_ispo.user_error import UserError
 
 DUMP_FOLDER_KEY = "trainer.v1.ispo.dump_dir"
@@ -192,12 +194,17 @@ def values_that_follow(options: TrainingOptions, config: DictConfig) -> dict[str
     """Keys whose values depend on the whole config, including the arguments."""
     values: dict[str, Any] = {}
     if options.on_cpu:
-        # micro-batches of a number of rows that divides a worker's share (packed ones need flash attention)
+        # micro-batches of a number of rows that divides a worker's share (packed ones need flash attention) and
+        # fits into the machine's memory
         workers, rollouts = options.nnodes * options.workers_per_node, setting(config, f"{ROLLOUT}.n")
         update, step = setting(config, f"{ACTOR}.ppo_mini_batch_size"), setting(config, "data.train_batch_size")
         passed = rows_per_pass(step // updates_per_step(config), update, rollouts, workers)
-        values[f"{ACTOR}.ppo_micro_batch_size_per_gpu"] = math.gcd(update * rollouts // workers, 64)
-        values[f"{ROLLOUT}.log_prob_micro_batch_size_per_gpu"] = math.gcd(passed // workers, 128)
+        shape, memory_bytes = read_model_shape(config), machine_memory_bytes()
+        for key, most, is_update in (
+            (f"{ACTOR}.ppo_micro_batch_size_per_gpu", math.gcd(update * rollouts // workers, 64), True),
+            (f"{ROLLOUT}.log_prob_micro_batch_size_per_gpu", math.gcd(passed // workers, 128), False),
+        ):
+            values[key] = rows_that_fit(config, shape, most, workers, memory_bytes, is_update)
         if samples_in_one_batch(config):
             values[f"{ROLLOUT}.dtype"] = "float32"
     if setting(config, f"{LENGTH_PENALTY}.enable"):

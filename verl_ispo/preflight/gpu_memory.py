@@ -258,8 +258,7 @@ def check_memory(
 ) -> Iterator[Finding]:
     """Each phase of a step against the memory of a GPU, with the numbers."""
     if setting(config, "trainer.device") == "cpu":
-        yield Finding(NOTE, "memory", "not estimated for a CPU")
-        return
+        return  # check_cpu_memory
     if shape is None or parallelism.gpus % parallelism.model_parallel:
         return  # check_context or check_parallel_sizes reports it
     memory = estimate_memory(config, shape, parallelism, gpu_memory_gib * GIB)

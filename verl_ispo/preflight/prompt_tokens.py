@@ -19,6 +19,7 @@ from verl_ispo.preflight.data_files import FILE_KEYS, given_files, readable_file
 from verl_ispo.preflight.data_rows import bar, column_batches, column_names, count_rows, named_rows, prompt_fault
 from verl_ispo.preflight.finding import NOTE, OK, PROBLEM, Finding
 from verl_ispo.preflight.model_shape import ModelShape, is_hub_id
+from verl_ispo.preflight.turn_ends import check_pad_token, check_turn_ends
 
 MODEL = "actor_rollout_ref.model"
 TOKENIZER_PATH, TEMPLATE = f"{MODEL}.tokenizer_path", f"{MODEL}.custom_chat_template"
@@ -240,7 +241,10 @@ def read_prompts(config: DictConfig, shape: ModelShape | None) -> PromptReading:
         renderer = prompt_renderer(config, shape)
     except TokenizerFault as fault:
         return PromptReading((Finding(PROBLEM, f"{MODEL}.path", str(fault)),))
-    findings: list[Finding] = []
+    findings: list[Finding] = [
+        *check_turn_ends(renderer.tokenizer, _generation_config(config), path),
+        *check_pad_token(path),
+    ]
     kept = None
     for key in ("data.tool_config_path", "data.function_tool_path"):
         if setting(config, key):
@@ -253,6 +257,17 @@ def read_prompts(config: DictConfig, shape: ModelShape | None) -> PromptReading:
             if key == FILE_KEYS[0] and setting(config, FILTER):
                 kept = prompts.kept(setting(config, LIMIT))
     return PromptReading(tuple(dict.fromkeys(findings)), kept)
+
+
+def _generation_config(config: DictConfig) -> Any:
+    """The model's, where it has one here."""
+    from transformers import GenerationConfig
+
+    folder = os.path.expanduser(str(setting(config, f"{MODEL}.path")))
+    try:
+        return GenerationConfig.from_pretrained(folder, local_files_only=True)
+    except OSError:
+        return None
 
 
 def _check_rendered(key: str, prompts: MeasuredPrompts, shape: ModelShape | None) -> Iterator[Finding]:
