@@ -56,14 +56,14 @@ def server() -> Iterator[Any]:
     ray.shutdown()
 
 
-def socket_path() -> Path:
-    return Path(SOCKETS.format(replica_rank=REPLICA_RANK).replace("*", "test", 1).replace("*", "0"))
+def socket_path(job_id: str = "0") -> Path:
+    return Path(SOCKETS.format(job_id=job_id, replica_rank=REPLICA_RANK).replace("*", "0"))
 
 
 @contextmanager
-def transfer() -> Iterator[None]:
-    """A sender's socket, open."""
-    path = socket_path()
+def transfer(job_id: str = "0") -> Iterator[None]:
+    """A sender's socket, open; the servers here have no job, which verl calls 0."""
+    path = socket_path(job_id)
     path.unlink(missing_ok=True)
     with socket.socket(socket.AF_UNIX) as sender:
         sender.bind(str(path))
@@ -106,6 +106,12 @@ def test_many_transfers_one_after_another_are_none(watch: WeightSyncWatch, serve
     for _ in range(LOOKS):
         with transfer():
             look(watch, server, times=2)
+
+
+def test_another_trainings_transfer_is_none(watch: WeightSyncWatch, server: Any) -> None:
+    """On the same machine, in the same Ray, to a replica of the same rank; its engine is another one."""
+    with transfer("05000000"):
+        look(watch, server)
 
 
 def test_a_file_that_a_killed_training_has_left_is_none(watch: WeightSyncWatch, server: Any) -> None:

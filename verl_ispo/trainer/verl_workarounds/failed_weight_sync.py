@@ -12,6 +12,7 @@ free for others. Both together last only where the engine has given up.
 from __future__ import annotations
 
 import glob
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,8 +24,8 @@ from ray.exceptions import RayError
 
 from verl_ispo.trainer.verl_workarounds.background_watch import watch_in_background
 
-SOCKETS = "/tmp/rl-colocate-zmq-*-replica-{replica_rank}-rank-*.sock"
-"""Of verl's senders, on the nodes of a replica."""
+SOCKETS = "/tmp/rl-colocate-zmq-{job_id}-replica-{replica_rank}-rank-*.sock"
+"""Of verl's senders, on the nodes of a replica; other trainings on these nodes have other jobs of Ray."""
 LISTENING = "00010000"
 """Flags of a socket that others connect to, in Linux's list."""
 # Answers of the engine during one transfer. The sender asks the engine to receive before it opens its socket, so one
@@ -44,7 +45,8 @@ def open_transfers(server: Any) -> frozenset[tuple[str, str]]:
     Args:
         server (`vLLMHttpServer`): inside its process.
     """
-    paths = set(glob.glob(SOCKETS.format(replica_rank=server.replica_rank)))
+    job_id = os.environ.get("VERL_RAY_JOB_ID", "0")  # verl sets it in the server's process, with this default
+    paths = set(glob.glob(SOCKETS.format(job_id=job_id, replica_rank=server.replica_rank)))
     sockets = Path("/proc/net/unix")
     if not paths or not sockets.exists():
         return frozenset()
