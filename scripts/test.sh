@@ -4,7 +4,7 @@
 #   bash scripts/test.sh                      # the suite; under 15 minutes on 2 cores
 #   bash scripts/test.sh quick                # pure maths, methods, grading, config; under 2 minutes
 #   bash scripts/test.sh all                  # everything: all examples, kills, cells of the dry run; about an hour
-#   bash scripts/test.sh vllm                 # verl's real vLLM rollout on this CPU, in .venv-vllm; 20 minutes beside other work
+#   bash scripts/test.sh vllm                 # verl's real vLLM rollout on this CPU, in .venv-vllm; 15 minutes
 #   bash scripts/test.sh megatron             # verl's Megatron engine on the CPU, which the others skip; 15 minutes
 #   bash scripts/test.sh megatron_short       # the part of it that CI runs; a minute or two
 #   bash scripts/test.sh tests/signals -x     # any pytest arguments
