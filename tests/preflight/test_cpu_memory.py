@@ -19,7 +19,6 @@ from omegaconf import DictConfig, OmegaConf
 from tests.examples import examples
 from verl_ispo.preflight import cpu_memory
 from verl_ispo.preflight.cpu_memory import (
-    GIB,
     LOGITS_SHARE,
     check_cpu_memory,
     estimate_cpu_memory,
@@ -27,6 +26,7 @@ from verl_ispo.preflight.cpu_memory import (
     rows_that_fit,
 )
 from verl_ispo.preflight.finding import NOTE, OK, PROBLEM
+from verl_ispo.preflight.gpu_memory import GIB
 from verl_ispo.preflight.model_shape import ModelShape
 
 TINY = ModelShape("tiny", "qwen2", 128, 256, 3, 4, 2, 32, 259, 256, True)
@@ -90,9 +90,11 @@ def test_gpus_and_unknown_models_are_left_to_others() -> None:
     assert list(check_cpu_memory(config_of(), None, GIB)) == []
 
 
-def test_an_adapter_has_no_reference_and_trains_little() -> None:
+@pytest.mark.parametrize("key", ["lora_rank", "lora.rank"])
+def test_an_adapter_has_no_reference_and_trains_little(key: str) -> None:
+    """By either of verl's keys."""
     config = config_of()
-    config.actor_rollout_ref.model.lora_rank = 8
+    OmegaConf.update(config, f"actor_rollout_ref.model.{key}", 8)
     with_adapter, whole = estimate_cpu_memory(config, SMALL), estimate_cpu_memory(config_of(), SMALL)
     assert with_adapter.reference == 0
     assert with_adapter.actor == whole.actor / 4

@@ -15,9 +15,11 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
-from verl_ispo.evaluation.sampler import Completion, Request, Sampler
+from verl_ispo.cpu.sampling import SampleRequest
+from verl_ispo.evaluation.sampler import Completion, Sampler
 from verl_ispo.user_error import UserError
 
 MAX_RESTARTS = 3
@@ -49,8 +51,9 @@ def default_replicas(gpus_each: int) -> int:
     return gpus // gpus_each
 
 
+@cache
 def available_gpus() -> int:
-    """GPUs of the cluster that ``RAY_ADDRESS`` names, else of this machine."""
+    """GPUs of the cluster that ``RAY_ADDRESS`` names, else of this machine; asked once, as connecting takes seconds."""
     if not os.environ.get("RAY_ADDRESS"):
         import torch
 
@@ -79,7 +82,7 @@ def load_replicas(load: Callable[[], Sampler], count: int, gpus_each: int) -> Sa
             f"{max(1, gpus // gpus_each)}"
         )
 
-    def sample(requests: Sequence[Request]) -> Iterator[list[tuple[int, Completion]]]:
+    def sample(requests: Sequence[SampleRequest]) -> Iterator[list[tuple[int, Completion]]]:
         with _ray():
             yield from _sample(load, count, gpus_each, requests)
 
@@ -100,13 +103,13 @@ class _Replica:
 class _Work:
     """Requests that no replica has, in runs of whole prompts, given out in the order of the plan."""
 
-    requests: Sequence[Request]
+    requests: Sequence[SampleRequest]
     waiting: deque[list[int]] = field(default_factory=deque)
     deaths: Counter[int] = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
         for index, request in enumerate(self.requests):
-            if index and _prompt(request) == _prompt(self.requests[index - 1]):
+            if index and request.prompt_ids == self.requests[index - 1].prompt_ids:
                 self.waiting[-1].append(index)
             else:
                 self.waiting.append([index])
@@ -127,12 +130,8 @@ class _Work:
         return self.deaths[indices[0]]
 
 
-def _prompt(request: Request) -> Any:
-    return getattr(request, "prompt_ids", None) or getattr(request, "messages", None)
-
-
 def _sample(
-    load: Callable[[], Sampler], count: int, gpus_each: int, requests: Sequence[Request]
+    load: Callable[[], Sampler], count: int, gpus_each: int, requests: Sequence[SampleRequest]
 ) -> Iterator[list[tuple[int, Completion]]]:
     import ray
 
@@ -208,7 +207,7 @@ class _Engine:
 
         return f"on {ray.util.get_node_ip_address()} (process {os.getpid()})"
 
-    def sample(self, requests: Sequence[Request]) -> list[Completion]:
+    def sample(self, requests: Sequence[SampleRequest]) -> list[Completion]:
         found = {index: completion for batch in self._sampler(requests) for index, completion in batch}
         return [found[index] for index in range(len(requests))]
 

@@ -21,9 +21,9 @@ from omegaconf import DictConfig
 
 from verl_ispo.preflight.composition import longest_sequence, setting
 from verl_ispo.preflight.finding import NOTE, OK, PROBLEM, Finding
+from verl_ispo.preflight.gpu_memory import GIB, lora_rank
 from verl_ispo.preflight.model_shape import ModelShape, parameter_count
 
-GIB = 2**30
 PROCESS_BYTES = 3 * GIB
 LOGIT_COPIES = 6
 """Float32 tensors of a micro-batch's tokens times the vocabulary at the peak of an update, and of a pass for log-probs
@@ -99,7 +99,7 @@ def estimate_cpu_memory(config: DictConfig, shape: ModelShape) -> CPUMemory | No
     served = _SERVER_BYTES.get(str(setting(config, f"{ROLLOUT}.dtype")), _FLOAT_BYTES)
     cached = 2 * shape.num_hidden_layers * shape.num_key_value_heads * shape.head_dim * served
     length = longest_sequence(config)
-    rank = setting(config, "actor_rollout_ref.model.lora_rank", 0)
+    rank = lora_rank(config)
     return CPUMemory(
         actor=(4 if rank else 16) * parameters,
         reference=0 if rank else 4 * parameters,
