@@ -35,6 +35,7 @@ LAYERS = (
     ("preflight",),
     ("doctor",),
     ("training_progress", "launch"),
+    ("example_runs",),
     ("tiny_task",),
     ("cli",),
     ("hydra_plugins",),

@@ -16,10 +16,12 @@ from typing import BinaryIO
 import pytest
 
 from verl_ispo.cpu.forked_python import SOCKET_VARIABLE
+from verl_ispo.example_runs import several
+from verl_ispo.example_runs import steps as shared_steps
+from verl_ispo.example_runs.accuracy_lines import accuracy_lines
+from verl_ispo.example_runs.steps import StepFailedError
 from verl_ispo.launch.training_options import TrainingOptions
 from verl_ispo.tiny_task import example_steps, quickstart, study_runs, tiny_run
-from verl_ispo.tiny_task.accuracy_lines import accuracy_lines
-from verl_ispo.tiny_task.example_steps import StepFailedError
 
 SCORES = """\
 base_model,method,benchmark,metric,status,score_percent,interval_low_percent,interval_high_percent,problems
@@ -62,7 +64,7 @@ def steps(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Steps:
     for name in example_steps.ENVIRONMENT:
         monkeypatch.setenv(name, "of the user")
     monkeypatch.setattr(example_steps, "train", noted.train)
-    monkeypatch.setattr(example_steps, "call", noted.call)
+    monkeypatch.setattr(shared_steps, "call", noted.call)
     monkeypatch.setenv(SOCKET_VARIABLE, "one that is not asked")
     Path("base").mkdir()
     return noted
@@ -105,7 +107,7 @@ def test_a_stopped_evaluation_shows_the_end_of_its_log(
         output.write(b"the reason\n")
         return 2
 
-    monkeypatch.setattr(example_steps, "call", call)
+    monkeypatch.setattr(shared_steps, "call", call)
     assert tiny_run.main(RUN) == 2
     assert "the last lines of mine/eval.log:\nthe reason" in capsys.readouterr().err
 
@@ -176,7 +178,7 @@ def test_a_study_runs_so_many_at_a_time_and_one_that_fails_does_not_stop_the_oth
     commands = [
         python(mark.format(name=str(tmp_path / str(number))) + f"os._exit({number % 2})") for number in range(4)
     ]
-    assert study_runs.run_some_at_a_time(commands, 2) == 2
+    assert several.run_some_at_a_time(commands, 2) == 2
     assert len(list(tmp_path.iterdir())) == 4
 
 
@@ -193,7 +195,7 @@ def test_a_signal_ends_the_studys_runs(tmp_path: Path) -> None:
     asking.start()
     begin = time.monotonic()
     with pytest.raises(StepFailedError, match="the same command resumes from the checkpoints") as end:
-        study_runs.run_some_at_a_time([command, command, command], 1)
+        several.run_some_at_a_time([command, command, command], 1)
     asking.join()
     assert end.value.status == 143
     assert time.monotonic() - begin < 30

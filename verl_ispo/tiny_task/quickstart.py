@@ -15,17 +15,15 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from verl_ispo.tiny_task.accuracy_lines import accuracy_lines
-from verl_ispo.tiny_task.example_arguments import example_parser, run_example
+from verl_ispo.example_runs.accuracy_lines import accuracy_lines
+from verl_ispo.example_runs.command import example_parser, run_example
+from verl_ispo.example_runs.steps import chosen_baseline, make_report, make_table, run_module
 from verl_ispo.tiny_task.example_steps import (
     TinyRun,
-    chosen_baseline,
     evaluate_tiny,
     make_base,
     make_problems,
-    make_report,
-    make_table,
-    run_module,
+    tiny_environment,
     train_and_evaluate,
 )
 
@@ -104,6 +102,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run_example(
         "quickstart",
         given.methods,
+        tiny_environment,
         lambda: quickstart(given.out, given.methods, given.steps, given.seed, given.levels),
     )
 

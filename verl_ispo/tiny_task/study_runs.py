@@ -11,25 +11,16 @@ the environment first.
 from __future__ import annotations
 
 import argparse
-import signal
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
 
-from verl_ispo.launch.training_process import POLL_S, noted_signals
-from verl_ispo.tiny_task.example_arguments import example_parser, run_example
-from verl_ispo.tiny_task.example_steps import (
-    StepFailedError,
-    chosen_baseline,
-    make_base,
-    make_problems,
-    make_report,
-    make_table,
-    run_module,
-)
+from verl_ispo.example_runs.command import example_parser, run_example
+from verl_ispo.example_runs.several import run_some_at_a_time
+from verl_ispo.example_runs.steps import StepFailedError, chosen_baseline, make_report, make_table, run_module
+from verl_ispo.tiny_task.example_steps import make_base, make_problems, tiny_environment
 
 METHODS = (
     *("grpo", "ispo"),
@@ -84,32 +75,6 @@ def study(options: argparse.Namespace) -> None:
         raise StepFailedError("some runs failed, see above; the same command tries them again")
 
 
-def run_some_at_a_time(commands: Sequence[Sequence[str]], jobs: int) -> int:
-    """Run commands, ``jobs`` at a time; one that fails does not stop the others.
-
-    Returns:
-        `int`: how many failed.
-
-    Raises:
-        StepFailedError: a signal arrived; the running commands have been ended.
-    """
-    waiting, running, failed = list(commands), [], 0
-    with noted_signals() as received:
-        while (waiting or running) and not received:
-            while waiting and len(running) < jobs:
-                running.append(subprocess.Popen(waiting.pop(0)))
-            time.sleep(POLL_S)
-            failed += sum(process.poll() not in (None, 0) for process in running)
-            running = [process for process in running if process.poll() is None]
-        for process in running:
-            process.send_signal(signal.SIGTERM)
-        for process in running:
-            process.wait()
-    if received:
-        raise StepFailedError("ended by a signal; the same command resumes from the checkpoints", 128 + received[0])
-    return failed
-
-
 def _say(text: str) -> None:
     print(f"== {text}", flush=True)
 
@@ -136,7 +101,7 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit status."""
     given = build_parser().parse_args(argv)
-    return run_example("tiny_study", given.methods, lambda: study(given))
+    return run_example("tiny_study", given.methods, tiny_environment, lambda: study(given))
 
 
 if __name__ == "__main__":

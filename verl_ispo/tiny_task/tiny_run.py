@@ -12,8 +12,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from verl_ispo.tiny_task.example_arguments import example_parser, run_example
-from verl_ispo.tiny_task.example_steps import TinyRun, train_and_evaluate
+from verl_ispo.example_runs.command import example_parser, run_example
+from verl_ispo.tiny_task.example_steps import TinyRun, tiny_environment, train_and_evaluate
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         result=given.result or given.run / "result",
         overrides=tuple(given.overrides),
     )
-    return run_example("tiny_run", [run.method], lambda: train_and_evaluate(run))
+    return run_example("tiny_run", [run.method], tiny_environment, lambda: train_and_evaluate(run))
 
 
 if __name__ == "__main__":

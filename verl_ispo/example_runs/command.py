@@ -1,15 +1,16 @@
-"""What the command lines of the tiny examples share."""
+"""What the command lines of the examples share."""
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 
+from verl_ispo.example_runs.steps import StepFailedError
 from verl_ispo.launch.launch_arguments import reported
 from verl_ispo.launch.option_checks import check_choice
 from verl_ispo.method_presets import method_names
-from verl_ispo.tiny_task.example_steps import StepFailedError, tiny_environment
 
 
 def example_parser(module: str, about: str | None) -> argparse.ArgumentParser:
@@ -21,12 +22,15 @@ def example_parser(module: str, about: str | None) -> argparse.ArgumentParser:
     )
 
 
-def run_example(name: str, methods: list[str], work: Callable[[], None]) -> int:
+def run_example(
+    name: str, methods: Sequence[str], environment: Callable[[], AbstractContextManager[None]], work: Callable[[], None]
+) -> int:
     """Run an example in its environment; returns the exit status.
 
     Args:
         name (`str`): what messages begin with.
-        methods (`list[str]`): presets, checked before anything is made.
+        methods (`Sequence[str]`): presets, checked before anything is made.
+        environment (`Callable`): gives the context to work in.
         work (`Callable`): the example.
     """
 
@@ -34,7 +38,7 @@ def run_example(name: str, methods: list[str], work: Callable[[], None]) -> int:
         for method in methods:
             check_choice("METHODS", method, method_names())
         try:
-            with tiny_environment():
+            with environment():
                 work()
         except StepFailedError as error:
             print(error, file=sys.stderr)

@@ -1,0 +1,1 @@
+"""What the examples share: their steps, their command lines, several runs at a time."""
