@@ -36,7 +36,7 @@ LAYERS = (
     ("doctor",),
     ("training_progress", "launch"),
     ("example_runs",),
-    ("tiny_task",),
+    ("tiny_task", "real_model"),
     ("cli",),
     ("hydra_plugins",),
 )

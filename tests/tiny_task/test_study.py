@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from verl_ispo.tiny_task.study import RunMeasures, choose_guard, compare, describe, is_admissible
+from verl_ispo.example_runs.study_measures import RunMeasures, compare
+from verl_ispo.tiny_task.study import choose_guard, describe, is_admissible
 
 PROBLEMS = 40
 
