@@ -27,6 +27,8 @@ from pathlib import Path
 from verl_ispo.cpu.environment import cpu_environment
 from verl_ispo.cpu.forked_python import SOCKET_VARIABLE
 
+ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+"""The server's own, whatever its forks are to have: an import that starts threads leaves it unable to fork."""
 CLIENT = Path(__file__).with_name("forked_python.py")
 
 
@@ -76,7 +78,7 @@ def fork_server(environment: Mapping[str, str]) -> Iterator[dict[str, str]]:
         listening.listen(64)
         server = subprocess.Popen(
             [sys.executable, "-m", "verl_ispo.cpu.forking_process", str(listening.fileno()), folder],
-            env=environment,
+            env={**environment, **ONE_THREAD},
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

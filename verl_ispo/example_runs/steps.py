@@ -39,13 +39,13 @@ class Evaluation:
 
     Attributes:
         base_model (`str`): its name in the table.
-        problems (`Path`): held-out problems.
+        problems (`tuple[Path, ...]`): files of held-out problems.
         max_new_tokens (`int`): longest response.
         grader (`str`, *optional*): ``pkg://a.module`` or a file; the project's grader where it is not given.
     """
 
     base_model: str
-    problems: Path
+    problems: tuple[Path, ...]
     max_new_tokens: int
     grader: str | None = None
 
@@ -84,7 +84,7 @@ def evaluate(model: Path, method: str, seed: int | None, evaluation: Evaluation,
     command = [*python_command(os.environ), "-m", "verl_ispo.cli", "eval", "--model", str(model), "--method", method]
     command += [] if seed is None else ["--training-seed", str(seed)]
     command += ["--base-model", evaluation.base_model, "--out", str(result)]
-    command += ["--benchmarks", str(evaluation.problems)]
+    command += ["--benchmarks", *map(str, evaluation.problems)]
     command += [] if evaluation.grader is None else ["--reward-function", evaluation.grader]
     command += ["--n", str(SAMPLES), "--temperature", "1.0", "--max-new-tokens", str(evaluation.max_new_tokens)]
     log.parent.mkdir(parents=True, exist_ok=True)

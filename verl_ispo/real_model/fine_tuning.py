@@ -1,4 +1,4 @@
-r"""A few steps of supervised fine-tuning that teach a pretrained model to end in a ``\boxed{}``, by transformers' trainer.
+r"""A few supervised steps that teach a pretrained model to end in a ``\boxed{}``, by transformers' trainer.
 
     python -m verl_ispo.real_model.fine_tuning --model runs/real_model/smollm2 --out runs/real_model/start \
         --lessons runs/real_model/data/lessons.jsonl --steps 12

@@ -109,7 +109,7 @@ def train_tiny(run: TinyRun) -> None:
 
 def evaluate_tiny(model: Path, method: str, seed: int | None, data: Path, result: Path, log: Path) -> None:
     """300 held-out problems, greedy and 4 samples each; see `evaluate`."""
-    evaluate(model, method, seed, Evaluation(BASE_MODEL, data / "heldout.parquet", 96, GRADER), result, log)
+    evaluate(model, method, seed, Evaluation(BASE_MODEL, (data / "heldout.parquet",), 96, GRADER), result, log)
 
 
 def train_and_evaluate(run: TinyRun) -> None:
