@@ -196,7 +196,7 @@ def test_a_server_ends_after_its_last_process_and_leaves_nothing(forking, script
 
 def test_threads_are_those_of_the_fork_and_keep_no_server_from_forking(forking, script) -> None:
     """An environment for several threads made the server's imports start some, and then it could not fork."""
-    many = {name: "3" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
+    many = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "3")
     path = script("import torch; torch.randn(300, 300) @ torch.randn(300, 300); print(torch.get_num_threads())")
     with fork_server({**forking, SOCKET_VARIABLE: "", **many}) as own:
         for threads in ("3", "2", "1"):

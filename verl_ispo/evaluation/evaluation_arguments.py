@@ -95,6 +95,14 @@ def add_eval_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser
         help="engines at a time, as Ray actors on this machine or the cluster that RAY_ADDRESS names; the results are "
         "the same for any N (default: all GPUs / tensor parallel size; 1 on a CPU)",
     )
+    drawing.add_argument(
+        "--vllm-args",
+        nargs="+",
+        default=[],
+        metavar="KEY=VALUE",
+        help="more arguments of vllm.LLM, such as kv_cache_memory_bytes=2147483648, with which several evaluations "
+        "share a GPU, or enforce_eager=true, which starts sooner and generates slower (default: none)",
+    )
     server = parser.add_argument_group("a server instead of an engine here")
     server.add_argument(
         "--server",
@@ -178,8 +186,9 @@ def run_eval(options: argparse.Namespace) -> int:
     from verl_ispo.evaluation.evaluation_options import EvaluationOptions
     from verl_ispo.evaluation.run import run
 
-    given = {name: value for name, value in vars(options).items() if name not in ("command", "benchmarks")}
-    return run(EvaluationOptions(benchmarks=tuple(options.benchmarks), **given))
+    lists = {name: tuple(getattr(options, name)) for name in ("benchmarks", "vllm_args")}
+    given = {name: value for name, value in vars(options).items() if name != "command"}
+    return run(EvaluationOptions(**{**given, **lists}))
 
 
 def run_table(options: argparse.Namespace) -> int:

@@ -33,6 +33,7 @@ class EvaluationOptions:
     served_model: str | None = None
     concurrency: int = 64
     request_timeout_s: float = 1800.0
+    vllm_args: tuple[str, ...] = ()
 
 
 def check_options(options: EvaluationOptions) -> None:
@@ -63,5 +64,7 @@ def check_options(options: EvaluationOptions) -> None:
     if options.server is not None:
         if options.replicas is not None:
             raise UserError("--replicas and --server: a server has its own replicas; give one of the two")
+        if options.vllm_args:
+            raise UserError("--vllm-args and --server: the server has its own arguments; give one of the two")
         if options.sampler != "auto":
             raise UserError(f"--sampler {options.sampler} and --server: the server samples; leave --sampler out")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from verl_ispo.evaluation.replicas import available_gpus
 from verl_ispo.evaluation.sampler import Sampler
@@ -33,12 +35,14 @@ def resolve_sampler(choice: str) -> tuple[str, str]:
     return choice, "given by --sampler"
 
 
-def load_sampler(name: str, folder: Path, context_tokens: int, tensor_parallel_size: int) -> Sampler:
+def load_sampler(
+    name: str, folder: Path, context_tokens: int, tensor_parallel_size: int, vllm_arguments: Mapping[str, Any]
+) -> Sampler:
     """Load the model into the sampler that `resolve_sampler` chose."""
     if name == "vllm":
         from verl_ispo.evaluation.vllm_sampler import VLLMSampler
 
-        return VLLMSampler(folder, context_tokens, tensor_parallel_size)
+        return VLLMSampler(folder, context_tokens, tensor_parallel_size, vllm_arguments)
     from verl_ispo.evaluation.cpu_sampler import CPUSampler
 
     return CPUSampler(folder)

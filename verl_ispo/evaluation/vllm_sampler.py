@@ -11,12 +11,18 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from verl_ispo.cpu.sampling import SampleRequest
 from verl_ispo.evaluation.sampler import Completion
+from verl_ispo.user_error import UserError
 
 if TYPE_CHECKING:
     from vllm.outputs import CompletionOutput
@@ -25,6 +31,28 @@ REQUESTS_AT_ONCE = 2048
 """A kill loses at most this many responses; many more than run at a time, so that the engine stays busy."""
 # Settings of an engine on a CPU: nothing is compiled, and the cache is not a share of the machine's memory.
 ON_CPU = {"dtype": "float32", "enforce_eager": True, "kv_cache_memory_bytes": 1 << 30}
+
+
+OURS = ("model", "max_model_len", "tensor_parallel_size", "distributed_executor_backend", "seed", "logprobs_mode")
+"""Arguments of ``vllm.LLM`` that the sampler sets, each by an option of its own or for a reason that is said there."""
+
+
+def read_arguments(texts: Sequence[str]) -> dict[str, Any]:
+    """Read ``KEY=VALUE`` words; values are YAML, and a key with dots is one inside another.
+
+    Raises:
+        UserError: a word without an equals sign, a value that is no YAML, or a key of `OURS`.
+    """
+    for text in texts:
+        key, equals, _ = text.partition("=")
+        if not equals or not all(part.isidentifier() for part in key.split(".")):
+            raise UserError(f"--vllm-args {text}: give KEY=VALUE, such as enforce_eager=true")
+        if key.split(".")[0] in OURS:
+            raise UserError(f"--vllm-args {text}: {key} is set by verl-ispo eval; leave it out")
+    try:
+        return OmegaConf.to_container(OmegaConf.from_dotlist(list(texts)))
+    except (YAMLError, OmegaConfBaseException) as error:
+        raise UserError(f"--vllm-args {' '.join(texts)}: a value is no YAML ({error})") from error
 
 
 def built_for_cpu() -> bool:
@@ -42,9 +70,16 @@ class VLLMSampler:
         folder (`Path`): Hugging Face folder.
         context_tokens (`int`): longest prompt and response together, in tokens.
         tensor_parallel_size (`int`): GPUs over which the model is split.
+        arguments (`Mapping[str, Any]`, *optional*): more of ``vllm.LLM``'s, see `read_arguments`.
     """
 
-    def __init__(self, folder: Path, context_tokens: int, tensor_parallel_size: int) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        context_tokens: int,
+        tensor_parallel_size: int,
+        arguments: Mapping[str, Any] = MappingProxyType({}),
+    ) -> None:
         on_cpu = built_for_cpu()
         if on_cpu:
             # otherwise its threads are bound to cores, of which other replicas and the grader have some too
@@ -59,7 +94,7 @@ class VLLMSampler:
             distributed_executor_backend="mp" if tensor_parallel_size > 1 else None,
             seed=0,
             logprobs_mode="raw_logprobs",  # at temperature 1, without a filter
-            **(ON_CPU if on_cpu else {}),
+            **{**(ON_CPU if on_cpu else {}), **arguments},
         )
 
     def __call__(self, requests: Sequence[SampleRequest]) -> Iterator[list[tuple[int, Completion]]]:

@@ -42,12 +42,14 @@ class Evaluation:
         problems (`tuple[Path, ...]`): files of held-out problems.
         max_new_tokens (`int`): longest response.
         grader (`str`, *optional*): ``pkg://a.module`` or a file; the project's grader where it is not given.
+        vllm_args (`tuple[str, ...]`, *optional*): as ``verl-ispo eval --vllm-args`` takes them.
     """
 
     base_model: str
     problems: tuple[Path, ...]
     max_new_tokens: int
     grader: str | None = None
+    vllm_args: tuple[str, ...] = ()
 
 
 def run_module(module: str, *arguments: object, quiet: bool = False) -> None:
@@ -67,26 +69,34 @@ def run_module(module: str, *arguments: object, quiet: bool = False) -> None:
         raise StepFailedError(f"{module} ended with status {status}, see above", status)
 
 
-def evaluate(model: Path, method: str, seed: int | None, evaluation: Evaluation, result: Path, log: Path) -> None:
-    """The held-out problems, greedy and `SAMPLES` samples each.
+def evaluation_command(
+    model: str | Path, method: str, seed: int | None, evaluation: Evaluation, result: Path
+) -> list[str]:
+    """``verl-ispo eval`` of the held-out problems, greedy and `SAMPLES` samples each, without the interpreter.
 
     Args:
-        model (`Path`): Hugging Face folder, or checkpoints of verl.
+        model (`str` or `Path`): Hugging Face folder or hub id, or checkpoints of verl.
         method (`str`): name in the table.
         seed (`int`, *optional*): of the training; `None` for the start.
         evaluation (`Evaluation`): on what.
         result (`Path`): folder of the evaluation.
-        log (`Path`): file for all that it prints.
-
-    Raises:
-        StepFailedError: with the last lines of the log.
     """
-    command = [*python_command(os.environ), "-m", "verl_ispo.cli", "eval", "--model", str(model), "--method", method]
+    command = ["-m", "verl_ispo.cli", "eval", "--model", str(model), "--method", method]
     command += [] if seed is None else ["--training-seed", str(seed)]
     command += ["--base-model", evaluation.base_model, "--out", str(result)]
     command += ["--benchmarks", *map(str, evaluation.problems)]
     command += [] if evaluation.grader is None else ["--reward-function", evaluation.grader]
-    command += ["--n", str(SAMPLES), "--temperature", "1.0", "--max-new-tokens", str(evaluation.max_new_tokens)]
+    command += ["--vllm-args", *evaluation.vllm_args] if evaluation.vllm_args else []
+    return [*command, "--n", str(SAMPLES), "--temperature", "1.0", "--max-new-tokens", str(evaluation.max_new_tokens)]
+
+
+def evaluate(model: str | Path, method: str, seed: int | None, evaluation: Evaluation, result: Path, log: Path) -> None:
+    """Run `evaluation_command`, all that it prints into a file.
+
+    Raises:
+        StepFailedError: with the last lines of the log.
+    """
+    command = [*python_command(os.environ), *evaluation_command(model, method, seed, evaluation, result)]
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as output:
         status = call(command, output=output)

@@ -51,10 +51,11 @@ def example(options: argparse.Namespace) -> None:
         rollouts=options.rollouts,
         max_new_tokens=options.max_new_tokens,
         base_model=start.name,
+        vllm_args=tuple(options.vllm_args),
         overrides=tuple(options.overrides),
     )
     runs = [replace(first, method=name, folder=folder / name, result=folder / name / "result") for name in methods]
-    say("4/6 evaluation before training, greedy and 4 samples per held-out problem")
+    say("4 evaluation before training, greedy and 4 samples per held-out problem")
     base = out / "results/Base"
     evaluation_s = timed_once(
         out / "eval-base.json",
@@ -70,10 +71,10 @@ def example(options: argparse.Namespace) -> None:
             f"   a step takes {timing.step_s:.0f} s here and a start {timing.start_s:.0f} s: {len(left)} method(s) of "
             f"{options.steps} steps and their evaluations will take {in_words(total_s)}"
         )
-    say(f"5/6 training and evaluation: {' '.join(methods)} (Ctrl-C is safe: the same command resumes)")
+    say(f"5 training and evaluation: {' '.join(methods)} (Ctrl-C is safe: the same command resumes)")
     for run in left:
         train_and_evaluate(run)
-    say("6/6 what happened")
+    say("6 what happened")
     results = [base, *(run.result for run in runs)]
     make_table(results, folder / "table", chosen_baseline(methods, "Base"))
     make_report([run.folder for run in runs], folder / "table/scores.csv", folder / "report")

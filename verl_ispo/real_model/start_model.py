@@ -41,22 +41,22 @@ def make_start(out: Path, model: str, sft_steps: int, data: Path | None) -> Star
     Raises:
         StepFailedError: a step failed.
     """
-    say("1/6 the model")
+    say("1 the model")
     pretrained, name = model, Path(model).name
     if not model:
         pretrained, name = str(out / DEFAULT_NAME), DEFAULT_NAME
         run_module("verl_ispo.real_model.smollm2", "--out", pretrained)
-    say("2/6 the problems")
+    say("2 the problems")
     made = out / "data"
     run_module("verl_ispo.real_model.make_data", "--out", made)
     started = pretrained
     if sft_steps:
-        say(f"3/6 {sft_steps} supervised steps that teach the model to answer in a box")
+        say(f"3 {sft_steps} supervised steps that teach the model to answer in a box")
         started = str(out / f"start-sft{sft_steps}")
         lessons = ("--lessons", made / LESSONS, "--out", started, "--steps", sft_steps)
         run_module("verl_ispo.real_model.fine_tuning", "--model", pretrained, *lessons)
     else:
-        say("3/6 no supervised steps: SFT_STEPS=0")
+        say("3 no supervised steps: SFT_STEPS=0")
     return Start(pretrained, started, data or made, name)
 
 

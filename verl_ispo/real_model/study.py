@@ -21,9 +21,10 @@ from verl_ispo.atomic_file import write_text
 from verl_ispo.example_runs.command import example_parser, run_example
 from verl_ispo.example_runs.several import run_some_at_a_time
 from verl_ispo.example_runs.steps import (
+    Evaluation,
     StepFailedError,
     chosen_baseline,
-    evaluate,
+    evaluation_command,
     make_report,
     make_table,
 )
@@ -35,8 +36,9 @@ from verl_ispo.example_runs.study_measures import (
     missing_line,
     read_all,
 )
+from verl_ispo.launch.data_choice import choose_data
 from verl_ispo.real_model.start_model import add_start, make_start, say
-from verl_ispo.real_model.training_run import RealRun, add_sizes, real_environment
+from verl_ispo.real_model.training_run import add_sizes, real_environment
 
 METHODS = ("grpo", "sign", "ispo", "ispo_guarded", "ispo_right_answer")
 
@@ -74,25 +76,30 @@ def study(options: argparse.Namespace) -> None:
     start = make_start(out, options.model, options.sft_steps, options.data)
     runs = out / f"steps{options.steps}-{options.prompts}x{options.rollouts}"
     cells = [(runs / f"seed{seed}" / method, method, seed) for seed, method in product(seeds, methods)]
-    say("4/6 evaluation before training, greedy and 4 samples per held-out problem")
+    say(
+        f"4 evaluation of the start, {len(cells)} runs of {options.steps} steps, {options.jobs} at a time (Ctrl-C is safe)"
+    )
     base = out / "results/Base"
-    unnamed = RealRun("", 0, 0, start.model, start.data, out, base, max_new_tokens=options.max_new_tokens)
-    evaluate(start.model, "Base", None, unnamed.evaluation, base, out / "eval-base.log")
-    say(f"5/6 {len(cells)} runs of {options.steps} steps, {options.jobs} at a time (Ctrl-C is safe)")
+    evaluation = Evaluation(
+        start.name, choose_data(start.data).validation, options.max_new_tokens, vllm_args=tuple(options.vllm_args)
+    )
+    first = [sys.executable, *evaluation_command(start.model, "Base", None, evaluation, base)]
     shared = ["--steps", options.steps, "--start", start.model, "--data", start.data, "--base-model", start.name]
     shared += ["--rollout", options.rollout, "--prompts", options.prompts, "--rollouts", options.rollouts]
     shared += ["--max-new-tokens", options.max_new_tokens]
+    shared += ["--vllm-args", *options.vllm_args] if options.vllm_args else []
     module = [sys.executable, "-m", "verl_ispo.real_model.training_run"]
     commands = [
         [*module, "--method", method, "--seed", seed, "--run", folder, *shared, "--", *options.overrides]
         for folder, method, seed in cells
     ]
-    failed = run_some_at_a_time([list(map(str, command)) for command in commands], options.jobs)
-    results = [folder / "result" for folder, _, _ in cells if (folder / "result/summary.json").exists()]
+    failed = run_some_at_a_time([list(map(str, command)) for command in [first, *commands]], options.jobs)
+    results = [base, *(folder / "result" for folder, _, _ in cells)]
+    results = [result for result in results if (result / "summary.json").exists()]
     if not results:
         raise StepFailedError("no run succeeded; see above")
-    say("6/6 the results of the study")
-    make_table([base, *results], runs / "table", chosen_baseline(methods, methods[0]))
+    say("5 the results of the study")
+    make_table(results, runs / "table", chosen_baseline(methods, methods[0]))
     ended = [runs / f"seed{seeds[0]}" / method for method in methods]
     ended = [folder for folder in ended if (folder / "done").exists()]
     if ended:

@@ -13,7 +13,7 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -47,7 +47,8 @@ class RealRun:
         rollouts (`int`): per prompt.
         max_new_tokens (`int`): longest response.
         base_model (`str`): the start's name in the table.
-        overrides (`tuple[str, ...]`): more Hydra overrides.
+        vllm_args (`tuple[str, ...]`): as ``verl-ispo eval`` takes them, for its evaluation.
+        overrides (`tuple[str, ...]`): more Hydra overrides of its training.
     """
 
     method: str
@@ -62,12 +63,15 @@ class RealRun:
     rollouts: int = 8
     max_new_tokens: int = 64
     base_model: str = "SmolLM2-135M"
+    vllm_args: tuple[str, ...] = ()
     overrides: tuple[str, ...] = ()
 
     @property
     def evaluation(self) -> Evaluation:
         """What it is evaluated on."""
-        return Evaluation(self.base_model, choose_data(self.data).validation, self.max_new_tokens)
+        return Evaluation(
+            self.base_model, choose_data(self.data).validation, self.max_new_tokens, vllm_args=self.vllm_args
+        )
 
 
 @contextmanager
@@ -139,6 +143,13 @@ def add_sizes(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rollouts", type=int, default=8, help="per prompt (default: %(default)s)")
     parser.add_argument("--max-new-tokens", type=int, default=64, help="longest response (default: %(default)s)")
     parser.add_argument(
+        "--vllm-args",
+        nargs="+",
+        default=[],
+        metavar="KEY=VALUE",
+        help="as verl-ispo eval takes them, for the evaluations with vLLM (default: none)",
+    )
+    parser.add_argument(
         "--rollout", default="cpu", help=f"{', '.join(ROLLOUTS)}; as scripts/train.sh (default: %(default)s)"
     )
 
@@ -156,8 +167,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="more Hydra overrides")
     given = vars(parser.parse_args(argv))
     folder = given.pop("run")
-    overrides = tuple(given.pop("overrides"))
-    run = replace(RealRun(folder=folder, result=folder / "result", **given), overrides=overrides)
+    lists = {name: tuple(given.pop(name)) for name in ("overrides", "vllm_args")}
+    run = RealRun(folder=folder, result=folder / "result", **given, **lists)
     return run_example(
         "training_run", [run.method], lambda: real_environment(run.rollout), lambda: train_and_evaluate(run)
     )
