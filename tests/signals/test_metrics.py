@@ -183,7 +183,7 @@ def test_the_logged_parts_add_up_to_the_logged_composite(preset: str, batch: lis
 @given(batches(groups=3), configs())
 @settings(max_examples=examples(75))
 def test_advantage_metrics(batch: list[Rollout], config: ISPOConfig) -> None:
-    """Shares of the absolute advantage add up to 1; the mean advantage of the rollouts without an answer."""
+    """Shares of the absolute advantage add up to 1; the mean advantage of rollouts without an answer, and with one."""
     advantage = [((7 * row) % 5 - 2) / 2 for row in range(len(batch))]
     shares = {"all_wrong": 0.0, "mixed": 0.0, "all_right": 0.0}
     for rows in members(batch):
@@ -195,6 +195,11 @@ def test_advantage_metrics(batch: list[Rollout], config: ISPOConfig) -> None:
     unanswered = [advantage[row] for row, rollout in enumerate(batch) if not rollout.answered]
     if unanswered:
         expected["ispo/missing_answer_advantage"] = mean(unanswered)
+    hopeless = [row for rows in members(batch) if not any(batch[row].correct for row in rows) for row in rows]
+    for name, answered in (("missing", False), ("answered", True)):
+        found = [advantage[row] for row in hopeless if batch[row].answered is answered]
+        if found:
+            expected[f"ispo/all_wrong_advantage/{name}"] = mean(found)
     assert advantage_metrics(torch.tensor(advantage), observe(batch, config)) == pytest.approx(expected, abs=1e-6)
 
 

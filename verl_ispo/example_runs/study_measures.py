@@ -21,6 +21,7 @@ from verl_ispo.user_error import UserError
 BASELINE = "grpo"
 HAZARDS = {"trace dropped": "ispo/trace_dropped_rate", "answer missing": "ispo/answer_missing_rate"}
 ALL_WRONG_SHARE = "ispo/advantage_share/all_wrong"
+ALL_WRONG_ADVANTAGE = "ispo/all_wrong_advantage"
 FLAT_GROUPS = "ispo/zero_adv_rate/composite"
 CONFIDENCE = parse_metric("auroc_answer")
 
@@ -36,6 +37,8 @@ class RunMeasures:
         all_wrong_share: share of the absolute advantage that lies in all-wrong groups, mean over the steps.
         flat_groups: share of groups without any advantage, mean over the steps.
         confidence_auroc: AUROC of the answer's confidence against correctness, mean over levels; NaN if undefined.
+        paid_for_no_answer: advantage of a missing answer less that of an incorrect one in all-wrong groups, mean over
+            the steps that have both; NaN if none has.
     """
 
     greedy: tuple[Scores, ...]
@@ -44,6 +47,7 @@ class RunMeasures:
     all_wrong_share: float
     flat_groups: float
     confidence_auroc: float = math.nan
+    paid_for_no_answer: float = math.nan
 
 
 @dataclass(frozen=True)
@@ -83,6 +87,9 @@ def read_measures(run: Path, tail_steps: int) -> RunMeasures:
         all_wrong_share=float(metric(log, ALL_WRONG_SHARE).mean()),
         flat_groups=float(metric(log, FLAT_GROUPS).mean()),
         confidence_auroc=_confidence_auroc(result),
+        paid_for_no_answer=float(
+            (metric(log, f"{ALL_WRONG_ADVANTAGE}/missing") - metric(log, f"{ALL_WRONG_ADVANTAGE}/answered")).mean()
+        ),
     )
 
 
@@ -149,6 +156,7 @@ COLUMNS: dict[str, Callable[[RunMeasures], float]] = {
     "advantage in all-wrong groups, %": lambda run: run.all_wrong_share,
     "groups without advantage, %": lambda run: run.flat_groups,
     "AUROC of the answer's confidence, %": lambda run: run.confidence_auroc,
+    "advantage of no answer over an incorrect one in all-wrong groups, x 100": lambda run: run.paid_for_no_answer,
 }
 """The measures by the titles of their columns."""
 

@@ -77,7 +77,8 @@ def study(options: argparse.Namespace) -> None:
     runs = out / f"steps{options.steps}-{options.prompts}x{options.rollouts}"
     cells = [(runs / f"seed{seed}" / method, method, seed) for seed, method in product(seeds, methods)]
     say(
-        f"4 evaluation of the start, {len(cells)} runs of {options.steps} steps, {options.jobs} at a time (Ctrl-C is safe)"
+        f"4 evaluation of the start, and {len(cells)} runs of {options.steps} steps, {options.jobs} at a time "
+        "(Ctrl-C is safe)"
     )
     base = out / "results/Base"
     evaluation = Evaluation(

@@ -92,7 +92,12 @@ def signal_metrics(batch: ObservedBatch, config: ISPOConfig, knows_drift: bool =
 
 
 def advantage_metrics(advantage: torch.Tensor, batch: ObservedBatch) -> dict[str, float]:
-    """Where the gradient comes from: shares of the absolute advantage, one number per rollout, `(batch,)`."""
+    """Where the gradient comes from: shares of the absolute advantage, and what is paid for not answering.
+
+    Args:
+        advantage (`torch.Tensor` of shape `(batch,)`): one number per rollout.
+        batch (`ObservedBatch`).
+    """
     all_wrong = batch.groups.all_wrong(batch.correct)[batch.groups.ids]
     all_right = batch.groups.all_right(batch.correct)[batch.groups.ids]
     total = advantage.abs().sum()
@@ -101,7 +106,10 @@ def advantage_metrics(advantage: torch.Tensor, batch: ObservedBatch) -> dict[str
         f"ispo/advantage_share/{name}": float(advantage[rows].abs().sum() / total) if total > 0 else None
         for name, rows in classes.items()
     }
-    metrics["ispo/missing_answer_advantage"] = _mean(advantage[~batch.spans.found])
+    answered = batch.spans.found
+    metrics["ispo/missing_answer_advantage"] = _mean(advantage[~answered])
+    for name, rows in (("missing", ~answered), ("answered", answered)):
+        metrics[f"ispo/all_wrong_advantage/{name}"] = _mean(advantage[rows & all_wrong])
     return _defined(metrics)
 
 
