@@ -106,6 +106,7 @@ def training_options(run: RealRun) -> TrainingOptions:
         data=run.data,
         rollout=run.rollout,
         gpus_per_node=None if on_cpu else torch.cuda.device_count(),
+        rollout_tp=None if on_cpu else 1,  # small models, whose attention heads need not divide by verl's default of 2
         screen="progress",
         save_freq=SAVE_EVERY_STEPS,
         keep=1,
