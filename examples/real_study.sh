@@ -17,7 +17,7 @@
 #   STEPS=12          training steps of each run
 #   PROMPTS=8         per step, in two updates
 #   ROLLOUTS=8        per prompt
-#   MAX_NEW_TOKENS=64 longest response
+#   MAX_NEW_TOKENS=64   longest response
 #   ROLLOUT=cpu       vllm, sglang (GPUs), cpu, cpu_vllm
 #   VLLM_ARGS=        as verl-ispo eval --vllm-args, for the evaluations with vLLM
 #   JOBS=1            runs at a time

@@ -16,6 +16,7 @@ LAUNCHERS = (
     *("gpu/bench_step.sh", "gpu/run_all.sh"),
     *("offline/install.sh", "offline/unpack.sh"),
     *("../examples/quickstart.sh", "../examples/tiny_run.sh", "../examples/tiny_study.sh"),
+    *("../examples/real_model.sh", "../examples/real_study.sh"),
 )
 
 # Writes its name and call to $NOTES. $FAIL is a pattern of calls that fail, $HANG one of calls that do not end.

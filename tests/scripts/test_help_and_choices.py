@@ -29,6 +29,7 @@ def test_no_launcher_is_left_out_here() -> None:
     sourced = {
         "setup_cpu.sh",
         "setup_vllm_cpu.sh",
+        "setup_real_model.sh",
         "setup_megatron_cpu.sh",
         "pinned_environment.sh",
         "variables.sh",

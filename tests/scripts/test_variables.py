@@ -16,6 +16,7 @@ import pytest
 from tests.scripts.launchers import LAUNCHERS, SCRIPTS, launch, variables_mapped
 from verl_ispo import cli
 from verl_ispo.launch import ray_node
+from verl_ispo.real_model import example, study
 from verl_ispo.tiny_task import quickstart, study_runs
 
 BENCH_STEP = runpy.run_path(str(SCRIPTS / "gpu/bench_step.py"))
@@ -40,6 +41,8 @@ PARSERS = {
     "gpu/bench_step.sh": BENCH_STEP["build_parser"](),
     "../examples/quickstart.sh": quickstart.build_parser(),
     "../examples/tiny_study.sh": study_runs.build_parser(),
+    "../examples/real_model.sh": example.build_parser(),
+    "../examples/real_study.sh": study.build_parser(),
 }
 
 

@@ -48,7 +48,7 @@ def time_a_step(run: RealRun, folder: Path) -> StepTiming:
         total_s = time.monotonic() - began
         step_s = float(metric(read_metric_table(folder), "timing_s/step").iloc[-1])
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)
-        write_text(file, json.dumps({"step_s": step_s, "start_s": total_s - step_s}) + "\n")
+        write_text(file, json.dumps({"step_s": step_s, "start_s": max(total_s - step_s, 0.0)}) + "\n")
     return StepTiming(**json.loads(file.read_text(encoding="utf-8")))
 
 
