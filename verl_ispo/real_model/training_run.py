@@ -89,7 +89,7 @@ def training_options(run: RealRun) -> TrainingOptions:
     """The run as ``verl-ispo train`` takes it."""
     sizes = (
         f"data.train_batch_size={run.prompts}",
-        "data.max_prompt_length=256",
+        "data.max_prompt_length=128",
         f"data.max_response_length={run.max_new_tokens}",
         f"actor_rollout_ref.rollout.n={run.rollouts}",
         f"actor_rollout_ref.actor.ppo_mini_batch_size={max(run.prompts // 2, 1)}",
