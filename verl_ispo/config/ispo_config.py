@@ -66,6 +66,10 @@ class ISPOConfig:
         max_abs_ifd (`float`, *optional*):
             Ours. Clips IFD, and the gain of `all_wrong_groups="right_answer"`, to [-max_abs_ifd, max_abs_ifd] nats per
             token. Off by default, as in the paper.
+        min_right_answer_gain (`float`, *optional*):
+            Ours. Least gain, in nats per token, that `all_wrong_groups="right_answer"` reads. With `0` a trace that
+            lowers the log-prob of the ground truth counts as no trace, so that leaving the trace out is never paid
+            more. Off by default.
         exclude_answer_from_critical (`bool`, *optional*, defaults to `False`):
             Ours. Keeps the answer's tokens and the end-of-sequence token out of the entropy filter.
         ifd_reference (`str`, *optional*, defaults to `"none"`):
@@ -100,6 +104,7 @@ class ISPOConfig:
     all_right_groups: str = "paper"
     missing_answer: str = "zero"
     max_abs_ifd: float | None = None
+    min_right_answer_gain: float | None = None
     exclude_answer_from_critical: bool = False
     ifd_reference: str = "none"
     ifd_running_decay: float = 0.9
@@ -118,6 +123,8 @@ class ISPOConfig:
         check_number(f"{SECTION}.ifd_running_decay", self.ifd_running_decay, low=0.0, high=1.0, high_open=True)
         if self.max_abs_ifd is not None:
             check_number(f"{SECTION}.max_abs_ifd", self.max_abs_ifd, low=0.0, low_open=True)
+        if self.min_right_answer_gain is not None:
+            check_number(f"{SECTION}.min_right_answer_gain", self.min_right_answer_gain)
         for name in ("symmetric_token_reward", "exclude_answer_from_critical"):
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f"{SECTION}.{name} must be true or false, got {getattr(self, name)!r}")

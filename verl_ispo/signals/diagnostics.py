@@ -69,7 +69,7 @@ def signal_metrics(batch: ObservedBatch, config: ISPOConfig, knows_drift: bool =
         "ispo/order_violation_rate": order_violation_rate(batch.training_reward, correct, batch.groups),
         **_zero_advantage_metrics(batch),
         **_critical_token_metrics(batch, config, knows_drift),
-        **_right_answer_metrics(batch, config),
+        **_right_answer_metrics(batch),
     }
     # The composite is the sum of these parts under every estimator, even where training uses the plain score.
     parts = {
@@ -192,16 +192,17 @@ def _critical_token_metrics(batch: ObservedBatch, config: ISPOConfig, knows_drif
     return metrics
 
 
-def _right_answer_metrics(batch: ObservedBatch, config: ISPOConfig) -> dict[str, float | None]:
-    """The correct answer's gain, and how many of the groups without a correct rollout have one (ours)."""
+def _right_answer_metrics(batch: ObservedBatch) -> dict[str, float | None]:
+    """The correct answer's gain as measured, and how many of the groups without a correct rollout have one (ours)."""
     scores, groups = batch.right_answer, batch.groups
     if scores is None:
         return {}
     all_wrong = groups.all_wrong(batch.correct)
-    gain = right_answer_gain(scores, config.max_abs_ifd)[scores.scored]
+    gain = right_answer_gain(scores)[scores.scored]
     return {
         "ispo/right_answer_gain/mean": _mean(gain),
         "ispo/right_answer_gain/std": _std(gain),
+        "ispo/right_answer_raised_rate": _mean(gain > 0),
         "ispo/right_answer_log_prob/given_trace": _mean(scores.given_trace[scores.mask]),
         "ispo/right_answer_log_prob/ablated": _mean(scores.ablated[scores.mask]),
         "ispo/right_answer_served_rate": _mean((groups.reduce(scores.scored.float(), "amax") > 0)[all_wrong]),

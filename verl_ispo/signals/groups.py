@@ -67,14 +67,14 @@ def guarded_reward(
     With `all_wrong_groups="right_answer"` the sequence term of a group without a correct rollout is ifd_weight times
     the gain of the correct answer, with a plus sign. A rollout of such a group that was not scored has its group's
     lowest gain, or 0 where none was scored. One without an answer then gets the group's lowest composite: never more
-    than an answered one, and all get the same where nobody answered.
+    than an answered one, and all get the same where nobody answered. With ifd_weight 0 it is `"token_only"`.
 
     Args:
         reward (`ISPOReward`): of the batch, from `compute_ispo_reward`.
         correct (`torch.Tensor` of shape `(batch,)`, bool).
         groups (`RolloutGroups`): of the batch.
-        config (`ISPOConfig`): `all_wrong_groups`, `all_right_groups` and `missing_answer` are read here, and
-            `max_abs_ifd`, which clips the gain of the correct answer too.
+        config (`ISPOConfig`): `all_wrong_groups`, `all_right_groups` and `missing_answer` are read here, and the bounds
+            of the correct answer's gain, `max_abs_ifd` and `min_right_answer_gain`.
         right_answer (`RightAnswerScores`, *optional*): of the batch; needed with `all_wrong_groups="right_answer"`,
             and read in groups without a correct rollout alone.
 
@@ -86,7 +86,7 @@ def guarded_reward(
         NonFiniteSignalError: NaN or infinity among the correct answers' log-probs.
     """
     ifd, ifd_sign = reward.ifd, 2.0 * correct.float() - 1.0
-    takes_lowest = ~reward.answer_found if config.missing_answer == "group_min" else torch.zeros_like(correct).bool()
+    takes_lowest = ~reward.answer_found if config.missing_answer == "group_min" else None
     ifd_weight = torch.full_like(ifd_sign, config.ifd_weight)
     token_weight = torch.full_like(ifd_sign, config.token_weight)
     classes = (
@@ -100,23 +100,28 @@ def guarded_reward(
         if mode == "right_answer":
             if right_answer is None:
                 raise ValueError("all_wrong_groups='right_answer' needs right_answer, the correct answers' log-probs")
-            ifd = torch.where(rows, _gain_or_lowest(right_answer, groups, config.max_abs_ifd), ifd)
-            takes_lowest = takes_lowest | (rows & ~reward.answer_found)
+            ifd = torch.where(rows, _bounded_gain(right_answer, groups, config), ifd)
+            if takes_lowest is None and config.ifd_weight > 0:
+                takes_lowest = rows & ~reward.answer_found
         if mode in ("off", "token_only"):
             ifd_weight = torch.where(rows, 0.0, ifd_weight)
         if mode == "off":
             token_weight = torch.where(rows, 0.0, token_weight)
     parts = reward_parts(reward.parts.outcome, ifd, reward.token_reward, ifd_sign, ifd_weight, token_weight)
     total = composite_reward(parts)
-    if takes_lowest.any():
+    if takes_lowest is not None:
         lowest = torch.where(takes_lowest, groups.reduce(total, "amin")[groups.ids], total)
         parts, total = replace(parts, missing_answer=lowest - total), lowest
     return replace(reward, parts=parts, total=total)
 
 
-def _gain_or_lowest(scores: RightAnswerScores, groups: RolloutGroups, max_abs_gain: float | None) -> torch.Tensor:
-    """The gain of the correct answer, `(batch,)`; the group's lowest for a rollout that was not scored."""
-    gain, scored = right_answer_gain(scores, max_abs_gain), scores.scored
+def _bounded_gain(scores: RightAnswerScores, groups: RolloutGroups, config: ISPOConfig) -> torch.Tensor:
+    """The gain of the correct answer within its bounds, `(batch,)`; the group's lowest where it was not scored."""
+    gain, scored = right_answer_gain(scores), scores.scored
+    if config.max_abs_ifd is not None:
+        gain = gain.clamp(-config.max_abs_ifd, config.max_abs_ifd)
+    if config.min_right_answer_gain is not None:
+        gain = gain.clamp(min=config.min_right_answer_gain)
     lowest = groups.reduce(torch.where(scored, gain, torch.inf), "amin")
     return torch.where(scored, gain, torch.where(lowest.isinf(), 0.0, lowest)[groups.ids])
 

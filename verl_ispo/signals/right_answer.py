@@ -209,12 +209,11 @@ def right_answer_scores(log_probs: Sequence[torch.Tensor], rows: RightAnswerRows
     )
 
 
-def right_answer_gain(scores: RightAnswerScores, max_abs_gain: float | None = None) -> torch.Tensor:
+def right_answer_gain(scores: RightAnswerScores) -> torch.Tensor:
     """(1/|A*|) [log p(A* | Q, T, lead-in) - log p(A* | Q, lead-in)], nats per token.
 
     Args:
         scores (`RightAnswerScores`).
-        max_abs_gain (`float`, *optional*): clips the gain to [-max_abs_gain, max_abs_gain].
 
     Returns:
         `torch.Tensor` of shape `(batch,)`, float32; 0 for a rollout that was not scored.
@@ -223,5 +222,4 @@ def right_answer_gain(scores: RightAnswerScores, max_abs_gain: float | None = No
         NonFiniteSignalError: NaN or infinity where the mask is true, with field, row and position.
     """
     check_finite(scores.mask, right_answer_log_prob=scores.given_trace, ablated_right_answer_log_prob=scores.ablated)
-    gain = conditional_ifd(scores.given_trace, scores.ablated, scores.mask)
-    return gain if max_abs_gain is None else gain.clamp(-max_abs_gain, max_abs_gain)
+    return conditional_ifd(scores.given_trace, scores.ablated, scores.mask)
