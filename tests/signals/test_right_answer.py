@@ -14,6 +14,7 @@ Not exercised: real tokenizers' own rules of joining.
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import pytest
 import torch
@@ -96,7 +97,7 @@ RESPONSES = [
 SPANS = find_answer_spans([response.tolist() for response in RESPONSES], TEXTS.__getitem__)
 
 
-def rows_of(right_answers: list[str | None], **settings_: int) -> RightAnswerRows:
+def rows_of(right_answers: list[str | None], **settings_: Any) -> RightAnswerRows:
     return right_answer_rows([PROMPT] * len(RESPONSES), RESPONSES, SPANS, right_answers, encode, decode, **settings_)
 
 
@@ -108,6 +109,13 @@ def test_each_rollout_has_its_text_and_equal_texts_are_scored_once():
     expected = [ids_of("so "), [], ids_of("so ", "x")]
     assert [head.tolist() for head in rows.heads] == [PROMPT.tolist() + trace + lead_in for trace in expected]
     assert [tail.tolist() for tail in rows.tails] == [ids_of("1", "2")] * 3
+
+
+def test_a_trace_that_is_cut_short_leaves_the_lead_in():
+    """T may end before it states the rollout's own answer."""
+    rows = rows_of(["12"] * 6, trace_end=torch.tensor([1, 1, 0, 0, 0, 0]))
+    assert rows.given_trace == (0, 0, 1, 1, -1, -1)
+    assert rows.ablated == (1, 1, 1, 1, -1, -1)
 
 
 def test_who_is_not_scored():

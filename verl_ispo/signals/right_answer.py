@@ -87,6 +87,7 @@ def right_answer_rows(
     encode: Encode,
     decode: Decode,
     max_length: int | None = None,
+    trace_end: torch.Tensor | None = None,
 ) -> RightAnswerRows:
     """The texts whose forward gives the gain of the correct answer.
 
@@ -101,6 +102,8 @@ def right_answer_rows(
         encode (`Callable`): from a text to its token ids, without special tokens.
         decode (`Callable`): from token ids to their text, special tokens kept.
         max_length (`int`, *optional*): most tokens of a text.
+        trace_end (`torch.Tensor` of shape `(batch,)`, int64, *optional*): one past T's last token, where T ends before
+            the lead-in begins.
 
     Returns:
         `RightAnswerRows`.
@@ -123,8 +126,9 @@ def right_answer_rows(
         if key
     }
     columns: list[tuple[int, int]] = []
-    bounds = zip(spans.lead_in_start.tolist(), spans.start.tolist(), spans.end.tolist(), strict=True)
-    for prompt, response, key, (lead_in_start, start, end) in zip(
+    ends = spans.lead_in_start if trace_end is None else trace_end
+    bounds = zip(ends.tolist(), spans.lead_in_start.tolist(), spans.start.tolist(), spans.end.tolist(), strict=True)
+    for prompt, response, key, (trace_length, lead_in_start, start, end) in zip(
         prompts, responses, right_answers, bounds, strict=True
     ):
         columns.append((_NOT_SCORED, _NOT_SCORED))
@@ -135,7 +139,7 @@ def right_answer_rows(
         if case not in placed:
             placed[case] = place_right_answer(lead_in, first_of_answer, key, encode, decode)
         opening, tail = (prompt.new_tensor(part) for part in placed[case])
-        with_trace = torch.cat([prompt, response[:lead_in_start], opening])
+        with_trace = torch.cat([prompt, response[:trace_length], opening])
         if len(tail) and (max_length is None or len(with_trace) + len(tail) <= max_length):
             columns[-1] = index_of(with_trace, tail), index_of(torch.cat([prompt, opening]), tail)
     return RightAnswerRows(
