@@ -4,8 +4,8 @@
 - DAPO's groups all have correct and incorrect rollouts, and its length penalty needs its buffer to fit.
 - ProGRPO and GRPO-S get entropies, verdicts and prompt log-probs (GTPO takes what GRPO-S takes); without ISPO's signals
   being watched there is neither a reference pass nor an ``ispo/`` metric.
-- ISPO with the gain of the ground truth scores it behind the traces of groups without a correct rollout, in a forward of
-  its own, on two workers: the dumped gains are those of the starting model on each text alone.
+- ISPO with the gain of the ground truth scores it behind the traces of groups without a correct rollout, in a forward
+  of its own, on two workers: the dumped gains are those of the starting model on each text alone.
 - A contradiction ends the run before a model is loaded.
 
 Not exercised: GTPO, whether a method learns (examples/tiny_study.sh), and the methods that are a setting of verl's

@@ -7,11 +7,11 @@ It runs under the weights of the old log-probs, right after their pass.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from omegaconf import DictConfig, OmegaConf
 from transfer_queue import KVBatchMeta
-from verl.single_controller.ray import RayWorkerGroup
 from verl.utils.seqlen_balancing import calculate_workload, get_seqlen_balanced_partitions
 from verl.workers.utils.padding import response_from_nested
 
@@ -54,7 +54,7 @@ def right_answers_of_all_wrong_groups(batch: KVBatchMeta, step: StepBatch) -> li
 
 
 def log_probs_of_tails(
-    workers: RayWorkerGroup, config: DictConfig, heads: Sequence[torch.Tensor], tails: Sequence[torch.Tensor]
+    workers: Any, config: DictConfig, heads: Sequence[torch.Tensor], tails: Sequence[torch.Tensor]
 ) -> list[torch.Tensor]:
     """Log-probs of each tail's tokens behind its head, under the policy's present weights, in verl's own forward.
 
@@ -62,7 +62,7 @@ def log_probs_of_tails(
     evenly over the workers.
 
     Args:
-        workers (`RayWorkerGroup`): verl's, with the policy.
+        workers: verl's worker group with the policy.
         config (`DictConfig`): the training's.
         heads, tails (`Sequence[torch.Tensor]`): token ids, at least one each.
 
