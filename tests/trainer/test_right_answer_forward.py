@@ -23,6 +23,7 @@ from tensordict import TensorDict
 from transformers import Qwen2Config, Qwen2ForCausalLM
 from verl.utils import tensordict_utils as tu
 
+from tests.composed import composed
 from tests.trainer.test_ablated_rows import PROMPTS, RESPONSES, TEXTS, as_verls_workers_do, token_ids
 from verl_ispo.signals.answer_span import find_answer_spans
 from verl_ispo.signals.right_answer import right_answer_gain, right_answer_rows, right_answer_scores
@@ -30,6 +31,7 @@ from verl_ispo.trainer import right_answer_forward
 from verl_ispo.trainer.refusals import UnsupportedSettingError
 from verl_ispo.trainer.right_answer_forward import (
     log_probs_of_tails,
+    longest_row,
     right_answers_of_all_wrong_groups,
     row_multiple,
 )
@@ -54,6 +56,26 @@ def settings(dynamic: bool = False, micro_batch: int | None = 4, **megatron: int
 )
 def test_rows_divide_by_workers_micro_batches_and_rounds_of_an_interleaved_pipeline(config, workers, multiple):
     assert row_multiple(config, workers) == multiple
+
+
+@pytest.mark.parametrize(
+    ("overrides", "longest"),
+    [
+        (("actor_rollout_ref.actor.use_dynamic_bsz=false",), 1300),
+        (
+            ("actor_rollout_ref.actor.use_dynamic_bsz=true", "actor_rollout_ref.actor.ppo_max_token_len_per_gpu=900"),
+            900,
+        ),
+        (
+            ("actor_rollout_ref.actor.use_dynamic_bsz=true", "actor_rollout_ref.actor.ppo_max_token_len_per_gpu=9000"),
+            1300,
+        ),
+    ],
+)
+def test_no_row_is_longer_than_a_rollout_or_a_micro_batch_may_be(overrides, longest):
+    """verl stops at a longer one, after the rollouts."""
+    config = composed(*overrides, "data.max_prompt_length=300", "data.max_response_length=1000")
+    assert longest_row(config) == longest
 
 
 class Workers:

@@ -50,7 +50,11 @@ from verl_ispo.trainer.policy_pass import (
 from verl_ispo.trainer.prompt_selection import PromptSelectionMixin
 from verl_ispo.trainer.refusals import UnsupportedSettingError, multimodal_refusal, refuse_unsupported_settings
 from verl_ispo.trainer.repeatable_order import repeatable_order
-from verl_ispo.trainer.right_answer_forward import log_probs_of_tails, right_answers_of_all_wrong_groups
+from verl_ispo.trainer.right_answer_forward import (
+    log_probs_of_tails,
+    longest_row,
+    right_answers_of_all_wrong_groups,
+)
 from verl_ispo.trainer.step_batch import StepBatch, fetch, objects, on_last_token, prompt_of, step_batch, store
 
 logger = logging.getLogger(__name__)
@@ -209,7 +213,7 @@ class ISPOTrainerMixin(PromptSelectionMixin):
                 right_answers_of_all_wrong_groups(batch, step_batch(batch, graded)),
                 encode=lambda text: self.tokenizer.encode(text, add_special_tokens=False),
                 decode=lambda ids: self.tokenizer.decode(ids, clean_up_tokenization_spaces=False),
-                max_length=self.config.data.max_prompt_length + self.config.data.max_response_length,
+                max_length=longest_row(self.config),
             )
             metrics["ispo/tokens/right_answer"] = sum(map(len, [*rows.heads, *rows.tails]))
             log_probs = log_probs_of_tails(self.actor_rollout_wg, self.config, rows.heads, rows.tails)

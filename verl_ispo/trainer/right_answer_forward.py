@@ -93,3 +93,9 @@ def row_multiple(config: DictConfig, data_parallel_size: int) -> int:
     interleaved = OmegaConf.select(config, f"{MEGATRON}.virtual_pipeline_model_parallel_size")
     rounds = int(OmegaConf.select(config, f"{MEGATRON}.pipeline_model_parallel_size") or 1) if interleaved else 1
     return data_parallel_size * micro_batch * rounds
+
+
+def longest_row(config: DictConfig) -> int:
+    """Most tokens of a row: what the training's rollouts may have, and what a micro-batch made by tokens holds."""
+    rollout, lengths = config.actor_rollout_ref.rollout, config.data.max_prompt_length + config.data.max_response_length
+    return min(lengths, rollout.log_prob_max_token_len_per_gpu) if rollout.log_prob_use_dynamic_bsz else lengths
