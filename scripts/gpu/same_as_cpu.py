@@ -25,6 +25,7 @@ from verl_ispo.config.ispo_config import ISPOConfig
 from verl_ispo.method_presets import method_names, read_preset
 from verl_ispo.signals.composite import ISPOReward, RewardParts, compute_ispo_reward
 from verl_ispo.signals.groups import RolloutGroups, group_advantage, guarded_reward
+from verl_ispo.signals.right_answer import RightAnswerScores
 from verl_ispo.signals.running_ifd import RunningIFD
 from verl_ispo.user_error import UserError
 
@@ -78,13 +79,24 @@ def made_batch(rollouts: int, tokens: int, ragged: bool, seed: int) -> dict[str,
     }
 
 
+def made_right_answers(rollouts: int) -> RightAnswerScores:
+    """Correct answers of up to 6 tokens, none in every third rollout."""
+    generator = torch.Generator().manual_seed(0)
+    given_trace, ablated = (-3 * torch.rand(rollouts, 6, generator=generator) for _ in range(2))
+    lengths = torch.randint(1, 7, (rollouts, 1), generator=generator)
+    mask = (torch.arange(6) < lengths) & (torch.arange(rollouts) % 3 > 0).unsqueeze(-1)
+    return RightAnswerScores(given_trace, ablated, mask, too_long=torch.zeros(rollouts, dtype=torch.bool))
+
+
 def results(batch: dict[str, torch.Tensor], config: ISPOConfig, device: torch.device) -> dict[str, torch.Tensor]:
     """Everything that the trainer reads, computed on a device and copied back."""
     on_device = {name: tensor.to(device) for name, tensor in batch.items()}
     running = RunningIFD(right=0.4, wrong=0.9)
     reward = compute_ispo_reward(**on_device, config=config, running_ifd=running)
     groups = RolloutGroups.from_labels([row // GROUP for row in range(len(batch["score"]))], device=device)
-    guarded = guarded_reward(reward, on_device["correct"], groups, config)
+    scores = made_right_answers(len(batch["score"]))
+    right_answer = RightAnswerScores(*(getattr(scores, field.name).to(device) for field in fields(scores)))
+    guarded = guarded_reward(reward, on_device["correct"], groups, config, right_answer)
     same_outcome = groups.all_wrong(on_device["correct"]) | groups.all_right(on_device["correct"])
     updated = running.updated(reward.measured_ifd, on_device["correct"], reward.answer_found, config.ifd_running_decay)
     found = {field.name: getattr(reward, field.name) for field in fields(ISPOReward) if field.name != "parts"}

@@ -44,6 +44,7 @@ GUARDS_OFF = {
     "all_right_groups": "paper",
     "missing_answer": "zero",
     "max_abs_ifd": None,
+    "min_right_answer_gain": None,
     "exclude_answer_from_critical": False,
     "ifd_reference": "none",
     "ifd_running_decay": 0.9,
@@ -52,7 +53,7 @@ GUARDS_OFF = {
 CHOICES = {
     "critical_selection": ["intersection", "union", "entropy", "drift"],
     "answer_format": ["auto", "boxed", "answer_line"],
-    "all_wrong_groups": ["paper", "token_only", "off", "informative"],
+    "all_wrong_groups": ["paper", "token_only", "off", "informative", "right_answer"],
     "all_right_groups": ["paper", "token_only", "off"],
     "missing_answer": ["zero", "group_min"],
     "ifd_reference": ["none", "running_mean", "right_rollouts"],
@@ -78,6 +79,7 @@ def test_defaults_are_the_paper_with_every_guard_off() -> None:
         ("min_group_std", -0.1),
         ("max_abs_ifd", 0.0),
         ("max_abs_ifd", -1.0),
+        ("min_right_answer_gain", "0"),
         ("symmetric_token_reward", "yes"),
         ("symmetric_token_reward", 1),
         ("exclude_answer_from_critical", None),
@@ -108,6 +110,8 @@ def test_a_value_out_of_range_is_named(key: str, value: object) -> None:
         ("hinge_weight", 0.0),
         ("max_abs_ifd", 0.1),
         ("max_abs_ifd", None),
+        ("min_right_answer_gain", 0.0),
+        ("min_right_answer_gain", -2),
         *[(key, choice) for key, choices in CHOICES.items() for choice in choices],
     ],
 )

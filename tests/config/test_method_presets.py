@@ -69,6 +69,7 @@ def test_the_table_is_there() -> None:
         "ispo_informative",
         "ispo_guarded",
     ]
+    wanted += ["ispo_right_answer", "ispo_right_answer_raised"]
     wanted += ["ispo_reference_std", "ispo_centred_ifd", "ispo_capped_ifd", "ispo_informative_capped"]
     assert set(wanted) <= set(METHODS)
     assert METHODS[0] == "grpo"

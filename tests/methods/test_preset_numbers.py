@@ -14,7 +14,7 @@ method say that).
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ from verl_ispo.config import ISPOConfig
 from verl_ispo.method_presets import method_names
 from verl_ispo.signals.composite import compute_ispo_reward
 from verl_ispo.signals.groups import RolloutGroups, guarded_reward
+from verl_ispo.signals.right_answer import RightAnswerScores
 from verl_ispo.signals.running_ifd import RunningIFD
 from verl_ispo.trainer.hand_over import KnownOfBatch, handed_over
 
@@ -61,6 +62,7 @@ class FixedBatch:
     ablated_answer_log_prob: torch.Tensor
     answer_mask: torch.Tensor
     outside_answer: torch.Tensor
+    right_answer: RightAnswerScores | None
 
 
 def fixed_batch() -> FixedBatch:
@@ -78,7 +80,7 @@ def fixed_batch() -> FixedBatch:
     end = lengths.unsqueeze(-1)
     position = torch.arange(LENGTH)
     log_prob = uniform(-3, 0, rows, LENGTH)
-    return FixedBatch(
+    batch = FixedBatch(
         labels=[label for label, _ in ROWS],
         score=torch.tensor([float(correct) for _, correct in ROWS]),
         correct=torch.tensor([correct for _, correct in ROWS]),
@@ -93,7 +95,17 @@ def fixed_batch() -> FixedBatch:
         ablated_answer_log_prob=uniform(-3, 0, rows, ANSWER_LENGTH),
         answer_mask=answer_mask,
         outside_answer=~((position >= end - answers.unsqueeze(-1)) & (position < end)),
+        right_answer=None,
     )
+    # drawn last, so that what was drawn before stays as it was
+    key_length = torch.from_numpy(generator.integers(0, 3, rows)) * answer_mask.any(dim=-1)
+    right_answer = RightAnswerScores(
+        given_trace=uniform(-4, 0, rows, 2),
+        ablated=uniform(-4, 0, rows, 2),
+        mask=torch.arange(2) < key_length.unsqueeze(-1),
+        too_long=torch.zeros(rows, dtype=torch.bool),
+    )
+    return replace(batch, right_answer=right_answer)
 
 
 def on_last_token(reward: torch.Tensor, response_mask: torch.Tensor) -> torch.Tensor:
@@ -118,7 +130,8 @@ def training_reward(batch: FixedBatch, ispo: ISPOConfig) -> torch.Tensor:
         entropy_candidate_mask=batch.outside_answer,
         running_ifd=RUNNING_IFD,
     )
-    return guarded_reward(reward, batch.correct, RolloutGroups.from_labels(batch.labels), ispo).total
+    groups = RolloutGroups.from_labels(batch.labels)
+    return guarded_reward(reward, batch.correct, groups, ispo, batch.right_answer).total
 
 
 def advantages_under(config: DictConfig, batch: FixedBatch) -> torch.Tensor:

@@ -12,9 +12,11 @@ import json
 import os
 import re
 import statistics
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
@@ -25,6 +27,7 @@ from verl_ispo.config import ISPOConfig, ISPOTrainerConfig
 from verl_ispo.runs.rollout_dump.format import OUTCOMES
 from verl_ispo.runs.rollout_dump.reader import dumped_steps, read_groups, read_outcomes
 from verl_ispo.runs.rollout_dump.writer import choose_groups, describe_run, dump_step, hash_prompt, token_texts
+from verl_ispo.signals.right_answer import RightAnswerScores
 
 GROUPS = [
     ("2+2=", [("well, \\boxed{4}", True), ("no answer", False), ("\\boxed{5}", False)]),
@@ -86,6 +89,31 @@ def test_a_line_holds_together(tmp_path: Path):
             lead_in, start, end = rollout.answer
             assert "".join(rollout.token_texts[lead_in:start]) == "\\boxed{"
             assert rollout.answer_log_prob == rollout.log_prob[start:end]
+
+
+def test_the_gain_of_the_ground_truth_is_dumped_where_it_was_scored(tmp_path: Path):
+    """Null for a rollout that was not scored, and no such entry in a run that scores none."""
+    update = update_of(1, GROUPS)
+    scores = RightAnswerScores(
+        given_trace=torch.tensor([[0.0, 0.0]] * 3 + [[-1.0, -2.0], [-4.0, 0.0]] + [[0.0, 0.0]] * 2),
+        ablated=torch.tensor([[-3.0, -3.0]] * 7),
+        mask=torch.tensor([[False, False]] * 3 + [[True, True], [True, False]] + [[False, False]] * 2),
+        too_long=torch.zeros(7, dtype=torch.bool),
+    )
+    scored = replace(update, observed=replace(update.observed, right_answer=scores))
+    for one, expected in ((scored, [[1.5, -1.0], [None] * 3, [None] * 2]), (update, None)):
+        write_dump(tmp_path, [one])
+        lines = map(json.loads, (tmp_path / "rollouts/step_000001_0.jsonl").read_text().splitlines())
+        rollouts = [line["rollouts"] for line in lines]
+        groups, gaps = read_groups(tmp_path, 1)
+        assert not gaps
+        assert [len(group.rollouts) for group in groups] == [2, 3, 2]
+        if expected is None:
+            assert not any("right_answer_gain" in rollout for group in rollouts for rollout in group)
+            assert all(rollout.right_answer_gain is None for group in groups for rollout in group.rollouts)
+        else:
+            assert [[rollout["right_answer_gain"] for rollout in group] for group in rollouts] == expected
+            assert [[rollout.right_answer_gain for rollout in group.rollouts] for group in groups] == expected
 
 
 def test_outcomes_are_written_at_every_step_and_rollouts_at_some(tmp_path: Path):

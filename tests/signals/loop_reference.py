@@ -29,6 +29,8 @@ class Rollout:
         lead_in_start, answer_start, answer_end: token indices; all 0 without an answer.
         ablated: log-probs of the answer's tokens without the trace.
         candidate: whether the entropy filter may choose the token, where the answer is excluded.
+        right_given, right_ablated: log-probs of the correct answer's tokens behind the rollout's lead-in, with the
+            trace and without it; empty where it was not scored.
     """
 
     group: str
@@ -44,6 +46,8 @@ class Rollout:
     answer_end: int
     ablated: tuple[float, ...]
     candidate: tuple[bool, ...]
+    right_given: tuple[float, ...] = ()
+    right_ablated: tuple[float, ...] = ()
 
     @property
     def answered(self) -> bool:
@@ -87,6 +91,19 @@ def ifd(rollout: Rollout, config: ISPOConfig) -> float:
     if config.max_abs_ifd is not None:
         value = max(-config.max_abs_ifd, min(config.max_abs_ifd, value))
     return value
+
+
+def right_answer_gain(rollout: Rollout) -> float:
+    """(1/|A*|) [log p(A*|Q,T,lead-in) - log p(A*|Q,lead-in)] of a rollout that was scored."""
+    return (math.fsum(rollout.right_given) - math.fsum(rollout.right_ablated)) / len(rollout.right_given)
+
+
+def bounded_gain(rollout: Rollout, config: ISPOConfig) -> float:
+    """The gain, clipped as IFD is, and then from below where there is a bound."""
+    value = right_answer_gain(rollout)
+    if config.max_abs_ifd is not None:
+        value = max(-config.max_abs_ifd, min(config.max_abs_ifd, value))
+    return value if config.min_right_answer_gain is None else max(config.min_right_answer_gain, value)
 
 
 def entropy_positions(rollout: Rollout, config: ISPOConfig) -> frozenset[int]:
@@ -198,15 +215,21 @@ def reference_guarded(rollouts: Sequence[Rollout], config: ISPOConfig, means: Me
             mode = config.all_wrong_groups
         elif verdicts == {True}:
             mode = config.all_right_groups
+        gains = [bounded_gain(rollouts[row], config) for row in rows if rollouts[row].right_given]
         for row in rows:
             rollout, reward = rollouts[row], reference_reward(rollouts[row], config, means)
             sign = 1 if rollout.correct or mode == "informative" else -1
+            sequence = sign * reward.ifd
+            if mode in ("off", "token_only"):
+                sequence = 0.0
+            if mode == "right_answer":  # not scored: as the least of the group, 0 if it has none
+                sequence = bounded_gain(rollout, config) if rollout.right_given else min(gains, default=0.0)
             guarded[row] = ReferenceParts(
                 outcome=rollout.score,
-                ifd=0.0 if mode in ("off", "token_only") else config.ifd_weight * sign * reward.ifd,
+                ifd=config.ifd_weight * sequence,
                 token=0.0 if mode == "off" else config.token_weight * reward.token_reward,
             )
-        if config.missing_answer == "group_min":
+        if config.missing_answer == "group_min" or (mode == "right_answer" and config.ifd_weight > 0):
             lowest = min(guarded[row].total for row in rows)
             for row in rows:
                 if not rollouts[row].answered:

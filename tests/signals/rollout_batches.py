@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 from tests.signals.loop_reference import Rollout
 from verl_ispo import ISPOConfig, ISPOReward, compute_ispo_reward
 from verl_ispo.signals.answer_span import AnswerSpans, gather_answer
+from verl_ispo.signals.groups import RolloutGroups, guarded_reward
+from verl_ispo.signals.right_answer import RightAnswerScores
 from verl_ispo.signals.running_ifd import RunningIFD
 
 # Multiples of 1/16 are exact in every float type, so that thresholds are met exactly and equal entropies are frequent.
@@ -34,10 +36,11 @@ def configs(**fixed: Any) -> st.SearchStrategy[ISPOConfig]:
         "critical_selection": st.sampled_from(["intersection", "union", "entropy", "drift"]),
         "symmetric_token_reward": st.booleans(),
         "min_group_std": st.sampled_from([0.0, 0.05, 0.5]),
-        "all_wrong_groups": st.sampled_from(["paper", "token_only", "off", "informative"]),
+        "all_wrong_groups": st.sampled_from(["paper", "token_only", "off", "informative", "right_answer"]),
         "all_right_groups": st.sampled_from(["paper", "token_only", "off"]),
         "missing_answer": st.sampled_from(["zero", "group_min"]),
         "max_abs_ifd": st.sampled_from([None, 0.25, 1.0]),
+        "min_right_answer_gain": st.sampled_from([None, 0.0, -1.0]),
         "exclude_answer_from_critical": st.booleans(),
         "ifd_reference": st.sampled_from(["none", "running_mean", "right_rollouts"]),
         "ifd_running_decay": st.sampled_from([0.0, 0.5, 0.9]),
@@ -62,6 +65,12 @@ def rollouts(draw: st.DrawFn, max_tokens: int = 24, groups: int = 3) -> Rollout:
     correct = draw(st.booleans())
     token_ids = tokens(st.integers(0, 3))
     answer = range(answer_start, answer_end)
+    # now and then an answered rollout is not scored, because its text would be too long
+    right_answer_length = draw(st.integers(0, 3)) if answer else 0
+    right_given, right_ablated = (
+        tuple(draw(st.lists(multiples(-6, 0), min_size=right_answer_length, max_size=right_answer_length)))
+        for _ in range(2)
+    )
     return Rollout(
         group=f"prompt-{draw(st.integers(0, groups - 1))}",
         score=draw(st.sampled_from([float(correct), 2.0 * correct - 1, 0.5, 0.0])),
@@ -76,6 +85,8 @@ def rollouts(draw: st.DrawFn, max_tokens: int = 24, groups: int = 3) -> Rollout:
         answer_end=answer_end,
         ablated=tuple(draw(st.lists(multiples(-6, 0), min_size=len(answer), max_size=len(answer)))),
         candidate=tuple(position not in answer and token != 0 for position, token in enumerate(token_ids)),
+        right_given=right_given,
+        right_ablated=right_ablated,
     )
 
 
@@ -100,6 +111,25 @@ def answer_spans(batch: Sequence[Rollout]) -> AnswerSpans:
         [getattr(rollout, name) for rollout in batch] for name in ("lead_in_start", "answer_start", "answer_end")
     ]
     return AnswerSpans(*(torch.tensor(column, dtype=torch.long) for column in columns))
+
+
+def right_answer_scores(batch: Sequence[Rollout], padding: int = 0, junk: float = 0.0) -> RightAnswerScores:
+    width = max((len(rollout.right_given) for rollout in batch), default=0) + 1 + padding
+    masks = [(True,) * len(rollout.right_given) for rollout in batch]
+    return RightAnswerScores(
+        given_trace=padded([rollout.right_given for rollout in batch], width, None, junk),
+        ablated=padded([rollout.right_ablated for rollout in batch], width, None, junk),
+        mask=padded(masks, width).bool(),
+        too_long=torch.zeros(len(batch), dtype=torch.bool),
+    )
+
+
+def library_guarded(batch: Sequence[Rollout], config: ISPOConfig, padding: int = 0, junk: float = 0.0) -> ISPOReward:
+    """The reward with its guards, in the groups that the rollouts name."""
+    groups = RolloutGroups.from_labels([rollout.group for rollout in batch])
+    correct = torch.tensor([rollout.correct for rollout in batch], dtype=torch.bool)
+    right_answer = right_answer_scores(batch, padding, junk)
+    return guarded_reward(library_reward(batch, config, padding, junk), correct, groups, config, right_answer)
 
 
 def reward_inputs(batch: Sequence[Rollout], padding: int = 0, junk: float = 0.0) -> dict[str, torch.Tensor]:

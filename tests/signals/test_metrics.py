@@ -22,9 +22,18 @@ from tests.signals.loop_reference import (
     members,
     reference_guarded,
     reference_reward,
+    right_answer_gain,
     sample_std,
 )
-from tests.signals.rollout_batches import answer_spans, batches, configs, library_reward, padded, reward_inputs
+from tests.signals.rollout_batches import (
+    answer_spans,
+    batches,
+    configs,
+    library_reward,
+    padded,
+    reward_inputs,
+    right_answer_scores,
+)
 from verl_ispo import ISPOConfig
 from verl_ispo.method_presets import method_names, read_preset
 from verl_ispo.signals.diagnostics import (
@@ -40,7 +49,8 @@ from verl_ispo.signals.groups import RolloutGroups, guarded_reward
 def observe(batch: list[Rollout], config: ISPOConfig) -> ObservedBatch:
     inputs = reward_inputs(batch)
     groups = RolloutGroups.from_labels([rollout.group for rollout in batch])
-    reward = guarded_reward(library_reward(batch, config), inputs["correct"], groups, config)
+    right_answer = right_answer_scores(batch)
+    reward = guarded_reward(library_reward(batch, config), inputs["correct"], groups, config, right_answer)
     return ObservedBatch(
         reward=reward,
         training_reward=reward.total,
@@ -53,6 +63,7 @@ def observe(batch: list[Rollout], config: ISPOConfig) -> ObservedBatch:
         answer_log_prob=inputs["answer_log_prob"],
         ablated_answer_log_prob=inputs["ablated_answer_log_prob"],
         answer_mask=inputs["answer_mask"],
+        right_answer=right_answer if config.all_wrong_groups == "right_answer" else None,
     )
 
 
@@ -129,11 +140,22 @@ def expected_metrics(batch: list[Rollout], config: ISPOConfig) -> dict[str, floa
         "token": [one.token for one in guarded],
         "composite": [one.total for one in guarded],
     }
-    if config.missing_answer == "group_min":
+    if config.missing_answer == "group_min" or config.all_wrong_groups == "right_answer":
         parts["missing_answer"] = [one.missing_answer for one in guarded]
     for name, part in parts.items():
         collect(f"reward/{name}/mean", part)
+    gains = [right_answer_gain(rollout) for rollout in batch if rollout.right_given]
+    if config.all_wrong_groups == "right_answer":
+        collect("right_answer_gain/mean", gains)
+        collect("right_answer_raised_rate", [gain > 0 for gain in gains])
+        collect("right_answer_log_prob/given_trace", [value for rollout in batch for value in rollout.right_given])
+        collect("right_answer_log_prob/ablated", [value for rollout in batch for value in rollout.right_ablated])
+        all_wrong = [rows for rows in members(batch) if not any(batch[row].correct for row in rows)]
+        collect("right_answer_served_rate", [any(batch[r].right_given for r in rows) for rows in all_wrong])
+        collect("right_answer_too_long_rate", [0.0 for _ in all_wrong])
     metrics = {name: mean(found) for name, found in values.items() if found}
+    if config.all_wrong_groups == "right_answer" and len(gains) > 1:
+        metrics["ispo/right_answer_gain/std"] = sample_std(gains)
     for name, part in parts.items():
         if len(part) > 1:
             metrics[f"ispo/reward/{name}/std"] = sample_std(part)

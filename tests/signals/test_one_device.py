@@ -8,6 +8,7 @@ tensor that is not of their kind (a single number is let through, as by CUDA). N
 from __future__ import annotations
 
 import runpy
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from torch.utils._pytree import tree_flatten, tree_map
 
 from verl_ispo.signals.composite import compute_ispo_reward
 from verl_ispo.signals.groups import RolloutGroups, group_advantage, guarded_reward
+from verl_ispo.signals.right_answer import RightAnswerScores
 from verl_ispo.signals.running_ifd import RunningIFD
 
 SAME_AS_CPU = runpy.run_path(str(Path(__file__).parents[2] / "scripts/gpu/same_as_cpu.py"))
@@ -53,7 +55,9 @@ def test_all_of_it_stays_where_its_inputs_are(preset):
     on_cpu = RolloutGroups.from_labels([row // 8 for row in range(24)])
     groups = RolloutGroups(ids=Elsewhere(on_cpu.ids), count=on_cpu.count, size=Elsewhere(on_cpu.size))
     reward = compute_ispo_reward(**elsewhere, config=config, running_ifd=RunningIFD(right=0.4, wrong=0.9))
-    training_reward = guarded_reward(reward, elsewhere["correct"], groups, config).total
+    scores = SAME_AS_CPU["made_right_answers"](24)
+    right_answer = RightAnswerScores(*(Elsewhere(getattr(scores, field.name)) for field in fields(scores)))
+    training_reward = guarded_reward(reward, elsewhere["correct"], groups, config, right_answer).total
     same_outcome = groups.all_wrong(elsewhere["correct"]) | groups.all_right(elsewhere["correct"])
     advantage = group_advantage(training_reward, groups, True, config.min_group_std, one_success_std_in=same_outcome)
     assert isinstance(advantage, Elsewhere)

@@ -22,9 +22,17 @@ from hypothesis import strategies as st
 
 from tests.examples import examples
 from tests.signals.loop_reference import Rollout
-from tests.signals.rollout_batches import batches, configs, library_reward, reward_inputs
+from tests.signals.rollout_batches import (
+    batches,
+    configs,
+    library_guarded,
+    library_reward,
+    reward_inputs,
+    right_answer_scores,
+)
 from verl_ispo import ISPOConfig, ISPOReward, compute_ispo_reward
 from verl_ispo.signals.groups import RolloutGroups, group_advantage, guarded_reward
+from verl_ispo.signals.right_answer import RightAnswerScores
 
 PER_ROLLOUT = ("total", "ifd", "token_reward", "answer_found")
 PER_TOKEN = ("critical_mask", "entropy_mask", "drift_mask")
@@ -44,7 +52,8 @@ def guarded(batch: list[Rollout], config: ISPOConfig, labels: list[object] | Non
     """Guarded composite and advantage."""
     groups = RolloutGroups.from_labels(labels or [rollout.group for rollout in batch])
     correct = torch.tensor([rollout.correct for rollout in batch])
-    composite = guarded_reward(library_reward(batch, config), correct, groups, config).total
+    reward = library_reward(batch, config)
+    composite = guarded_reward(reward, correct, groups, config, right_answer_scores(batch)).total
     # In float64, so that the order of a sum moves an advantage by far less than what is compared.
     return composite, group_advantage(composite.double(), groups, True, config.min_group_std)
 
@@ -59,6 +68,7 @@ def guarded(batch: list[Rollout], config: ISPOConfig, labels: list[object] | Non
 def test_padding_and_what_it_holds(batch: list[Rollout], config: ISPOConfig, padding: int, junk: float) -> None:
     width = max(len(rollout.token_ids) for rollout in batch)
     assert_same_bits(library_reward(batch, config), library_reward(batch, config, padding, junk), width)
+    assert_same_bits(library_guarded(batch, config), library_guarded(batch, config, padding, junk), width)
 
 
 @given(batches(), configs(), st.randoms(use_true_random=False))
@@ -147,7 +157,9 @@ def test_finite_in_finite_out(
         entropy_candidate_mask=tensor(st.booleans(), rows, width),
     )
     groups = RolloutGroups.from_labels(data.draw(st.lists(st.integers(0, 2), min_size=rows, max_size=rows)))
-    composite = guarded_reward(reward, correct, groups, config).total
+    key_mask = tensor(st.booleans(), rows, 2).bool()
+    scores = RightAnswerScores(tensor(finite, rows, 2), tensor(finite, rows, 2), key_mask, torch.zeros(rows).bool())
+    composite = guarded_reward(reward, correct, groups, config, scores).total
     for values in (reward.total, reward.ifd, reward.token_reward, composite):
         assert torch.isfinite(values).all()
     for normalize_by_std in (True, False):

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from tests.examples import examples
 from tests.signals.loop_reference import Rollout, reference_advantage, reference_guarded, reference_reward
-from tests.signals.rollout_batches import batches, configs, library_reward
+from tests.signals.rollout_batches import batches, configs, library_guarded, library_reward
 from verl_ispo import ISPOConfig
 from verl_ispo.signals.critical_tokens import entropy_filter
 from verl_ispo.signals.groups import RolloutGroups, group_advantage, guarded_reward, one_success_std
@@ -72,7 +72,7 @@ def test_every_part_of_the_composite_reward(
 def test_guards_and_group_advantage(batch: list[Rollout], config: ISPOConfig) -> None:
     groups = RolloutGroups.from_labels([rollout.group for rollout in batch])
     correct = torch.tensor([rollout.correct for rollout in batch])
-    reward = guarded_reward(library_reward(batch, config), correct, groups, config)
+    reward = library_guarded(batch, config)
     expected = reference_guarded(batch, config)
     guarded = reward.total
     assert guarded.tolist() == close([parts.total for parts in expected])

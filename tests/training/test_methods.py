@@ -4,6 +4,8 @@
 - DAPO's groups all have correct and incorrect rollouts, and its length penalty needs its buffer to fit.
 - ProGRPO and GRPO-S get entropies, verdicts and prompt log-probs (GTPO takes what GRPO-S takes); without ISPO's signals
   being watched there is neither a reference pass nor an ``ispo/`` metric.
+- ISPO with the gain of the ground truth scores it behind the traces of groups without a correct rollout, in a forward
+  of its own, on two workers: the dumped gains are those of the starting model on each text alone.
 - A contradiction ends the run before a model is loaded.
 
 Not exercised: GTPO, whether a method learns (examples/tiny_study.sh), and the methods that are a setting of verl's
@@ -12,9 +14,15 @@ alone.
 
 from __future__ import annotations
 
-import pytest
+import json
+import statistics
+from pathlib import Path
 
-from tests.training.conftest import Train, TrainingRun
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from tests.training.conftest import TinyTask, Train, TrainingRun
 
 pytestmark = pytest.mark.trainer
 TWO_STEPS = ("trainer.total_training_steps=2", "trainer.val_before_train=false", "trainer.test_freq=-1")
@@ -49,6 +57,42 @@ def test_signals_reach_the_estimator(method: str, train: Train) -> None:
         assert not [name for name in step if name.startswith("ispo/")]
         assert "timing_s/ref" not in step
         assert step["actor/grad_norm"] > 0
+
+
+@torch.no_grad()
+def mean_log_prob(model: torch.nn.Module, head: list[int], tail: list[int]) -> float:
+    log_probs = model(torch.tensor([head + tail])).logits[0].log_softmax(-1)
+    return statistics.fmean(log_probs[len(head) - 1 + at, token].item() for at, token in enumerate(tail))
+
+
+def test_the_gain_of_the_ground_truth(train: Train, tiny_task: TinyTask, tmp_path: Path) -> None:
+    workers = ("trainer.n_gpus_per_node=2", "trainer.v1.ispo.ablated_pass=merged")
+    dump = (f"trainer.v1.ispo.dump_dir={tmp_path}", "trainer.v1.ispo.dump_groups=4")
+    run = finished(train("method=ispo_right_answer", *workers, *dump, *TWO_STEPS))
+    tokenizer = AutoTokenizer.from_pretrained(tiny_task.model)
+    model = AutoModelForCausalLM.from_pretrained(tiny_task.model, dtype=torch.float32).eval()
+    lines = (tmp_path / "rollouts/step_000001_0.jsonl").read_text().splitlines()
+    gains: list[float] = []
+    for group in map(json.loads, lines):
+        prompt = tokenizer.encode(group["prompt_text"], add_special_tokens=False)
+        key = tokenizer.encode(group["ground_truth"], add_special_tokens=False)
+        for rollout in group["rollouts"]:
+            start, is_scored = rollout["answer_start"], rollout["right_answer_gain"] is not None
+            assert is_scored == (group["outcome"] == "all_wrong" and start is not None)
+            if is_scored:
+                response, lead_in = rollout["token_ids"], rollout["token_ids"][rollout["lead_in_start"] : start]
+                expected = mean_log_prob(model, prompt + response[:start], key)
+                expected -= mean_log_prob(model, prompt + lead_in, key)
+                assert rollout["right_answer_gain"] == pytest.approx(expected, abs=1e-3)
+                assert rollout["parts"]["ifd"] == pytest.approx(0.5 * rollout["right_answer_gain"], abs=1e-5)
+                gains.append(rollout["right_answer_gain"])
+    assert gains
+    assert run.steps[1]["ispo/right_answer_gain/mean"] == pytest.approx(statistics.fmean(gains), abs=1e-4)
+    for step in run.steps.values():
+        assert step["ispo/right_answer_served_rate"] > 0
+        assert step["timing_s/ispo_right_answer"] > 0
+        assert step["ispo/tokens/right_answer"] > 0
+        assert "timing_s/ispo_ablated_log_prob" not in step
 
 
 @pytest.mark.volume  # trainer/test_refusals calls the refusal

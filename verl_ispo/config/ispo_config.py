@@ -10,7 +10,7 @@ from verl_ispo.answers.answer_place import ANSWER_FORMATS, markers_of
 from verl_ispo.config.section import check_choice, check_number, from_section, refuse_unknown_keys
 
 CRITICAL_SELECTIONS = ("intersection", "union", "entropy", "drift")
-ALL_WRONG_MODES = ("paper", "token_only", "off", "informative")
+ALL_WRONG_MODES = ("paper", "token_only", "off", "informative", "right_answer")
 ALL_RIGHT_MODES = ("paper", "token_only", "off")
 MISSING_ANSWER_MODES = ("zero", "group_min")
 IFD_REFERENCES = ("none", "running_mean", "right_rollouts")
@@ -54,21 +54,29 @@ class ISPOConfig:
             Ours. A floor under the group's standard deviation, in units of reward; `0` is the paper.
         all_wrong_groups (`str`, *optional*, defaults to `"paper"`):
             Ours. What a group without any correct rollout learns from: `"paper"` (eq. 8), `"token_only"`, `"off"`
-            (the score alone, as GRPO: no advantage where scores are equal) or `"informative"` (IFD enters with a
-            plus sign, so that reasoning stays alive).
+            (the score alone, as GRPO: no advantage where scores are equal), `"informative"` (IFD enters with a
+            plus sign, so that reasoning stays alive) or `"right_answer"` (in place of IFD, how much the trace raises
+            the log-prob of the ground truth, with a plus sign; one forward more over the rollouts of those groups, and
+            a rollout without an answer gets its group's lowest composite reward).
         all_right_groups (`str`, *optional*, defaults to `"paper"`):
             Ours. The same for groups without any incorrect rollout: `"paper"`, `"token_only"` or `"off"`.
         missing_answer (`str`, *optional*, defaults to `"zero"`):
             Ours. A rollout without an answer has no IFD (`"zero"`), or gets its group's lowest composite reward
             (`"group_min"`).
         max_abs_ifd (`float`, *optional*):
-            Ours. Clips IFD to [-max_abs_ifd, max_abs_ifd] nats per token. Off by default, as in the paper.
+            Ours. Clips IFD, and the gain of `all_wrong_groups="right_answer"`, to [-max_abs_ifd, max_abs_ifd] nats per
+            token. Off by default, as in the paper.
+        min_right_answer_gain (`float`, *optional*):
+            Ours. Least gain, in nats per token, that `all_wrong_groups="right_answer"` reads. With `0` a trace that
+            lowers the log-prob of the ground truth counts as no trace, so that leaving the trace out is never paid
+            more. Off by default.
         exclude_answer_from_critical (`bool`, *optional*, defaults to `False`):
             Ours. Keeps the answer's tokens and the end-of-sequence token out of the entropy filter.
         ifd_reference (`str`, *optional*, defaults to `"none"`):
             Ours. What IFD is compared with: nothing (`"none"`, the paper), its running mean by outcome, which is
             subtracted (`"running_mean"`), or the running mean of correct rollouts, which caps it
-            (`"right_rollouts"`). The means are over the steps before, so the first step is the paper's.
+            (`"right_rollouts"`). The means are over the steps before, so the first step is the paper's. The gain of
+            `all_wrong_groups="right_answer"` is compared with nothing.
         ifd_running_decay (`float`, *optional*, defaults to `0.9`):
             Ours. Decay per step of those running means. In [0, 1).
         same_outcome_std (`str`, *optional*, defaults to `"own"`):
@@ -96,6 +104,7 @@ class ISPOConfig:
     all_right_groups: str = "paper"
     missing_answer: str = "zero"
     max_abs_ifd: float | None = None
+    min_right_answer_gain: float | None = None
     exclude_answer_from_critical: bool = False
     ifd_reference: str = "none"
     ifd_running_decay: float = 0.9
@@ -114,6 +123,8 @@ class ISPOConfig:
         check_number(f"{SECTION}.ifd_running_decay", self.ifd_running_decay, low=0.0, high=1.0, high_open=True)
         if self.max_abs_ifd is not None:
             check_number(f"{SECTION}.max_abs_ifd", self.max_abs_ifd, low=0.0, low_open=True)
+        if self.min_right_answer_gain is not None:
+            check_number(f"{SECTION}.min_right_answer_gain", self.min_right_answer_gain)
         for name in ("symmetric_token_reward", "exclude_answer_from_critical"):
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f"{SECTION}.{name} must be true or false, got {getattr(self, name)!r}")

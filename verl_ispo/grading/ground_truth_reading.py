@@ -112,13 +112,29 @@ def _is_flagged(extra_info: Any) -> bool:
     return isinstance(extra_info, Mapping) and bool(extra_info.get("multiple_answers"))
 
 
-def _normalized_answers(ground_truth: Any) -> list[str]:
+def published_answers(ground_truth: Any) -> list[str]:
+    """The answers of a ground truth as the data set writes them, one text each; an empty one may be among them."""
     if isinstance(ground_truth, list | tuple):
-        answers = [str(item) for item in ground_truth]
-    else:
-        text = str(ground_truth).strip() if ground_truth is not None else ""
-        answers = _listed(text[: 4 * MAX_ANSWER_CHARS]) or [text]
-    return [answer for answer in map(normalize_answer, answers) if answer]
+        return [str(item) for item in ground_truth]
+    text = str(ground_truth).strip() if ground_truth is not None else ""
+    return _listed(text[: 4 * MAX_ANSWER_CHARS]) or [text]
+
+
+def right_answer_text(ground_truth: Any) -> str:
+    """A ground truth as a response would state it: the data set's text, several answers joined by commas.
+
+    Neither normalized nor with the unit of ``extra_info``. Empty where there is none, and where it is not the text of
+    an answer (a mapping, as some scorers take it).
+    """
+    if isinstance(ground_truth, Mapping):
+        return ""
+    if hasattr(ground_truth, "tolist"):  # a list that was read from parquet
+        ground_truth = ground_truth.tolist()
+    return ", ".join(answer.strip() for answer in published_answers(ground_truth) if answer.strip())
+
+
+def _normalized_answers(ground_truth: Any) -> list[str]:
+    return [answer for answer in map(normalize_answer, published_answers(ground_truth)) if answer]
 
 
 def read_ground_truth(ground_truth: Any, extra_info: Mapping[str, Any] | None = None) -> GroundTruth:

@@ -10,6 +10,7 @@ from verl_ispo.config.ispo_config import ISPOConfig
 from verl_ispo.signals.answer_span import AnswerSpans
 from verl_ispo.signals.composite import ISPOReward
 from verl_ispo.signals.groups import RolloutGroups
+from verl_ispo.signals.right_answer import RightAnswerScores, right_answer_gain
 
 # A trace of at most this many tokens holds no reasoning: "The answer is" and a dollar sign. Ours.
 NEAR_EMPTY_TRACE_TOKENS = 4
@@ -34,6 +35,7 @@ class ObservedBatch:
         answer_log_prob: `(batch, answer_length)`, given the trace.
         ablated_answer_log_prob: `(batch, answer_length)`, without it.
         answer_mask: `(batch, answer_length)` bool.
+        right_answer: of the groups without a correct rollout; `None` unless `all_wrong_groups="right_answer"`.
     """
 
     reward: ISPOReward
@@ -47,6 +49,7 @@ class ObservedBatch:
     answer_log_prob: torch.Tensor
     ablated_answer_log_prob: torch.Tensor
     answer_mask: torch.Tensor
+    right_answer: RightAnswerScores | None = None
 
 
 def signal_metrics(batch: ObservedBatch, config: ISPOConfig, knows_drift: bool = True) -> dict[str, float]:
@@ -66,6 +69,7 @@ def signal_metrics(batch: ObservedBatch, config: ISPOConfig, knows_drift: bool =
         "ispo/order_violation_rate": order_violation_rate(batch.training_reward, correct, batch.groups),
         **_zero_advantage_metrics(batch),
         **_critical_token_metrics(batch, config, knows_drift),
+        **_right_answer_metrics(batch),
     }
     # The composite is the sum of these parts under every estimator, even where training uses the plain score.
     parts = {
@@ -76,7 +80,7 @@ def signal_metrics(batch: ObservedBatch, config: ISPOConfig, knows_drift: bool =
     }
     if not knows_drift:
         del parts["token"]
-    if config.missing_answer != "zero":
+    if config.missing_answer != "zero" or config.all_wrong_groups == "right_answer":
         parts["missing_answer"] = reward.parts.missing_answer
     for name, part in parts.items():
         metrics[f"ispo/reward/{name}/mean"] = _mean(part)
@@ -194,6 +198,24 @@ def _critical_token_metrics(batch: ObservedBatch, config: ISPOConfig, knows_drif
     metrics["ispo/critical_fraction/drift"] = share(reward.drift_mask)
     metrics["ispo/critical_fraction/both"] = share(reward.entropy_mask & reward.drift_mask)
     return metrics
+
+
+def _right_answer_metrics(batch: ObservedBatch) -> dict[str, float | None]:
+    """The correct answer's gain as measured, and how many of the groups without a correct rollout have one (ours)."""
+    scores, groups = batch.right_answer, batch.groups
+    if scores is None:
+        return {}
+    all_wrong = groups.all_wrong(batch.correct)
+    gain = right_answer_gain(scores)[scores.scored]
+    return {
+        "ispo/right_answer_gain/mean": _mean(gain),
+        "ispo/right_answer_gain/std": _std(gain),
+        "ispo/right_answer_raised_rate": _mean(gain > 0),
+        "ispo/right_answer_log_prob/given_trace": _mean(scores.given_trace[scores.mask]),
+        "ispo/right_answer_log_prob/ablated": _mean(scores.ablated[scores.mask]),
+        "ispo/right_answer_served_rate": _mean((groups.reduce(scores.scored.float(), "amax") > 0)[all_wrong]),
+        "ispo/right_answer_too_long_rate": _mean((groups.reduce(scores.too_long.float(), "amax") > 0)[all_wrong]),
+    }
 
 
 def _mean(values: torch.Tensor) -> float | None:

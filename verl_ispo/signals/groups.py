@@ -11,6 +11,7 @@ import torch
 
 from verl_ispo.config.ispo_config import ISPOConfig
 from verl_ispo.signals.composite import ISPOReward, composite_reward, reward_parts
+from verl_ispo.signals.right_answer import RightAnswerScores, right_answer_gain
 
 
 @dataclass(frozen=True)
@@ -54,19 +55,38 @@ class RolloutGroups:
         return self.reduce(correct.float(), "amin") == 1
 
 
-def guarded_reward(reward: ISPOReward, correct: torch.Tensor, groups: RolloutGroups, config: ISPOConfig) -> ISPOReward:
+def guarded_reward(
+    reward: ISPOReward,
+    correct: torch.Tensor,
+    groups: RolloutGroups,
+    config: ISPOConfig,
+    right_answer: RightAnswerScores | None = None,
+) -> ISPOReward:
     """The reward with the guards (ours) in its parts and total, per group; with the defaults it is unchanged.
+
+    With `all_wrong_groups="right_answer"` the sequence term of a group without a correct rollout is ifd_weight times
+    the gain of the correct answer, with a plus sign. A rollout of such a group that was not scored has its group's
+    lowest gain, or 0 where none was scored. One without an answer then gets the group's lowest composite: never more
+    than an answered one, and all get the same where nobody answered. With ifd_weight 0 it is `"token_only"`.
 
     Args:
         reward (`ISPOReward`): of the batch, from `compute_ispo_reward`.
         correct (`torch.Tensor` of shape `(batch,)`, bool).
         groups (`RolloutGroups`): of the batch.
-        config (`ISPOConfig`): `all_wrong_groups`, `all_right_groups` and `missing_answer` are read here.
+        config (`ISPOConfig`): `all_wrong_groups`, `all_right_groups` and `missing_answer` are read here, and the bounds
+            of the correct answer's gain, `max_abs_ifd` and `min_right_answer_gain`.
+        right_answer (`RightAnswerScores`, *optional*): of the batch; needed with `all_wrong_groups="right_answer"`,
+            and read in groups without a correct rollout alone.
 
     Returns:
         `ISPOReward`.
+
+    Raises:
+        ValueError: `all_wrong_groups="right_answer"` without ``right_answer``.
+        NonFiniteSignalError: NaN or infinity among the correct answers' log-probs.
     """
-    ifd_sign = 2.0 * correct.float() - 1.0
+    ifd, ifd_sign = reward.ifd, 2.0 * correct.float() - 1.0
+    takes_lowest = ~reward.answer_found if config.missing_answer == "group_min" else None
     ifd_weight = torch.full_like(ifd_sign, config.ifd_weight)
     token_weight = torch.full_like(ifd_sign, config.token_weight)
     classes = (
@@ -75,18 +95,35 @@ def guarded_reward(reward: ISPOReward, correct: torch.Tensor, groups: RolloutGro
     )
     for group_mask, mode in classes:
         rows = group_mask[groups.ids]
-        if mode == "informative":
+        if mode in ("informative", "right_answer"):
             ifd_sign = torch.where(rows, 1.0, ifd_sign)
+        if mode == "right_answer":
+            if right_answer is None:
+                raise ValueError("all_wrong_groups='right_answer' needs right_answer, the correct answers' log-probs")
+            ifd = torch.where(rows, _bounded_gain(right_answer, groups, config), ifd)
+            if takes_lowest is None and config.ifd_weight > 0:
+                takes_lowest = rows & ~reward.answer_found
         if mode in ("off", "token_only"):
             ifd_weight = torch.where(rows, 0.0, ifd_weight)
         if mode == "off":
             token_weight = torch.where(rows, 0.0, token_weight)
-    parts = reward_parts(reward.parts.outcome, reward.ifd, reward.token_reward, ifd_sign, ifd_weight, token_weight)
+    parts = reward_parts(reward.parts.outcome, ifd, reward.token_reward, ifd_sign, ifd_weight, token_weight)
     total = composite_reward(parts)
-    if config.missing_answer == "group_min":
-        lowest = torch.where(reward.answer_found, total, groups.reduce(total, "amin")[groups.ids])
+    if takes_lowest is not None:
+        lowest = torch.where(takes_lowest, groups.reduce(total, "amin")[groups.ids], total)
         parts, total = replace(parts, missing_answer=lowest - total), lowest
     return replace(reward, parts=parts, total=total)
+
+
+def _bounded_gain(scores: RightAnswerScores, groups: RolloutGroups, config: ISPOConfig) -> torch.Tensor:
+    """The gain of the correct answer within its bounds, `(batch,)`; the group's lowest where it was not scored."""
+    gain, scored = right_answer_gain(scores), scores.scored
+    if config.max_abs_ifd is not None:
+        gain = gain.clamp(-config.max_abs_ifd, config.max_abs_ifd)
+    if config.min_right_answer_gain is not None:
+        gain = gain.clamp(min=config.min_right_answer_gain)
+    lowest = groups.reduce(torch.where(scored, gain, torch.inf), "amin")
+    return torch.where(scored, gain, torch.where(lowest.isinf(), 0.0, lowest)[groups.ids])
 
 
 def one_success_std(group_size: torch.Tensor) -> torch.Tensor:

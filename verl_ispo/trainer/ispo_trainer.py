@@ -32,6 +32,7 @@ from verl_ispo.signals.checks import NonFiniteSignalError
 from verl_ispo.signals.diagnostics import ObservedBatch, advantage_metrics, signal_metrics
 from verl_ispo.signals.groups import RolloutGroups
 from verl_ispo.signals.masked import masked_row_mean
+from verl_ispo.signals.right_answer import RightAnswerScores, right_answer_rows, right_answer_scores
 from verl_ispo.signals.token_texts import TokenTexts
 from verl_ispo.trainer.ablated_forward import ablated_answer_log_probs, ablated_rows
 from verl_ispo.trainer.forward_rows import nested_rows, with_forward_settings
@@ -49,6 +50,11 @@ from verl_ispo.trainer.policy_pass import (
 from verl_ispo.trainer.prompt_selection import PromptSelectionMixin
 from verl_ispo.trainer.refusals import UnsupportedSettingError, multimodal_refusal, refuse_unsupported_settings
 from verl_ispo.trainer.repeatable_order import repeatable_order
+from verl_ispo.trainer.right_answer_forward import (
+    log_probs_of_tails,
+    longest_row,
+    right_answers_of_all_wrong_groups,
+)
 from verl_ispo.trainer.step_batch import StepBatch, fetch, objects, on_last_token, prompt_of, step_batch, store
 
 logger = logging.getLogger(__name__)
@@ -113,6 +119,11 @@ class ISPOTrainerMixin(PromptSelectionMixin):
         return self.ispo_trainer_config.dump_dir is not None and self.observes_signals
 
     @property
+    def _scores_right_answers(self) -> bool:
+        """Whether correct answers are scored behind the traces of groups without a correct rollout."""
+        return self.observes_signals and self.ispo_config.all_wrong_groups == "right_answer"
+
+    @property
     def _needs(self) -> frozenset[Need]:
         """What the method that is trained needs of a batch."""
         return frozenset() if self.method is None else self.method.needs
@@ -148,6 +159,7 @@ class ISPOTrainerMixin(PromptSelectionMixin):
         finds_answers = self.observes_signals or Need.ANSWER_TEXT in self._needs
         wanted = ["input_ids"] if finds_answers else []
         wanted += ["extra_fields"] if self.observes_signals or Need.CORRECT in self._needs else []
+        wanted += ["rm_scores"] if self._scores_right_answers else []
         data = fetch(batch, wanted) if wanted else None
         answers = self._find_answers(batch, data["input_ids"]) if finds_answers else None
         ablated_log_prob = None
@@ -164,10 +176,12 @@ class ISPOTrainerMixin(PromptSelectionMixin):
                 result = super()._compute_old_log_prob(batch, metrics)
                 tail_log_probs = self._ablated_log_probs(rows)
             ablated_log_prob = ablated_answer_log_probs(tail_log_probs, answers.spans)
+        right_answer = self._right_answer_scores(batch, answers, data, metrics) if self._scores_right_answers else None
         self._policy_pass = PolicyPass(
             keys=tuple(batch.keys),
             answers=answers,
             ablated_log_prob=ablated_log_prob,
+            right_answer=right_answer,
             prompt_log_probs=prompt_log_probs(batch) if Need.PROMPT_LOG_PROB in self._needs else None,
             extra_fields=objects(data, "extra_fields") if "extra_fields" in wanted else None,
         )
@@ -185,6 +199,25 @@ class ISPOTrainerMixin(PromptSelectionMixin):
             rows = with_forward_settings(rows, self.config.actor_rollout_ref.rollout.temperature)
             output = self.actor_rollout_wg.compute_log_prob(rows)
             return response_from_nested(output["log_probs"], rows["response_mask"])
+
+    def _right_answer_scores(
+        self, batch: KVBatchMeta, answers: FoundAnswers, data: TensorDict, metrics: dict
+    ) -> RightAnswerScores:
+        """A further forward for the groups without a correct rollout; verl has graded the rollouts before this pass."""
+        with marked_timer("ispo_right_answer", self.timing_raw):
+            graded = {"rm_scores": data["rm_scores"], "extra_fields": objects(data, "extra_fields")}
+            rows = right_answer_rows(
+                answers.prompts,
+                answers.responses,
+                answers.spans,
+                right_answers_of_all_wrong_groups(batch, step_batch(batch, graded)),
+                encode=lambda text: self.tokenizer.encode(text, add_special_tokens=False),
+                decode=lambda ids: self.tokenizer.decode(ids, clean_up_tokenization_spaces=False),
+                max_length=longest_row(self.config),
+            )
+            metrics["ispo/tokens/right_answer"] = sum(map(len, [*rows.heads, *rows.tails]))
+            log_probs = log_probs_of_tails(self.actor_rollout_wg, self.config, rows.heads, rows.tails)
+            return right_answer_scores(log_probs, rows)
 
     def _old_and_ablated_log_probs(
         self, batch: KVBatchMeta, rows: TensorDict, metrics: dict

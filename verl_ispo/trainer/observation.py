@@ -63,7 +63,8 @@ def observe(
         entropy_candidate_mask=outside,
         running_ifd=running_ifd,
     )
-    reward = guarded_reward(reward, step.correct, step.groups, config)
+    right_answer = None if policy_pass.right_answer is None else policy_pass.right_answer.rows(step.rows)
+    reward = guarded_reward(reward, step.correct, step.groups, config, right_answer)
     return ObservedBatch(
         reward=reward,
         training_reward=reward.total if trains_on_composite else step.score,
@@ -76,6 +77,7 @@ def observe(
         answer_log_prob=answer_log_prob,
         ablated_answer_log_prob=ablated_answer_log_prob,
         answer_mask=answer_mask,
+        right_answer=right_answer,
     )
 
 

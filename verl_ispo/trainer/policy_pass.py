@@ -15,6 +15,7 @@ from transfer_queue import KVBatchMeta
 from verl_ispo.answers.answer_place import row_answer_format
 from verl_ispo.grading.ground_truth_reading import asks_for_several
 from verl_ispo.signals.answer_span import AnswerSpans, find_answer_spans
+from verl_ispo.signals.right_answer import RightAnswerScores
 from verl_ispo.signals.token_texts import TokenTexts
 from verl_ispo.trainer.forward_rows import nested_rows
 from verl_ispo.trainer.refusals import UnsupportedSettingError
@@ -30,6 +31,7 @@ class PolicyPass:
         answers: where the answers are; `None` where nothing needs them.
         ablated_log_prob: `(rows, answer_length)` float32, log p(A | Q) token by token; `None` where ISPO's signals are
             not computed.
+        right_answer: the correct answers behind the traces of all-wrong groups; `None` where nothing asks for them.
         prompt_log_probs: of each prompt's tokens but the first; `None` where no method asks for them.
         extra_fields: what the agent loop says of each rollout; `None` where no verdicts are needed.
     """
@@ -37,6 +39,7 @@ class PolicyPass:
     keys: tuple[str, ...]
     answers: FoundAnswers | None = None
     ablated_log_prob: torch.Tensor | None = None
+    right_answer: RightAnswerScores | None = None
     prompt_log_probs: tuple[torch.Tensor, ...] | None = None
     extra_fields: list[Any] | None = None
 

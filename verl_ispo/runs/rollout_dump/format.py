@@ -30,6 +30,8 @@ A line of ``rollouts`` has ``format``, ``step``, ``local_update``, ``prompt_id``
       ``missing_answer`` as they are weighted into eq. 8, guards included; ``composite``: their sum;
       ``training_reward``: what the advantage was computed from (the composite, or the score alone under another
       estimator); ``advantage``.
+    - with ``all_wrong_groups=right_answer`` also ``right_answer_gain``: how much the trace raises the log-prob of the
+      ground truth (nats per token), `null` where it was not scored; the part ``ifd`` holds it weighted.
 
 A token's text is that of the token alone; where a character is spread over several tokens, the last of them holds it.
 Size: 40 to 80 bytes per token (more for short responses), so 4 prompts x 8 rollouts x 2000 tokens are some 3 MB per

@@ -51,6 +51,7 @@ class DumpedRollout:
     composite: float
     training_reward: float
     advantage: float
+    right_answer_gain: float | None  # None where the ground truth was not scored behind the trace
 
 
 @dataclass(frozen=True)
@@ -189,6 +190,8 @@ def _parse_rollout(entry: Any) -> DumpedRollout:
         composite=_number(entry, "composite"),
         training_reward=_number(entry, "training_reward"),
         advantage=_number(entry, "advantage"),
+        # only runs that score the ground truth have it
+        right_answer_gain=None if entry.get("right_answer_gain") is None else _number(entry, "right_answer_gain"),
     )
 
 

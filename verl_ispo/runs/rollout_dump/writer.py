@@ -23,6 +23,7 @@ from verl_ispo.config.ispo_trainer_config import ISPOTrainerConfig
 from verl_ispo.runs.rollout_dump.format import DUMP_FORMAT, OUTCOMES
 from verl_ispo.signals.composite import RewardParts
 from verl_ispo.signals.diagnostics import ObservedBatch
+from verl_ispo.signals.right_answer import RightAnswerScores, right_answer_gain
 from verl_ispo.signals.token_reward import token_reward_terms
 
 VERSIONED_PACKAGES = ("verl", "verl_ispo", "torch", "transformers", "ray", "TransferQueue", "vllm", "sglang")
@@ -247,7 +248,17 @@ def _signals(row: int, update: StepToDump) -> dict[str, Any]:
         "composite": number(reward.total),
         "training_reward": number(observed.training_reward),
         "advantage": number(update.advantage),
+        **(
+            {}
+            if observed.right_answer is None
+            else {"right_answer_gain": _right_answer_gain(row, observed.right_answer)}
+        ),
     }
+
+
+def _right_answer_gain(row: int, scores: RightAnswerScores) -> float | None:
+    one = scores.rows(torch.tensor([row]))
+    return _rounded(right_answer_gain(one))[0] if one.scored else None
 
 
 def _critical_terms(row: int, update: StepToDump, config: ISPOConfig) -> list[float | None]:
