@@ -113,7 +113,7 @@ def compare(options: argparse.Namespace) -> int:
         failed |= not error <= bound
         print(f"{what}: relative error {error:.4f}, at most {bound:.4f} allowed")
     for implementation in (varlen_attention.NAME, "sdpa"):
-        seconds = pass_time_s(model(implementation, device, torch.bfloat16), tokens, positions)
+        seconds = pass_time_s(model(implementation, device, torch.bfloat16), on_device, positions)
         print(f"{implementation}: {seconds * 1e3:.1f} ms for a forward and backward pass, median of {TIMED_PASSES}")
     return int(failed)
 
