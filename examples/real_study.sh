@@ -20,7 +20,7 @@
 #   MAX_NEW_TOKENS=64   longest response
 #   ROLLOUT=cpu       vllm, sglang (GPUs), cpu, cpu_vllm
 #   VLLM_ARGS=        as verl-ispo eval --vllm-args, for the evaluations with vLLM
-#   JOBS=1            runs at a time
+#   JOBS=1            runs at a time, with ROLLOUT=cpu; 12 GiB of memory each
 #   OUT=runs/real_study   folder of all files
 #   PYTHON=python     with GPUs: interpreter of the environment
 #

@@ -141,6 +141,12 @@ def test_a_study_is_its_starts_evaluation_and_every_cell(
     assert "some runs failed" in capsys.readouterr().err
 
 
+def test_a_study_on_vllm_runs_one_after_another(recorded: Recorded, capsys: pytest.CaptureFixture[str]) -> None:
+    assert study.main([*GIVEN, "--jobs", "2", "--rollout", "vllm"]) == 2
+    assert "JOBS=2 (--jobs) with ROLLOUT=vllm (--rollout)" in capsys.readouterr().err
+    assert not recorded.calls
+
+
 def test_a_study_says_what_is_missing_and_compares_the_rest() -> None:
     complete = RunMeasures((), (), {"trace dropped": 0.1, "answer missing": 0.2}, 0.3, 0.4)
     text = study.describe({"grpo": {}, "ispo": {1: complete}}, [1], 6)

@@ -37,8 +37,10 @@ from verl_ispo.example_runs.study_measures import (
     read_all,
 )
 from verl_ispo.launch.data_choice import choose_data
+from verl_ispo.launch.option_checks import given
 from verl_ispo.real_model.start_model import add_start, make_start, say
 from verl_ispo.real_model.training_run import add_sizes, real_environment
+from verl_ispo.user_error import UserError
 
 METHODS = ("grpo", "sign", "ispo", "ispo_guarded", "ispo_right_answer")
 
@@ -70,7 +72,13 @@ def study(options: argparse.Namespace) -> None:
 
     Raises:
         StepFailedError: a step or a run failed.
+        UserError: several runs at a time on an engine that cannot be shared so.
     """
+    if options.jobs > 1 and options.rollout != "cpu":
+        raise UserError(
+            f"{given('JOBS', options.jobs)} with {given('ROLLOUT', options.rollout)}: trainings with a Ray cluster each "
+            "would get one another's weights; set JOBS=1"
+        )
     began = time.monotonic()
     out, methods, seeds = options.out, options.methods, options.seeds
     start = make_start(out, options.model, options.sft_steps, options.data)
@@ -130,7 +138,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--seeds", type=int, nargs="+", default=[1], help="(default: 1)")
     add_sizes(parser)
     parser.add_argument(
-        "--jobs", type=int, default=1, help="runs at a time; on a CPU 12 GiB of memory each (default: %(default)s)"
+        "--jobs", type=int, default=1, help="runs at a time, with ROLLOUT=cpu; 12 GiB each (default: %(default)s)"
     )
     parser.add_argument("--out", type=Path, default=Path("runs/real_study"), help="(default: %(default)s)")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="more Hydra overrides of every training")
@@ -139,8 +147,8 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit status."""
-    given = build_parser().parse_args(argv)
-    return run_example("real_study", given.methods, lambda: real_environment(given.rollout), lambda: study(given))
+    options = build_parser().parse_args(argv)
+    return run_example("real_study", options.methods, lambda: real_environment(options.rollout), lambda: study(options))
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import logging
 import os
 from pathlib import Path
 
+import ray
 from omegaconf import DictConfig
 from ray.actor import ActorHandle
 from transfer_queue import KVBatchMeta
@@ -22,6 +23,7 @@ from verl_ispo.trainer.verl_workarounds.failed_weight_sync import watch_weight_s
 from verl_ispo.trainer.verl_workarounds.kept_checkpoints import remove_older
 from verl_ispo.trainer.verl_workarounds.last_checkpoint import end_with_the_data, saves_to_end
 from verl_ispo.trainer.verl_workarounds.tensorboard_restart import mark_restart
+from verl_ispo.trainer.verl_workarounds.weight_sockets import take_weight_sockets
 
 logger = logging.getLogger(__name__)
 logger.setLevel(os.getenv("VERL_LOGGING_LEVEL", "INFO"))
@@ -34,6 +36,8 @@ class TrainerWorkarounds(PPOTrainer):
     keeps_over_starts = False
 
     def __init__(self, config: DictConfig) -> None:
+        if config.actor_rollout_ref.rollout.name == "vllm" and ray.is_initialized():
+            self._weight_sockets = take_weight_sockets(ray.get_runtime_context().get_job_id())
         super().__init__(config)
         self._last_step: tuple[KVBatchMeta, dict] | None = None
 
