@@ -76,7 +76,7 @@ def study(options: argparse.Namespace) -> None:
     """
     if options.jobs > 1 and options.rollout != "cpu":
         raise UserError(
-            f"{given('JOBS', options.jobs)} with {given('ROLLOUT', options.rollout)}: trainings with a Ray cluster each "
+            f"{given('JOBS', options.jobs)} with {given('ROLLOUT', options.rollout)}: trainings with own Ray clusters "
             "would get one another's weights; set JOBS=1"
         )
     began = time.monotonic()
