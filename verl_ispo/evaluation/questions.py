@@ -78,9 +78,10 @@ def read_distinct_questions(path: Path) -> list[Question]:
     Raises:
         UserError: as `read_questions`, but for repeated ids.
     """
-    return list(
-        {(question.benchmark, question.question_id): question for question in reversed(_read_file(path))}.values()
-    )[::-1]
+    first: dict[tuple[str, str], Question] = {}
+    for question in _read_file(path):
+        first.setdefault((question.benchmark, question.question_id), question)
+    return list(first.values())
 
 
 def questions_digest(questions: Sequence[Question]) -> str:
