@@ -75,6 +75,14 @@ def test_a_healthy_start_has_nothing_against_the_paper() -> None:
     assert "No group is without a correct rollout" in words_of(measures)
 
 
+def test_too_few_prompts_leave_the_verdict_open() -> None:
+    """What goes wrong: a handful of easy prompts is taken for a clean bill of health."""
+    measures = measured(HEALTHY[:8])
+    assert judge(measures).is_open
+    assert "Too few groups are without a correct rollout" in words_of(measures)
+    assert not judge(measured(HEALTHY)).is_open
+
+
 def test_where_ifd_is_a_prior_the_paper_pays_for_no_answer_and_two_guards_do_not() -> None:
     """What goes wrong: in groups without a correct rollout every answer loses its IFD, so silence is on top."""
     measures = measured(PRIOR)
@@ -131,7 +139,15 @@ def test_few_groups_without_a_correct_rollout_are_not_judged() -> None:
     groups = [*HEALTHY, *groups_of(2, lambda _: 0, prior)]
     measures = measured(groups)
     assert not set(judge(measures).hazards["ispo"]) & set(PAYING)
+    assert judge(measures).is_open
     assert "Only 2 group(s) are without a correct rollout" in words_of(measures)
+
+
+def test_a_few_strange_answers_do_not_hide_a_prior() -> None:
+    """What goes wrong: a variance is ruled by outliers. On SmolLM2 one answer in 20 contradicts its trace, and its
+    log p(A | Q, T) of -3.7 is half of all variance."""
+    groups = [[*group[:-1], Made(False, -3.7, -2.7)] if number % 3 else group for number, group in enumerate(PRIOR)]
+    assert judge(measured(groups)).ifd_is_prior
 
 
 def test_ifd_that_overturns_outcomes_is_told() -> None:
@@ -168,7 +184,7 @@ def test_without_a_reference_the_token_term_is_nothing() -> None:
     assert measures.drifted == 0
     paper = measures.preset("ispo")
     no_hinge = measures.preset("ispo_no_hinge")
-    assert paper.all_wrong == no_hinge.all_wrong
+    assert paper is no_hinge
     assert measures.spreads["mixed"].shares["token"] == pytest.approx(0.0, abs=1e-9)
     assert measured(PRIOR, drift=0.5).drifted == 1.0
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -20,6 +20,8 @@ from verl_ispo.signals.masked import masked_row_mean
 
 KINDS = ("mixed", "all_wrong", "all_right")
 QUANTILES = (5, 25, 50, 75, 95)
+PRIOR_TOLERANCE = 0.1
+"""IFD is within this share of -log p(A | Q) where log p(A | Q, T) is at most this share of log p(A | Q)."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,7 @@ class PresetMeasures:
     """What one rule makes of the batch; all advantages are per rollout.
 
     Attributes:
-        presets: that have this rule.
+        presets: that have this rule, or do the same on this batch.
         mean_size: mean absolute advantage, by which the thresholds are scaled.
         everywhere: mean advantage by event, over all groups.
         all_wrong: the same in groups without a correct rollout.
@@ -109,11 +111,12 @@ class ProbeMeasures:
         ifd: by outcome.
         given_trace, ablated: log p(A | Q, T) and log p(A | Q) by outcome, nats per answer token, mean over rollouts.
         answer_probability_given_trace: median over answers of p(A | Q, T), the whole answer.
-        prior_share: share of IFD's variance inside groups that is -log p(A | Q), by covariance.
+        prior_like: share of the answers whose IFD is within a tenth of -log p(A | Q), since they are as good as certain
+            given their traces.
         weighted_ifd: lambda_1 times the mean absolute IFD, in units of reward.
         drifted: share of tokens in the drift filter; 0 where the reference is the model itself.
         spreads: by group kind, under `ispo`.
-        presets: one per rule, `ispo` among them.
+        presets: one per rule; rules that do the same on this batch are one. `ispo` is among them.
         metrics: what a training with `ispo` would log of this batch.
     """
 
@@ -133,7 +136,7 @@ class ProbeMeasures:
     given_trace: Mapping[str, float | None]
     ablated: Mapping[str, float | None]
     answer_probability_given_trace: float | None
-    prior_share: float | None
+    prior_like: float | None
     weighted_ifd: float | None
     drifted: float
     spreads: Mapping[str, Spread]
@@ -210,14 +213,14 @@ def measure(rollouts: ScoredRollouts, rules: Mapping[PresetRule, Sequence[str]])
         given_trace={name: _mean(given[rows]) for name, rows in outcomes.items()},
         ablated={name: _mean(ablated[rows]) for name, rows in outcomes.items()},
         answer_probability_given_trace=float(whole_answer[found].exp().median()) if found.any() else None,
-        prior_share=_covariance_share(-ablated[found], ifd[found], groups.ids[found]),
+        prior_like=_mean(given[found].abs() <= PRIOR_TOLERANCE * ablated[found].abs()),
         weighted_ifd=ifd_weight * float(ifd[found].abs().mean()) if found.any() else None,
         drifted=float((observed.reward.drift_mask & rollouts.response_mask).sum() / written),
         spreads={
             kind: _spread(int(mask.sum()), mask[groups.ids], groups.ids, parts, observed.reward.total)
             for kind, mask in kinds.items()
         },
-        presets=[_measure_preset(names, batch, kinds, events) for names, batch in batches.items()],
+        presets=_merged([_measure_preset(names, batch, kinds, events) for names, batch in batches.items()]),
         metrics={
             **signal_metrics(observed, paper.rule.config),
             **advantage_metrics(paper.advantage(observed.reward), observed),
@@ -272,6 +275,18 @@ def _measure_preset(
     )
 
 
+def _merged(measured: Sequence[PresetMeasures]) -> list[PresetMeasures]:
+    """Rules that do the same on this batch, as one with the presets of all."""
+    merged: list[PresetMeasures] = []
+    for one in measured:
+        at = next((index for index, other in enumerate(merged) if replace(other, presets=one.presets) == one), None)
+        if at is None:
+            merged.append(one)
+        else:
+            merged[at] = replace(one, presets=(*merged[at].presets, *one.presets))
+    return merged
+
+
 def _paid(advantage: torch.Tensor, rows: torch.Tensor) -> Paid:
     return Paid(int(rows.sum()), _mean(advantage[rows]))
 
@@ -296,15 +311,6 @@ def _spread(
         parts={name: std(part) for name, part in centred.items()},
         shares={name: float((part * whole).sum()) / variance for name, part in centred.items()} if variance else {},
     )
-
-
-def _covariance_share(part: torch.Tensor, whole: torch.Tensor, ids: torch.Tensor) -> float | None:
-    """Covariance of a part with the whole inside groups, over the whole's variance there; `None` without any."""
-    if not whole.numel():
-        return None
-    part, whole = _centred(part.double(), ids), _centred(whole.double(), ids)
-    variance = float((whole**2).sum())
-    return float((part * whole).sum()) / variance if variance > 1e-12 else None
 
 
 def _centred(values: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:

@@ -68,6 +68,7 @@ def summary_record(result: ProbeResult) -> dict[str, Any]:
         "verdict": {
             "start": result.verdict.start.name.lower(),
             "ifd_is_prior": result.verdict.ifd_is_prior,
+            "is_open": result.verdict.is_open,
             "hazards": {name: [hazard.value for hazard in hazards] for name, hazards in result.verdict.hazards.items()},
             "words": dataclasses.asdict(result.words),
         },
@@ -136,7 +137,7 @@ def terminal_table(result: ProbeResult) -> str:
             (f"IFD, {words} (5, 50, 95 %)", _quantiles(measures.ifd[key].quantiles))
             for key, words in (("correct", "correct"), ("wrong", "incorrect"))
         ),
-        ("of IFD's variance in groups, -log p(A | Q)", _percent_or_dash(measures.prior_share)),
+        ("IFD within a tenth of -log p(A | Q)", _percent_or_dash(measures.prior_like)),
     ]
     width = max(len(name) for name, _ in rows)
     lines = [f"{name.ljust(width)}  {value}" for name, value in rows]

@@ -28,8 +28,8 @@ FEW_MIXED = 0.2
 
 STATED_BEFORE = 0.5
 """From this share of answers that their traces state already..."""
-PRIOR_SHARE = 0.7
-"""... and this share of IFD's variance inside groups that is -log p(A | Q), IFD is a prior over answers."""
+PRIOR_LIKE = 0.7
+"""... and this share of answers whose IFD is within a tenth of -log p(A | Q), IFD is a prior over answers."""
 IFD_OUTWEIGHS = 0.5
 """From this share of the composite's variance in mixed groups on, IFD outweighs the outcome."""
 
@@ -95,11 +95,13 @@ class Verdict:
     Attributes:
         start: where the model starts.
         ifd_is_prior: `None` where too few rollouts have an answer.
+        is_open: whether there are too few groups without a correct rollout to say what a preset would do in them.
         hazards: by preset, of every preset that was measured.
     """
 
     start: Start
     ifd_is_prior: bool | None
+    is_open: bool
     hazards: Mapping[str, Sequence[Hazard]]
 
     def free(self, presets: Sequence[str]) -> list[str]:
@@ -111,7 +113,9 @@ def judge(measures: ProbeMeasures) -> Verdict:
     """Apply every rule."""
     is_prior = ifd_is_prior(measures)
     hazards = {name: preset_hazards(measures, one, is_prior) for one in measures.presets for name in one.presets}
-    return Verdict(start_of(measures), is_prior, hazards)
+    all_wrong = measures.group_counts["all_wrong"]
+    is_open = all_wrong < MIN_GROUPS and (all_wrong > 0 or measures.prompts < FEW_PROMPTS)
+    return Verdict(start_of(measures), is_prior, is_open, hazards)
 
 
 def start_of(measures: ProbeMeasures) -> Start:
@@ -131,9 +135,9 @@ def start_of(measures: ProbeMeasures) -> Start:
 def ifd_is_prior(measures: ProbeMeasures) -> bool | None:
     """Whether IFD only says how unlikely the answer is without the trace; `None` where that cannot be said."""
     answered = sum(one.count for one in measures.ifd.values())
-    if answered < MIN_EVENTS or measures.states_answer is None or measures.prior_share is None:
+    if answered < MIN_EVENTS or measures.states_answer is None or measures.prior_like is None:
         return None
-    return measures.states_answer >= STATED_BEFORE and measures.prior_share >= PRIOR_SHARE
+    return measures.states_answer >= STATED_BEFORE and measures.prior_like >= PRIOR_LIKE
 
 
 def ifd_outweighs(measures: ProbeMeasures) -> bool:

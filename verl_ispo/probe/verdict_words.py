@@ -21,6 +21,9 @@ from verl_ispo.probe.regimes import (
 
 PAPER = "ispo"
 MANY_CUT = 0.1
+"""From this share of cut rollouts on, it is said whether they have answered."""
+SMALL_STD = 0.1
+"""Below this standard deviation of the composite in same-outcome groups, in units of reward, it is said."""
 
 _FIRST = {
     Start.CUT: "Allow longer responses first (--max-new-tokens here, data.max_response_length in the training); what "
@@ -103,6 +106,8 @@ def _headline(verdict: Verdict) -> str:
             Hazard.OVERTURNS: "prefer some incorrect rollouts to correct ones",
         }
         return f"{start} ISPO as in the paper would {_and([others[hazard] for hazard in verdict.hazards[PAPER]])}."
+    if verdict.is_open:
+        return f"{start} Too few groups are without a correct rollout to say what ISPO as in the paper would pay for."
     return f"{start} Nothing seen here speaks against ISPO as in the paper."
 
 
@@ -141,11 +146,11 @@ def _ifd(measures: ProbeMeasures, verdict: Verdict) -> list[str]:
     if not parts:
         return ["No rollout has an answer, so there is no IFD."]
     said = [f"IFD is {' and '.join(parts)}. The paper's figure shows about 0.3."]
-    stated, share = measures.states_answer, measures.prior_share
+    stated, alike = measures.states_answer, measures.prior_like
     if verdict.ifd_is_prior is not None:
         said.append(
-            f"{percent(stated)} of the traces state the answer before the lead-in, and -log p(A | Q) makes up "
-            f"{percent(share)} of IFD's variance inside groups: "
+            f"{percent(stated)} of the traces state the answer before the lead-in, and {percent(alike)} of the answers "
+            "are so certain after them that IFD is within a tenth of -log p(A | Q): "
             + (
                 "IFD says how unlikely an answer is without the trace, a prior over answers, and little about the "
                 "reasoning."
@@ -160,6 +165,13 @@ def _ifd(measures: ProbeMeasures, verdict: Verdict) -> list[str]:
             f"In mixed groups the composite differs by: {shares}."
             + (" IFD outweighs the outcome there." if ifd_outweighs(measures) else "")
         )
+    for kind, words in (("all_wrong", "a correct"), ("all_right", "an incorrect")):
+        spread = measures.spreads[kind]
+        if spread.std is not None and 0 < spread.std < SMALL_STD:
+            said.append(
+                f"In groups without {words} rollout the composite has a standard deviation of {spread.std:.2g}: "
+                "dividing by it makes full-size advantages of differences that small."
+            )
     return said
 
 
@@ -186,7 +198,7 @@ def _paper(measures: ProbeMeasures, verdict: Verdict) -> list[str]:
         )
     if not verdict.hazards[PAPER]:
         groups = measures.group_counts["all_wrong"]
-        if groups < MIN_GROUPS:
+        if verdict.is_open or not groups:
             said.append(
                 f"{'No group is' if not groups else f'Only {groups} group(s) are'} without a correct rollout: what it "
                 "would do in such groups cannot be said from this sample."
