@@ -5,11 +5,12 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 
 from verl_ispo.probe.measures import ProbeMeasures, measure
-from verl_ispo.probe.preset_advantages import BESIDE, same_rules, signal_presets
+from verl_ispo.probe.preset_advantages import BESIDE, PresetRule, same_rules, signal_presets
 from verl_ispo.probe.scored_rollouts import ScoredRollouts
 from verl_ispo.signals.answer_span import AnswerSpans
 from verl_ispo.signals.groups import RolloutGroups
@@ -86,8 +87,12 @@ def batch_of(groups: Sequence[Sequence[Made]], drift: float = 0.0) -> ScoredRoll
 
 def measured(groups: Sequence[Sequence[Made]], drift: float = 0.0, methods: Sequence[str] = ()) -> ProbeMeasures:
     """The measures of a made batch under all presets, or under some."""
-    names = methods or [*signal_presets(), *BESIDE]
-    return measure(batch_of(groups, drift), same_rules(names, {}))
+    return measure(batch_of(groups, drift), _rules(tuple(methods)))
+
+
+@cache
+def _rules(names: tuple[str, ...]) -> dict[PresetRule, list[str]]:
+    return same_rules(names or [*signal_presets(), *BESIDE], {})
 
 
 def groups_of(

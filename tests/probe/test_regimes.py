@@ -34,7 +34,8 @@ from verl_ispo.probe.verdict_words import verdict_words
 
 
 def words_of(measures: ProbeMeasures) -> str:
-    return "\n".join(verdict_words(measures, judge(measures), has_reference=False).paragraphs())
+    words = verdict_words(measures, judge(measures), has_reference=False)
+    return "\n".join([words.headline, *(sentence for _, sentences in words.sections() for sentence in sentences)])
 
 
 HEALTHY = groups_of(16, lambda number: 2 + number % 5, informative_trace)
@@ -140,7 +141,7 @@ def test_few_groups_without_a_correct_rollout_are_not_judged() -> None:
     measures = measured(groups)
     assert not set(judge(measures).hazards["ispo"]) & set(PAYING)
     assert judge(measures).is_open
-    assert "Only 2 group(s) are without a correct rollout" in words_of(measures)
+    assert "Only 2 groups are without a correct rollout" in words_of(measures)
 
 
 def test_a_few_strange_answers_do_not_hide_a_prior() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,12 +14,13 @@ from verl_ispo.probe.preset_advantages import BESIDE, PresetBatch, PresetRule
 from verl_ispo.probe.probe_rollouts import Rollout
 from verl_ispo.probe.regimes import Verdict
 from verl_ispo.probe.scored_rollouts import ScoredRollouts
-from verl_ispo.probe.verdict_words import PAPER, VerdictWords, percent, signed
+from verl_ispo.probe.verdict_words import HAZARD_WORDS, PAPER, VerdictWords, percent, signed
 from verl_ispo.signals.masked import masked_row_mean
 
 FORMAT = 1
 MAX_TEXT_CHARS = 20_000
 """Of a response in ``rollouts.jsonl``; its token ids are in ``samples.jsonl``."""
+_LINE_CHARS = 110
 KIND_WORDS = {"mixed": "mixed", "all_wrong": "no correct rollout", "all_right": "no incorrect rollout"}
 EVENT_WORDS = {
     "correct": "correct",
@@ -144,18 +146,28 @@ def terminal_table(result: ProbeResult) -> str:
     return "\n".join([*lines, "", *_advantage_lines(result)])
 
 
+def terminal_words(words: VerdictWords) -> str:
+    """The verdict in words, for the terminal."""
+    lines = textwrap.wrap(words.headline, _LINE_CHARS)
+    for title, sentences in words.sections():
+        lines += ["", f"{title}:"]
+        for sentence in sentences:
+            lines += textwrap.wrap(sentence, _LINE_CHARS, initial_indent="- ", subsequent_indent="  ")
+    return "\n".join(lines)
+
+
 def advantage_rows(result: ProbeResult) -> list[list[str]]:
     """The table of presets: a header, then one row per rule."""
     rows = [
         [
             "presets",
-            "in groups without a correct rollout: incorrect answer",
+            "incorrect answer",
             "no answer",
             "if one gave none",
             "copied number",
             "no trace",
             "if one had none",
-            "share of |A| in these groups",
+            "share of all advantage",
             "groups without an advantage",
             "against it",
         ]
@@ -171,7 +183,7 @@ def advantage_rows(result: ProbeResult) -> list[list[str]]:
                 _signed_or_dash(one.if_without_trace["all_wrong"]),
                 _percent_or_dash(one.advantage_share["all_wrong"]),
                 percent(one.zero_advantage_rate),
-                ", ".join(hazard.value for hazard in result.verdict.hazards[one.name]) or "nothing",
+                ", ".join(HAZARD_WORDS[hazard] for hazard in result.verdict.hazards[one.name]) or "nothing",
             ]
         )
     return rows

@@ -25,7 +25,7 @@ from verl_ispo.evaluation.questions import Question, questions_digest, read_dist
 from verl_ispo.evaluation.response_source import ResponseSource
 from verl_ispo.probe.measures import ProbeMeasures, measure
 from verl_ispo.probe.preset_advantages import BESIDE, PresetRule, preset_rule, same_rules, signal_presets
-from verl_ispo.probe.probe_files import ProbeResult, rollout_records, summary_record, terminal_table
+from verl_ispo.probe.probe_files import ProbeResult, rollout_records, summary_record, terminal_table, terminal_words
 from verl_ispo.probe.probe_options import ProbeOptions, check_options, ispo_overrides
 from verl_ispo.probe.probe_rollouts import Rollout, choose_questions, graded, sample_rollouts
 from verl_ispo.probe.regimes import judge
@@ -51,10 +51,7 @@ def run(options: ProbeOptions) -> int:
 
     def work() -> None:
         result = probe(options)
-        print()
-        print(terminal_table(result))
-        print()
-        print("\n".join(result.words.paragraphs()))
+        print(f"\n{terminal_table(result)}\n\n{terminal_words(result.words)}")
         print(f"\nPage: {options.out / PAGE_NAME}; numbers: {options.out / PROBE_NAME}; the rules: docs/probe.md")
 
     kept = f"interrupted; what was sampled and scored is kept in {options.out}, and the same command goes on"

@@ -37,6 +37,15 @@ _FIRST = {
     Start.MIXED: "",
 }
 
+HAZARD_WORDS = {
+    Hazard.PAYS_MISSING: "pays for no answer",
+    Hazard.PAYS_LOST_TRACE: "pays for no trace",
+    Hazard.PAYS_COPYING: "pays for copying",
+    Hazard.LEARNS_PRIOR: "learns the prior",
+    Hazard.OVERTURNS: "overturns outcomes",
+}
+"""For tables."""
+
 _EVENT_OF = {
     Hazard.PAYS_MISSING: ("missing", "giving no answer", "a rollout without an answer"),
     Hazard.PAYS_LOST_TRACE: ("without_trace", "answering without a trace", "an answer without a trace"),
@@ -64,16 +73,16 @@ class VerdictWords:
     next_steps: Sequence[str]
     cautions: Sequence[str]
 
-    def paragraphs(self) -> list[str]:
-        """All of it, in the order in which it is read."""
-        return [
-            self.headline,
-            *self.facts,
-            *self.paper,
-            *self.presets,
-            *self.next_steps,
-            *self.cautions,
-        ]
+    def sections(self) -> list[tuple[str, Sequence[str]]]:
+        """Title and sentences of everything below the headline, in the order in which it is read."""
+        titled = (
+            ("What was seen", self.facts),
+            ("What ISPO as in the paper would do", self.paper),
+            ("What other presets would do", self.presets),
+            ("What to do first", self.next_steps),
+            ("How far to trust this", self.cautions),
+        )
+        return [(title, sentences) for title, sentences in titled if sentences]
 
 
 def verdict_words(measures: ProbeMeasures, verdict: Verdict, has_reference: bool) -> VerdictWords:
@@ -139,7 +148,7 @@ def _answers(measures: ProbeMeasures) -> list[str]:
 def _ifd(measures: ProbeMeasures, verdict: Verdict) -> list[str]:
     parts = [
         f"{signed(one.mean)} nats per token for {name} answers (log p(A | Q, T) {signed(measures.given_trace[key])}, "
-        f"log p(A | Q) {signed(measures.ablated[key])}; {one.count} answers)"
+        f"log p(A | Q) {signed(measures.ablated[key])}; {count_of(one.count, 'answer')})"
         for key, name in (("correct", "correct"), ("wrong", "incorrect"))
         if (one := measures.ifd[key]).count
     ]
@@ -199,9 +208,9 @@ def _paper(measures: ProbeMeasures, verdict: Verdict) -> list[str]:
     if not verdict.hazards[PAPER]:
         groups = measures.group_counts["all_wrong"]
         if verdict.is_open or not groups:
+            few = ("No group is", "Only one group is")[groups] if groups < 2 else f"Only {groups} groups are"
             said.append(
-                f"{'No group is' if not groups else f'Only {groups} group(s) are'} without a correct rollout: what it "
-                "would do in such groups cannot be said from this sample."
+                f"{few} without a correct rollout: what it would do in such groups cannot be said from this sample."
             )
         elif share is not None and share < ALL_WRONG_REACH:
             said.append(f"Less than {percent(ALL_WRONG_REACH)}: whatever is paid for there moves little.")
@@ -276,7 +285,7 @@ def _cautions(measures: ProbeMeasures) -> list[str]:
     said = []
     if measures.prompts < FEW_PROMPTS:
         said.append(
-            f"{measures.prompts} prompts are few: read every share as rough, and give --prompts {2 * FEW_PROMPTS} or "
+            f"Few prompts ({measures.prompts}): read every share as rough, and give --prompts {2 * FEW_PROMPTS} or "
             "more before you decide on a long training."
         )
     said.append(
@@ -298,6 +307,11 @@ def signed(value: float | None) -> str:
     if value is None:
         return "unknown"
     return f"{value:+.2f}" if abs(value) >= 0.005 else "0.00"
+
+
+def count_of(number: int, thing: str) -> str:
+    """A number of things."""
+    return f"{number} {thing}{'' if number == 1 else 's'}"
 
 
 def _and(parts: Sequence[str]) -> str:
