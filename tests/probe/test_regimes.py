@@ -22,6 +22,7 @@ from verl_ispo.probe.measures import ProbeMeasures
 from verl_ispo.probe.regimes import (
     PAYING,
     Hazard,
+    Missing,
     Start,
     ifd_is_prior,
     ifd_outweighs,
@@ -79,9 +80,9 @@ def test_a_healthy_start_has_nothing_against_the_paper() -> None:
 def test_too_few_prompts_leave_the_verdict_open() -> None:
     """What goes wrong: a handful of easy prompts is taken for a clean bill of health."""
     measures = measured(HEALTHY[:8])
-    assert judge(measures).is_open
-    assert "Too few groups are without a correct rollout" in words_of(measures)
-    assert not judge(measured(HEALTHY)).is_open
+    assert judge(measures).is_open is Missing.GROUPS
+    assert "Too few groups without a correct rollout to say" in words_of(measures)
+    assert judge(measured(HEALTHY)).is_open is None
 
 
 def test_where_ifd_is_a_prior_the_paper_pays_for_no_answer_and_two_guards_do_not() -> None:
@@ -140,7 +141,7 @@ def test_few_groups_without_a_correct_rollout_are_not_judged() -> None:
     groups = [*HEALTHY, *groups_of(2, lambda _: 0, prior)]
     measures = measured(groups)
     assert not set(judge(measures).hazards["ispo"]) & set(PAYING)
-    assert judge(measures).is_open
+    assert judge(measures).is_open is Missing.GROUPS
     assert "Only 2 groups are without a correct rollout" in words_of(measures)
 
 
@@ -176,6 +177,8 @@ def test_without_any_answer_there_is_no_ifd_and_no_error() -> None:
     verdict = judge(measures)
     assert verdict.ifd_is_prior is None
     assert verdict.hazards["ispo"] == ()
+    assert verdict.is_open is Missing.ANSWERS
+    assert "Nothing seen here speaks against" not in words_of(measures)
     assert "No rollout has an answer" in words_of(measures)
 
 

@@ -70,7 +70,7 @@ def summary_record(result: ProbeResult) -> dict[str, Any]:
         "verdict": {
             "start": result.verdict.start.name.lower(),
             "ifd_is_prior": result.verdict.ifd_is_prior,
-            "is_open": result.verdict.is_open,
+            "too_few": None if result.verdict.is_open is None else result.verdict.is_open.name.lower(),
             "hazards": {name: [hazard.value for hazard in hazards] for name, hazards in result.verdict.hazards.items()},
             "words": dataclasses.asdict(result.words),
         },

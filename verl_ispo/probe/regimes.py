@@ -58,6 +58,13 @@ class Start(Enum):
     MIXED = "with mixed groups, from which outcomes alone can teach"
 
 
+class Missing(Enum):
+    """What there is too little of to judge; the value is in words."""
+
+    GROUPS = "groups without a correct rollout"
+    ANSWERS = "answers in groups without a correct rollout"
+
+
 class Hazard(Enum):
     """What a preset would do; the value is the name in JSON."""
 
@@ -95,13 +102,14 @@ class Verdict:
     Attributes:
         start: where the model starts.
         ifd_is_prior: `None` where too few rollouts have an answer.
-        is_open: whether there are too few groups without a correct rollout to say what a preset would do in them.
+        is_open: what is missing to say what a preset would do in groups without a correct rollout; `None` where nothing
+            is.
         hazards: by preset, of every preset that was measured.
     """
 
     start: Start
     ifd_is_prior: bool | None
-    is_open: bool
+    is_open: Missing | None
     hazards: Mapping[str, Sequence[Hazard]]
 
     def free(self, presets: Sequence[str]) -> list[str]:
@@ -113,9 +121,16 @@ def judge(measures: ProbeMeasures) -> Verdict:
     """Apply every rule."""
     is_prior = ifd_is_prior(measures)
     hazards = {name: preset_hazards(measures, one, is_prior) for one in measures.presets for name in one.presets}
-    all_wrong = measures.group_counts["all_wrong"]
-    is_open = all_wrong < MIN_GROUPS and (all_wrong > 0 or measures.prompts < FEW_PROMPTS)
-    return Verdict(start_of(measures), is_prior, is_open, hazards)
+    return Verdict(start_of(measures), is_prior, what_is_missing(measures), hazards)
+
+
+def what_is_missing(measures: ProbeMeasures) -> Missing | None:
+    """What keeps groups without a correct rollout from being judged."""
+    groups = measures.group_counts["all_wrong"]
+    if groups < MIN_GROUPS:
+        return Missing.GROUPS if groups or measures.prompts < FEW_PROMPTS else None
+    answered = measures.presets[0].all_wrong["incorrect_answer"].count
+    return Missing.ANSWERS if answered < MIN_EVENTS else None
 
 
 def start_of(measures: ProbeMeasures) -> Start:

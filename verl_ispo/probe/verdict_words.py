@@ -116,7 +116,7 @@ def _headline(verdict: Verdict) -> str:
         }
         return f"{start} ISPO as in the paper would {_and([others[hazard] for hazard in verdict.hazards[PAPER]])}."
     if verdict.is_open:
-        return f"{start} Too few groups are without a correct rollout to say what ISPO as in the paper would pay for."
+        return f"{start} Too few {verdict.is_open.value} to say what ISPO as in the paper would pay for."
     return f"{start} Nothing seen here speaks against ISPO as in the paper."
 
 
@@ -207,7 +207,7 @@ def _paper(measures: ProbeMeasures, verdict: Verdict) -> list[str]:
         )
     if not verdict.hazards[PAPER]:
         groups = measures.group_counts["all_wrong"]
-        if verdict.is_open or not groups:
+        if groups < MIN_GROUPS:
             few = ("No group is", "Only one group is")[groups] if groups < 2 else f"Only {groups} groups are"
             said.append(
                 f"{few} without a correct rollout: what it would do in such groups cannot be said from this sample."
