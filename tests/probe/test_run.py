@@ -17,22 +17,18 @@ import pytest
 import torch
 
 from tests.evaluation.conftest import arithmetic_row
-from tests.report.test_report import ALLOWED_ELEMENTS, HOSTILE, Elements
+from tests.probe.hostile_probe import hostile_result
+from tests.report.test_report import ALLOWED_ELEMENTS, Elements
 from verl_ispo.cli import main, parsed
 from verl_ispo.evaluation.cpu_sampler import CPUSampler
 from verl_ispo.evaluation.grader import Grade
 from verl_ispo.evaluation.questions import Question
 from verl_ispo.probe import run as probe_run
-from verl_ispo.probe.measures import measure
 from verl_ispo.probe.preset_advantages import BESIDE, preset_rule, same_rules, signal_presets
-from verl_ispo.probe.probe_files import ProbeResult, rollout_records
 from verl_ispo.probe.probe_options import ProbeOptions, ispo_overrides
 from verl_ispo.probe.probe_page import render
 from verl_ispo.probe.probe_rollouts import Rollout, choose_questions
-from verl_ispo.probe.regimes import judge
-from verl_ispo.probe.scored_rollouts import ablated_rows, find_spans, rollout_rows, scored_rollouts
-from verl_ispo.probe.scored_rows import RowScores
-from verl_ispo.probe.verdict_words import verdict_words
+from verl_ispo.probe.scored_rollouts import ablated_rows, find_spans, rollout_rows
 from verl_ispo.signals.token_texts import TokenTexts
 from verl_ispo.user_error import UserError
 
@@ -175,46 +171,7 @@ def test_prompts_are_chosen_by_seed_and_not_by_count() -> None:
 
 def test_hostile_text_is_shown_and_does_nothing() -> None:
     """What goes wrong: text that a model wrote, a problem, or a model's name becomes an element of the page."""
-    characters = sorted({character for text in HOSTILE for character in text} | set("12\\boxed{}3"))
-    texts = TokenTexts(lambda token: characters[token])
-
-    def ids(text: str) -> tuple[int, ...]:
-        return tuple(characters.index(character) for character in text)
-
-    rollouts = [
-        Rollout(
-            Question("<i>b</i>", str(number), ({"role": "user", "content": text},), "<script>2</script>", {}),
-            index,
-            (0,),
-            ids(written),
-            written,
-            False,
-            Grade(float(index == 0), index == 0, "correct", "<b>3</b>" + text),
-        )
-        for number, text in enumerate(HOSTILE)
-        for index, written in enumerate((text, text * 40, text + "\\boxed{3}"))
-    ]
-
-    def scores(rows: list, _: str) -> list[RowScores]:
-        return [RowScores((-0.5,) * len(row.tail), (0.5,) * len(row.tail)) for row in rows]
-
-    rules = same_rules(["ispo", "grpo"], {})
-    spans = find_spans(rollouts, texts, preset_rule("ispo", {}).config, grades_lists=False)
-    batch = scored_rollouts(rollouts, spans, texts, [], scores, None)
-    measures = measure(batch, rules)
-    verdict = judge(measures)
-    result = ProbeResult(
-        model="<script>model</script>\u202e",
-        data="</style><img src=x>",
-        settings={"<b>": "<script>1</script>"},
-        measures=measures,
-        verdict=verdict,
-        words=verdict_words(measures, verdict, False),
-        undecided=1,
-        made_at="now",
-        version="0",
-    )
-    html = render(result, rollout_records(rollouts, batch, rules))
+    html = render(*hostile_result())
     page = Elements(html)
     assert set(page.elements) <= ALLOWED_ELEMENTS
     assert page.elements["style"] == 1

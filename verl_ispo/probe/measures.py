@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
+from scipy import stats
 
+from verl_ispo.evaluation.statistics import CONFIDENCE_LEVEL, mean_interval
 from verl_ispo.probe.preset_advantages import PresetBatch, PresetRule
 from verl_ispo.probe.scored_rollouts import ScoredRollouts
 from verl_ispo.signals.diagnostics import (
@@ -102,6 +104,7 @@ class ProbeMeasures:
         pass_at_1: mean over prompts of the share of correct rollouts.
         group_counts: groups by kind.
         group_shares: the same as shares.
+        intervals: 95 % intervals over prompts, of ``pass_at_1`` and the shares by kind; `None` where there is none.
         missing: share of rollouts without an answer.
         cut: share of rollouts that the length limit ended.
         missing_of_cut, cut_of_missing: of the cut ones, how many have no answer, and the other way round.
@@ -125,6 +128,7 @@ class ProbeMeasures:
     pass_at_1: float
     group_counts: Mapping[str, int]
     group_shares: Mapping[str, float]
+    intervals: Mapping[str, tuple[float, float] | None]
     missing: float
     cut: float
     missing_of_cut: float | None
@@ -177,6 +181,7 @@ def measure(rollouts: ScoredRollouts, rules: Mapping[PresetRule, Sequence[str]])
     """
     groups, correct, found = rollouts.groups, rollouts.correct, rollouts.spans.found
     kinds, events = kinds_of(groups, correct), events_of(rollouts)
+    solved = groups.reduce(correct.float(), "mean")
     batches = {tuple(names): PresetBatch(rule, rollouts) for rule, names in rules.items()}
     paper = next(batch for names, batch in batches.items() if "ispo" in names)
     observed = paper.observed
@@ -199,9 +204,10 @@ def measure(rollouts: ScoredRollouts, rules: Mapping[PresetRule, Sequence[str]])
     return ProbeMeasures(
         prompts=groups.count,
         rollouts=len(correct),
-        pass_at_1=float(groups.reduce(correct.float(), "mean").mean()),
+        pass_at_1=float(solved.mean()),
         group_counts={kind: int(mask.sum()) for kind, mask in kinds.items()},
         group_shares={kind: float(mask.float().mean()) for kind, mask in kinds.items()},
+        intervals=_intervals(solved, kinds),
         missing=_share(~found),
         cut=_share(rollouts.cut),
         missing_of_cut=_mean((~found)[rollouts.cut]),
@@ -226,6 +232,16 @@ def measure(rollouts: ScoredRollouts, rules: Mapping[PresetRule, Sequence[str]])
             **advantage_metrics(paper.advantage(observed.reward), observed),
         },
     )
+
+
+def _intervals(solved: torch.Tensor, kinds: Mapping[str, torch.Tensor]) -> dict[str, tuple[float, float] | None]:
+    """Of the mean over prompts as everywhere in the evaluation; of the shares the exact binomial interval."""
+    mean = mean_interval(solved.double().clamp(0, 1).numpy())
+    intervals: dict[str, tuple[float, float] | None] = {"pass_at_1": None if mean is None else (mean.low, mean.high)}
+    for kind, mask in kinds.items():
+        exact = stats.binomtest(int(mask.sum()), mask.numel()).proportion_ci(CONFIDENCE_LEVEL, "exact")
+        intervals[kind] = (float(exact.low), float(exact.high))
+    return intervals
 
 
 def distribution(values: torch.Tensor) -> Distribution:

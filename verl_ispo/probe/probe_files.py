@@ -14,7 +14,7 @@ from verl_ispo.probe.preset_advantages import BESIDE, PresetBatch, PresetRule
 from verl_ispo.probe.probe_rollouts import Rollout
 from verl_ispo.probe.regimes import Verdict
 from verl_ispo.probe.scored_rollouts import ScoredRollouts
-from verl_ispo.probe.verdict_words import HAZARD_WORDS, PAPER, VerdictWords, percent, signed
+from verl_ispo.probe.verdict_words import HAZARD_WORDS, PAPER, VerdictWords, interval_words, percent, signed
 from verl_ispo.signals.masked import masked_row_mean
 
 FORMAT = 1
@@ -129,9 +129,10 @@ def rollout_records(
 def terminal_table(result: ProbeResult) -> str:
     """The numbers as text, for the terminal."""
     measures = result.measures
+    within = {name: interval_words(interval) for name, interval in measures.intervals.items()}
     rows = [
-        ("pass@1", percent(measures.pass_at_1)),
-        *((f"groups: {KIND_WORDS[kind]}", percent(measures.group_shares[kind])) for kind in KINDS),
+        ("pass@1", percent(measures.pass_at_1) + within["pass_at_1"]),
+        *((f"groups: {KIND_WORDS[kind]}", percent(measures.group_shares[kind]) + within[kind]) for kind in KINDS),
         ("no answer", percent(measures.missing)),
         ("cut by the length limit", percent(measures.cut)),
         ("trace states the answer", _percent_or_dash(measures.states_answer)),

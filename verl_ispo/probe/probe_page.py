@@ -15,7 +15,7 @@ from markupsafe import Markup
 from verl_ispo.probe.measures import KINDS
 from verl_ispo.probe.probe_files import EVENT_WORDS, KIND_WORDS, ProbeResult, advantage_rows
 from verl_ispo.probe.regimes import MIN_EVENTS
-from verl_ispo.probe.verdict_words import PAPER, percent, signed
+from verl_ispo.probe.verdict_words import PAPER, interval_words, percent, signed
 from verl_ispo.report.html_page import MAX_NAME_CHARS, MAX_VALUE_CHARS
 from verl_ispo.report.line_chart import CORRECT, INCORRECT, Axes, Line, draw_lines
 from verl_ispo.report.number_format import show
@@ -86,6 +86,7 @@ def render(result: ProbeResult, records: Sequence[Mapping[str, Any]]) -> str:
         measures=result.measures,
         words=result.words,
         style=Markup(style),
+        within={name: interval_words(interval) for name, interval in result.measures.intervals.items()},
         kinds=[(kind, KIND_WORDS[kind]) for kind in KINDS],
         events=EVENT_WORDS,
         paper=result.measures.preset(PAPER),

@@ -122,11 +122,13 @@ def _headline(verdict: Verdict) -> str:
 
 def _groups(measures: ProbeMeasures) -> str:
     shares, counts = measures.group_shares, measures.group_counts
+    within = {name: interval_words(interval) for name, interval in measures.intervals.items()}
     return (
-        f"pass@1 is {percent(measures.pass_at_1)} ({measures.prompts} prompts, {measures.rollouts} rollouts). Of the "
-        f"groups {percent(shares['mixed'])} are mixed ({counts['mixed']}), {percent(shares['all_wrong'])} have no "
-        f"correct rollout ({counts['all_wrong']}) and {percent(shares['all_right'])} no incorrect one "
-        f"({counts['all_right']})."
+        f"pass@1 is {percent(measures.pass_at_1)}{within['pass_at_1']} ({measures.prompts} prompts, "
+        f"{measures.rollouts} rollouts). Of the groups {percent(shares['mixed'])}{within['mixed']} are mixed "
+        f"({counts['mixed']}), {percent(shares['all_wrong'])}{within['all_wrong']} have no correct rollout "
+        f"({counts['all_wrong']}) and {percent(shares['all_right'])}{within['all_right']} no incorrect one "
+        f"({counts['all_right']}); 95 % intervals over prompts."
     )
 
 
@@ -300,6 +302,11 @@ def percent(share: float | None) -> str:
     if share is None:
         return "an unknown share"
     return f"{100 * share:.0f} %" if share >= 0.0995 or share == 0 else f"{100 * share:.1f} %"
+
+
+def interval_words(interval: Sequence[float] | None) -> str:
+    """An interval in whole per cent, behind the share that it belongs to; nothing where there is none."""
+    return "" if interval is None else f" [{100 * interval[0]:.0f}, {100 * interval[1]:.0f}]"
 
 
 def signed(value: float | None) -> str:
