@@ -22,7 +22,7 @@ from tests.report.test_report import ALLOWED_ELEMENTS, Elements
 from verl_ispo.cli import main, parsed
 from verl_ispo.evaluation.cpu_sampler import CPUSampler
 from verl_ispo.evaluation.grader import Grade
-from verl_ispo.evaluation.questions import Question
+from verl_ispo.evaluation.questions import Question, read_distinct_questions
 from verl_ispo.probe import run as probe_run
 from verl_ispo.probe.preset_advantages import BESIDE, preset_rule, same_rules, signal_presets
 from verl_ispo.probe.probe_options import ProbeOptions, ispo_overrides
@@ -160,6 +160,13 @@ def test_every_preset_of_the_signals_is_compared() -> None:
     assert {"ispo_guarded", "ispo_off", "ispo_no_std", "grpo", "sign"} <= set(names)
     with pytest.raises(UserError, match="rloo"):
         preset_rule("rloo", {})
+
+
+def test_a_training_file_may_repeat_its_problems(write_benchmark: Callable[..., Path]) -> None:
+    """What goes wrong: a published copy repeats each problem a hundred times, and the prompts drawn are few."""
+    path = write_benchmark([arithmetic_row(index % 3, question=f"copy {index}") for index in range(9)])
+    questions = read_distinct_questions(path)
+    assert [(one.question_id, one.text) for one in questions] == [(f"sums-{at}", f"copy {at}") for at in range(3)]
 
 
 def test_prompts_are_chosen_by_seed_and_not_by_count() -> None:

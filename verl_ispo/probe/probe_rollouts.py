@@ -20,6 +20,9 @@ from verl_ispo.evaluation.sampler import Completion
 from verl_ispo.evaluation.samples import PlannedSample, SampleLog, plan_samples
 from verl_ispo.user_error import UserError
 
+CPU_ROLLOUTS_AT_ONCE = 32
+"""So that the bar moves, and a kill costs at most these."""
+
 
 @dataclass(frozen=True)
 class Rollout:
@@ -97,6 +100,7 @@ def sample_rollouts(
 def _sample(source: ResponseSource, missing: Sequence[PlannedSample], log: SampleLog, done: int) -> None:
     sampler = source.load()
     requests = [source.prompts.request(one, top_p=1.0) for one in missing]
+    at_once = CPU_ROLLOUTS_AT_ONCE if source.sampler["name"] == "cpu" else len(requests)
     with tqdm(
         total=done + len(missing),
         initial=done,
@@ -105,9 +109,10 @@ def _sample(source: ResponseSource, missing: Sequence[PlannedSample], log: Sampl
         mininterval=1.0 if sys.stderr.isatty() else 10.0,
         smoothing=0.05,
     ) as progress:
-        for batch in sampler(requests):
-            log.append([_record(missing[index], completion) for index, completion in batch])
-            progress.update(len(batch))
+        for start in range(0, len(requests), at_once):
+            for batch in sampler(requests[start : start + at_once]):
+                log.append([_record(missing[start + index], completion) for index, completion in batch])
+                progress.update(len(batch))
     # A vLLM engine holds most of a GPU's memory, which scoring needs next.
     del sampler
     gc.collect()
