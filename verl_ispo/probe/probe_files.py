@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from verl_ispo.probe.measures import KINDS, ProbeMeasures, kinds_of
+from verl_ispo.probe.measures import KINDS, Paid, PresetMeasures, ProbeMeasures, kinds_of
 from verl_ispo.probe.preset_advantages import BESIDE, PresetBatch, PresetRule
 from verl_ispo.probe.probe_rollouts import Rollout
 from verl_ispo.probe.regimes import Verdict
@@ -215,14 +215,14 @@ def _advantage_lines(result: ProbeResult) -> list[str]:
     return [note, *lines]
 
 
-def _paper_first(result: ProbeResult) -> list[Any]:
-    def order(one: Any) -> tuple[int, str]:
+def _paper_first(result: ProbeResult) -> list[PresetMeasures]:
+    def order(one: PresetMeasures) -> tuple[int, str]:
         return (0 if PAPER in one.presets else 2 if one.name in BESIDE else 1, one.name)
 
     return sorted(result.measures.presets, key=order)
 
 
-def _paid(paid: Any) -> str:
+def _paid(paid: Paid) -> str:
     return "–" if paid.mean is None else f"{signed(paid.mean)} ({paid.count})"
 
 

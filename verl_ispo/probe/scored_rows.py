@@ -6,7 +6,6 @@ row: a rollout (prompt, response), or an answer without its trace (prompt, lead-
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -174,8 +173,3 @@ def _score_batch(model: PreTrainedModel, rows: Sequence[Row], temperature: float
         own = slice(kept - 1 - len(row.tail), None)
         scores.append(RowScores(tuple(log_prob[index, own].tolist()), tuple(entropy[index, own].tolist())))
     return scores
-
-
-def is_finite(scores: RowScores) -> bool:
-    """Whether every value is a number."""
-    return all(map(math.isfinite, (*scores.log_prob, *scores.entropy)))
