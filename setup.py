@@ -77,6 +77,7 @@ setup(
             "evaluation/paper_results.csv",
             "preflight/model_shapes/*.json",
             "report/templates/*",
+            "probe/templates/*",
         ]
     },
     install_requires=INSTALL_REQUIRES,

@@ -32,6 +32,7 @@ LAYERS = (
     ("plugin",),
     ("evaluation",),
     ("report",),
+    ("probe",),
     ("preflight",),
     ("doctor",),
     ("training_progress", "launch"),

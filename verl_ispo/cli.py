@@ -10,6 +10,7 @@ from verl_ispo.evaluation.evaluation_arguments import add_eval_parser, add_table
 from verl_ispo.launch.launch_arguments import COMMANDS as LAUNCH_COMMANDS
 from verl_ispo.launch.launch_arguments import add_launch_parsers, run_launch
 from verl_ispo.method_presets import add_methods_parser, run_methods
+from verl_ispo.probe.probe_arguments import add_probe_parser, run_probe
 from verl_ispo.report.report_arguments import add_report_parser, run_report
 
 
@@ -62,10 +63,11 @@ def build_parser() -> argparse.ArgumentParser:
     add_eval_parser(commands)
     add_table_parser(commands)
     add_report_parser(commands)
+    add_probe_parser(commands)
     return parser
 
 
-OVERRIDES_OF = {"doctor": "overrides", "train": "arguments", "reproduce-table": "arguments"}
+OVERRIDES_OF = {"doctor": "overrides", "train": "arguments", "reproduce-table": "arguments", "probe": "overrides"}
 """The commands that take Hydra overrides, and the option that holds them."""
 
 
@@ -101,6 +103,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return run_table(options)
     if options.command == "report":
         return run_report(options)
+    if options.command == "probe":
+        return run_probe(options)
     from verl_ispo import doctor
 
     return doctor.run(

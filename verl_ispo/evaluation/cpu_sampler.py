@@ -22,12 +22,12 @@ class CPUSampler:
 
     Args:
         folder (`Path`): Hugging Face folder.
+        dtype (`torch.dtype`, *optional*, defaults to `torch.float64`): of the model; in float32 a sample can depend on
+            the batch around it, in about one draw of a million.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._model = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=torch.float64, attn_implementation="sdpa"
-        ).eval()
+    def __init__(self, folder: Path, dtype: torch.dtype = torch.float64) -> None:
+        self._model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation="sdpa").eval()
         self._eos_token_ids = eos_token_ids(folder)
 
     def __call__(self, requests: Sequence[SampleRequest]) -> Iterator[list[tuple[int, Completion]]]:

@@ -72,6 +72,18 @@ def read_questions(paths: Sequence[Path]) -> list[Question]:
     return questions
 
 
+def read_distinct_questions(path: Path) -> list[Question]:
+    """Read a training file, in which a problem may stand more than once: its first row counts.
+
+    Raises:
+        UserError: as `read_questions`, but for repeated ids.
+    """
+    first: dict[tuple[str, str], Question] = {}
+    for question in _read_file(path):
+        first.setdefault((question.benchmark, question.question_id), question)
+    return list(first.values())
+
+
 def questions_digest(questions: Sequence[Question]) -> str:
     """One digest of problems, prompts and ground truths, whatever file they came in."""
     return _digest("\n".join(question.content() for question in questions))

@@ -146,6 +146,12 @@ class SampleLog:
             self._positions[record_key(record)] = (end, len(line))
             end += len(line)
 
+    def read(self, key: SampleKey) -> dict[str, Any]:
+        """The sample under a key, which is there."""
+        offset, length = self._positions[key]
+        self._file.seek(offset)
+        return json.loads(self._file.read(length))
+
     def publish(self, path: Path, keys: Sequence[SampleKey]) -> None:
         """Write the samples in the order of ``keys`` to a file that appears whole."""
         with atomic_file(path) as file:

@@ -54,7 +54,7 @@ class Line:
 
     Attributes:
         label: for the table under the chart and for readers of the page's text.
-        steps: ascending.
+        steps: x positions, ascending.
         values: one per step; NaN leaves a gap.
         colour: one of this module's stand-ins for the page; any of matplotlib's colours for a PNG.
         dash: index into `DASHES`.
@@ -64,7 +64,7 @@ class Line:
     """
 
     label: str
-    steps: Sequence[int]
+    steps: Sequence[float]
     values: Sequence[float]
     colour: str
     dash: int = 0
@@ -84,14 +84,16 @@ class Axes:
         percent: values are shares.
         thresholds: label to a value at which a horizontal line is drawn.
         changes: step and colour of each vertical line, where a run went on with other settings.
+        x_label: label of the x axis.
     """
 
     unit: str
-    step_range: tuple[int, int]
+    step_range: tuple[float, float]
     value_range: tuple[float, float] | None = None
     percent: bool = False
     thresholds: Mapping[str, float] | None = None
     changes: Sequence[tuple[int, str]] = ()
+    x_label: str = "training step"
 
 
 def draw_lines(lines: Sequence[Line], axes: Axes, name: str, description: str) -> Markup:
@@ -107,7 +109,7 @@ def draw_lines(lines: Sequence[Line], axes: Axes, name: str, description: str) -
         figure = Figure(figsize=SIZE_INCHES, layout="constrained")
         plot = figure.add_subplot()
         draw_on(plot, lines, axes)
-        plot.set_xlabel("training step")
+        plot.set_xlabel(axes.x_label)
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     return _inline(buffer.getvalue(), name, description)

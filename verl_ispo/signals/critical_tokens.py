@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import torch
+
+from verl_ispo.signals.answer_span import AnswerSpans
 
 
 def entropy_filter(entropy: torch.Tensor, candidate_mask: torch.Tensor, top_entropy_fraction: float) -> torch.Tensor:
@@ -76,3 +80,18 @@ def critical_tokens(entropy_mask: torch.Tensor, drift_mask: torch.Tensor, critic
     if critical_selection == "union":
         return entropy_mask | drift_mask
     return entropy_mask if critical_selection == "entropy" else drift_mask
+
+
+def outside_the_answer(
+    response_ids: torch.Tensor, spans: AnswerSpans, end_of_sequence: Collection[int]
+) -> torch.Tensor:
+    """Tokens that are neither the answer's nor the end of sequence, `(batch, response_length)` bool (ours).
+
+    Args:
+        response_ids (`torch.Tensor` of shape `(batch, response_length)`, int64).
+        spans (`AnswerSpans`): of the same rows.
+        end_of_sequence (`Collection[int]`): token ids.
+    """
+    position = torch.arange(response_ids.shape[1])
+    in_answer = (position >= spans.start.unsqueeze(-1)) & (position < spans.end.unsqueeze(-1))
+    return ~in_answer & ~torch.isin(response_ids, response_ids.new_tensor(sorted(end_of_sequence)))

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-import torch
-
 from verl_ispo.config.ispo_config import ISPOConfig
 from verl_ispo.signals.answer_span import AnswerSpans, gather_answer
 from verl_ispo.signals.composite import compute_ispo_reward
+from verl_ispo.signals.critical_tokens import outside_the_answer
 from verl_ispo.signals.diagnostics import ObservedBatch
 from verl_ispo.signals.groups import guarded_reward
 from verl_ispo.signals.running_ifd import RunningIFD
@@ -48,7 +47,7 @@ def observe(
     answer_log_prob, answer_mask = gather_answer(log_prob, spans)
     ablated_answer_log_prob = policy_pass.ablated_log_prob[step.rows][:, : answer_mask.shape[1]]
     excludes = config.exclude_answer_from_critical
-    outside = _outside_the_answer(response_ids, spans, end_of_sequence) if excludes else None
+    outside = outside_the_answer(response_ids, spans, end_of_sequence) if excludes else None
     reward = compute_ispo_reward(
         score=step.score,
         correct=step.correct,
@@ -79,12 +78,3 @@ def observe(
         answer_mask=answer_mask,
         right_answer=right_answer,
     )
-
-
-def _outside_the_answer(
-    response_ids: torch.Tensor, spans: AnswerSpans, end_of_sequence: Collection[int]
-) -> torch.Tensor:
-    """Tokens that are neither the answer's nor the end of sequence, `(rollouts, response_length)` bool."""
-    position = torch.arange(response_ids.shape[1])
-    in_answer = (position >= spans.start.unsqueeze(-1)) & (position < spans.end.unsqueeze(-1))
-    return ~in_answer & ~torch.isin(response_ids, response_ids.new_tensor(sorted(end_of_sequence)))
