@@ -1,8 +1,25 @@
-"""Where the answer A and its lead-in are in a response, as indices of the response's own tokens (all ours).
+r"""Where the answer A, its lead-in and the trace T are in a response, as indices of its own tokens (all ours).
 
 `verl_ispo.answers.answer_place` says where the answer is in the text. A is the smallest run of tokens that covers its
 content, the lead-in is the run of tokens that opens it, and the trace T is what comes before the lead-in. The text
 serves only to find positions: A is never tokenized again, since different ids would be a different answer.
+
+A token that covers characters of both lead-in and content belongs to A. With a byte-level BPE that joins ``{\``, the A
+of ``\boxed{\frac12}`` begins with that token, so its first log-prob is also the brace's.
+
+What IFD scores may be more than the content (`ISPOConfig.answer_span`), and T may end earlier
+(`ISPOConfig.trace_end`):
+
+| `answer_span` | A | lead-in |
+|---|---|---|
+| ``content`` | ``42`` | ``\boxed{`` |
+| ``marked`` | ``\boxed{42}`` | none |
+| ``sentence`` | ``So the answer is $\boxed{42}`` | none |
+
+| `trace_end` | T |
+|---|---|
+| ``lead_in`` | everything before the lead-in, or before A where it has none |
+| ``first_statement`` | that, but only up to where it first states the answer |
 """
 
 from __future__ import annotations
@@ -14,6 +31,7 @@ import numpy as np
 import torch
 
 from verl_ispo.answers.answer_place import markers_of
+from verl_ispo.config.ispo_config import ISPOConfig
 from verl_ispo.signals.answer_search import AnswerSearch
 from verl_ispo.signals.token_texts import TokenTexts
 
@@ -43,6 +61,34 @@ class AnswerSpans:
         return self.end - self.start
 
 
+@dataclass(frozen=True)
+class ScoredAnswers:
+    """What IFD compares in each response; with the defaults of `ISPOConfig` all three say the same.
+
+    Attributes:
+        content: the graded answer and its lead-in, whatever the settings.
+        spans: A and its lead-in, as `answer_span` says.
+        trace_end: one past the last token of T, as `trace_end` says, `(batch,)` int64; 0 without an answer.
+    """
+
+    content: AnswerSpans
+    spans: AnswerSpans
+    trace_end: torch.Tensor
+
+    @property
+    def stated(self) -> torch.Tensor:
+        """Rows whose T ends before its lead-in, since it states the answer there, `(batch,)` bool."""
+        return self.trace_end < self.spans.lead_in_start
+
+    def rows(self, index: torch.Tensor) -> ScoredAnswers:
+        """Some of the rows, or all in another order."""
+
+        def of(spans: AnswerSpans) -> AnswerSpans:
+            return AnswerSpans(spans.lead_in_start[index], spans.start[index], spans.end[index])
+
+        return ScoredAnswers(of(self.content), of(self.spans), self.trace_end[index])
+
+
 def find_answer_spans(
     responses: Sequence[Sequence[int]] | torch.Tensor,
     token_text: Callable[[int], str],
@@ -66,6 +112,32 @@ def find_answer_spans(
     Returns:
         `AnswerSpans`.
     """
+    return find_scored_answers(responses, token_text, ISPOConfig(), answer_format, several).content
+
+
+def find_scored_answers(
+    responses: Sequence[Sequence[int]] | torch.Tensor,
+    token_text: Callable[[int], str],
+    config: ISPOConfig,
+    answer_format: str | Sequence[str] | None = None,
+    several: Sequence[bool] | None = None,
+) -> ScoredAnswers:
+    """Answer, lead-in and trace of each response, as `answer_span` and `trace_end` say.
+
+    The statement that `trace_end="first_statement"` looks for is one of the answer's text, as a whole number or word
+    (`verl_ispo.answers.statement`), that ends before the lead-in begins. T then ends before the token in which that
+    statement begins. Looking for it decodes the whole response.
+
+    Args:
+        responses, token_text, several: as for `find_answer_spans`.
+        config (`ISPOConfig`): `answer_span`, `trace_end`, and where no `answer_format` is given that too are read.
+        answer_format (`str` or `Sequence[str]`, *optional*): of each response, where the data set has its own
+            (`row_answer_format`).
+
+    Returns:
+        `ScoredAnswers`.
+    """
+    answer_format = config.answer_format if answer_format is None else answer_format
     texts = token_text if isinstance(token_text, TokenTexts) else TokenTexts(token_text)
     token_ids, offsets = _flat(responses)
     count = len(offsets) - 1
@@ -80,9 +152,16 @@ def find_answer_spans(
         start, end = bounds[row], bounds[row + 1]
         here = slice(first_of_row[row], first_of_row[row + 1])
         search = AnswerSearch(texts, token_ids[start:end], positions[here] - start, masks[here])
-        rows.append(search.indices(markers_by_format[row_format], is_list))
-    columns = torch.tensor(rows, dtype=torch.long).reshape(count, 3)
-    return AnswerSpans(lead_in_start=columns[:, 0], start=columns[:, 1], end=columns[:, 2])
+        found = search.find(markers_by_format[row_format], is_list)
+        if found is None:
+            rows.append((0,) * 7)
+        elif config.answer_span == "content" and config.trace_end == "lead_in":
+            content = found.content()
+            rows.append((*content, *content, content[0]))
+        else:
+            rows.append((*found.content(), *search.scored(found, config.answer_span, config.trace_end)))
+    columns = torch.tensor(rows, dtype=torch.long).reshape(count, 7).T.contiguous()
+    return ScoredAnswers(AnswerSpans(*columns[:3]), AnswerSpans(*columns[3:6]), columns[6])
 
 
 def _flat(responses: Sequence[Sequence[int]] | torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
