@@ -24,7 +24,7 @@ from tests.signals.loop_reference import (
     reference_reward,
     sample_std,
 )
-from tests.signals.rollout_batches import answer_spans, batches, configs, library_reward, padded, reward_inputs
+from tests.signals.rollout_batches import batches, configs, library_reward, padded, reward_inputs, scored_answers
 from verl_ispo import ISPOConfig
 from verl_ispo.method_presets import method_names, read_preset
 from verl_ispo.signals.diagnostics import (
@@ -46,7 +46,7 @@ def observe(batch: list[Rollout], config: ISPOConfig) -> ObservedBatch:
         training_reward=reward.total,
         correct=inputs["correct"],
         groups=groups,
-        spans=answer_spans(batch),
+        answers=scored_answers(batch),
         response_ids=padded([rollout.token_ids for rollout in batch], inputs["log_prob"].shape[1]).long(),
         response_mask=inputs["response_mask"],
         entropy=inputs["entropy"],

@@ -1,9 +1,9 @@
 r"""Where a text first states an answer, as a whole number or word (ours).
 
 The comparison is of spellings: 12 is stated by "12", "12." and "$12$", and neither by 312, 12.5, 1/12 or -12, nor by
-"twelve" or 24/2. A number may have separators between its thousands, a word may be in capitals, and blanks may be of any
-length. Signs of currency and per cent around the answer do not count, nor does ``\text{}``. A number that stands in the
-text for something else, such as an operand, states the answer too: the text alone does not tell.
+"twelve" or 24/2. A number may have separators between its thousands, a word may be in capitals, and blanks may be of
+any length. Signs of currency and per cent around the answer do not count, nor does ``\text{}``. A number that stands in
+the text for something else, such as an operand, states the answer too: the text alone does not tell.
 """
 
 from __future__ import annotations

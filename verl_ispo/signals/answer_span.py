@@ -60,6 +60,10 @@ class AnswerSpans:
         """Answer tokens in each row, `(batch,)` int64."""
         return self.end - self.start
 
+    def rows(self, index: torch.Tensor) -> AnswerSpans:
+        """Some of the rows, by index or mask."""
+        return AnswerSpans(self.lead_in_start[index], self.start[index], self.end[index])
+
 
 @dataclass(frozen=True)
 class ScoredAnswers:
@@ -81,12 +85,8 @@ class ScoredAnswers:
         return self.trace_end < self.spans.lead_in_start
 
     def rows(self, index: torch.Tensor) -> ScoredAnswers:
-        """Some of the rows, or all in another order."""
-
-        def of(spans: AnswerSpans) -> AnswerSpans:
-            return AnswerSpans(spans.lead_in_start[index], spans.start[index], spans.end[index])
-
-        return ScoredAnswers(of(self.content), of(self.spans), self.trace_end[index])
+        """Some of the rows, by index or mask."""
+        return ScoredAnswers(self.content.rows(index), self.spans.rows(index), self.trace_end[index])
 
 
 def find_answer_spans(
@@ -171,6 +171,32 @@ def _flat(responses: Sequence[Sequence[int]] | torch.Tensor) -> tuple[np.ndarray
     offsets = np.cumsum([0, *map(len, responses)])
     flat = [token_id for response in responses for token_id in response]
     return np.array(flat, dtype=np.int64), offsets
+
+
+def answer_tails(
+    responses: Sequence[torch.Tensor], spans: AnswerSpans, trace_end: torch.Tensor | None = None
+) -> list[torch.Tensor]:
+    """What follows each prompt where the answer is scored anew: T, lead-in and A, in the response's own ids.
+
+    Args:
+        responses (`Sequence[torch.Tensor]`): token ids of each response.
+        spans (`AnswerSpans`): A and its lead-in.
+        trace_end (`torch.Tensor` of shape `(batch,)`, *optional*): where T ends; by default T is left out, for
+            log p(A | Q).
+
+    Returns:
+        `list[torch.Tensor]`: of a response without an answer its first token, whose log-prob nobody reads.
+    """
+    ends = [0] * len(responses) if trace_end is None else trace_end.tolist()
+    bounds = zip(responses, ends, spans.lead_in_start.tolist(), spans.end.tolist(), strict=True)
+    return [
+        response[:1]
+        if end <= lead_in_start
+        else torch.cat([response[:stop], response[lead_in_start:end]])
+        if stop
+        else response[lead_in_start:end]
+        for response, stop, lead_in_start, end in bounds
+    ]
 
 
 def gather_answer(values: torch.Tensor, spans: AnswerSpans) -> tuple[torch.Tensor, torch.Tensor]:
