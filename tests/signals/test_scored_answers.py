@@ -77,7 +77,8 @@ def test_by_hand(answer_span: str, trace_end: str, expected: tuple[str, str, str
         # only as a part of other numbers
         (["14+40 ", "\\boxed{", "4", "}"], {"trace_end": "first_statement"}, ("14+40 ", "\\boxed{", "4")),
         # an earlier box states it
-        (["\\boxed{", "4", "} or ", "\\boxed{", "4}"], {"trace_end": "first_statement"}, ("\\boxed{", "\\boxed{", "4}")),
+        (["\\boxed{", "4", "} or ", "\\boxed{", "4}"], {"trace_end": "first_statement"},
+         ("\\boxed{", "\\boxed{", "4}")),
         # in the sentence that is A it is not before A
         (["Hm. ", "It is 4, ", "\\boxed{", "4", "}"], {"answer_span": "sentence", "trace_end": "first_statement"},
          ("Hm. ", "", "It is 4, |\\boxed{|4|}")),
