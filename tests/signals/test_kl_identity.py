@@ -112,7 +112,7 @@ def log_prob_rows(model: Qwen2ForCausalLM, context: tuple[int, ...], rows: torch
 
 @pytest.mark.parametrize("kept", range(len(TRACE) + 1))
 def test_a_trace_that_ends_early_gives_a_difference_of_divergences(kept: int) -> None:
-    """E over A ~ p(.|Q, whole T) of the sum with a shorter T: at most that with the whole T, and 0 where none is left."""
+    """E over A ~ p(.|Q, whole T) of the sum with a shorter T: at most that with the whole T, 0 without any."""
     model, rows = random_model(1), torch.tensor(list(product(range(VOCABULARY), repeat=2)))
     mask = torch.ones_like(rows).bool()
     drawn, cut, ablated = (
