@@ -39,6 +39,8 @@ PAPER = {
 }
 GUARDS_OFF = {
     "answer_format": "auto",
+    "answer_span": "content",
+    "trace_end": "lead_in",
     "min_group_std": 0.0,
     "all_wrong_groups": "paper",
     "all_right_groups": "paper",
@@ -53,6 +55,8 @@ GUARDS_OFF = {
 CHOICES = {
     "critical_selection": ["intersection", "union", "entropy", "drift"],
     "answer_format": ["auto", "boxed", "answer_line"],
+    "answer_span": ["content", "marked", "sentence"],
+    "trace_end": ["lead_in", "first_statement"],
     "all_wrong_groups": ["paper", "token_only", "off", "informative", "right_answer"],
     "all_right_groups": ["paper", "token_only", "off"],
     "missing_answer": ["zero", "group_min"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from tests.report.test_report import HOSTILE
@@ -12,7 +13,7 @@ from verl_ispo.probe.preset_advantages import preset_rule, same_rules
 from verl_ispo.probe.probe_files import ProbeResult, rollout_records
 from verl_ispo.probe.probe_rollouts import Rollout
 from verl_ispo.probe.regimes import judge
-from verl_ispo.probe.scored_rollouts import find_spans, scored_rollouts
+from verl_ispo.probe.scored_rollouts import ProbedTokenizer, find_answers, scored_rollouts
 from verl_ispo.probe.scored_rows import Row, RowScores
 from verl_ispo.probe.verdict_words import verdict_words
 from verl_ispo.signals.token_texts import TokenTexts
@@ -20,7 +21,7 @@ from verl_ispo.signals.token_texts import TokenTexts
 
 def hostile_result() -> tuple[ProbeResult, list[dict[str, Any]]]:
     """The result, and its records of ``rollouts.jsonl``."""
-    characters = sorted({character for text in HOSTILE for character in text} | set("\\boxed{3}"))
+    characters = sorted({character for text in HOSTILE for character in text} | set("\\boxed{3}<script>2</script>"))
     texts = TokenTexts(lambda token: characters[token])
     rollouts = [
         Rollout(
@@ -39,9 +40,16 @@ def hostile_result() -> tuple[ProbeResult, list[dict[str, Any]]]:
     def scores(rows: list[Row], _: str) -> list[RowScores]:
         return [RowScores((-0.5,) * len(row.tail), (0.5,) * len(row.tail)) for row in rows]
 
+    def encode(text: str) -> list[int]:
+        return [characters.index(character) for character in text]
+
+    def decode(ids: Sequence[int]) -> str:
+        return "".join(characters[token] for token in ids)
+
+    tokenizer = ProbedTokenizer(texts, [], encode, decode)
     rules = same_rules(["ispo", "grpo"], {})
-    spans = find_spans(rollouts, texts, preset_rule("ispo", {}).config, grades_lists=False)
-    batch = scored_rollouts(rollouts, spans, texts, [], scores, None)
+    answers = find_answers(rollouts, texts, preset_rule("ispo", {}).config, grades_lists=False)
+    batch = scored_rollouts(rollouts, answers, tokenizer, scores, None)
     measures = measure(batch, rules)
     verdict = judge(measures)
     result = ProbeResult(

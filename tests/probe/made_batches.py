@@ -12,8 +12,9 @@ import torch
 from verl_ispo.probe.measures import ProbeMeasures, measure
 from verl_ispo.probe.preset_advantages import BESIDE, PresetRule, same_rules, signal_presets
 from verl_ispo.probe.scored_rollouts import ScoredRollouts
-from verl_ispo.signals.answer_span import AnswerSpans
+from verl_ispo.signals.answer_span import AnswerSpans, ScoredAnswers
 from verl_ispo.signals.groups import RolloutGroups
+from verl_ispo.signals.right_answer import RightAnswerScores
 
 TRACE, LEAD_IN, ANSWER = 12, 2, 2
 """Tokens of each part of a made response; one more ends it."""
@@ -31,6 +32,7 @@ class Made:
         copied: whether its answer is a number of the question.
         stated: whether its trace states the answer.
         trace: its length in tokens.
+        gain: of the correct answer through the trace, nats per token, in a group without a correct rollout.
     """
 
     correct: bool
@@ -41,6 +43,7 @@ class Made:
     copied: bool = False
     stated: bool = False
     trace: int = TRACE
+    gain: float = -1.0
 
 
 def batch_of(groups: Sequence[Sequence[Made]], drift: float = 0.0) -> ScoredRollouts:
@@ -69,7 +72,7 @@ def batch_of(groups: Sequence[Sequence[Made]], drift: float = 0.0) -> ScoredRoll
         groups=RolloutGroups.from_labels(labels),
         score=torch.tensor([float(one.correct) for one in made]),
         correct=torch.tensor([one.correct for one in made]),
-        spans=spans,
+        answers=ScoredAnswers(spans, spans, spans.lead_in_start),
         response_ids=torch.arange(len(made) * length).reshape(shape),
         response_mask=mask,
         log_prob=log_prob,
@@ -82,6 +85,12 @@ def batch_of(groups: Sequence[Sequence[Made]], drift: float = 0.0) -> ScoredRoll
         cut=torch.tensor([one.cut for one in made]),
         copied=torch.tensor([one.copied for one in made]),
         trace_states_answer=torch.tensor([one.stated for one in made]),
+        right_answer=RightAnswerScores(
+            given_trace=torch.tensor([[one.gain - 3.0] for one in made]),
+            ablated=torch.full((len(made), 1), -3.0),
+            mask=answered,
+            too_long=torch.zeros(len(made), dtype=torch.bool),
+        ),
     )
 
 

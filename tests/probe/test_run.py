@@ -28,7 +28,7 @@ from verl_ispo.probe.preset_advantages import BESIDE, preset_rule, same_rules, s
 from verl_ispo.probe.probe_options import ProbeOptions, ispo_overrides
 from verl_ispo.probe.probe_page import render
 from verl_ispo.probe.probe_rollouts import Rollout, choose_questions
-from verl_ispo.probe.scored_rollouts import ablated_rows, find_spans, rollout_rows
+from verl_ispo.probe.scored_rollouts import ablated_rows, find_answers, rollout_rows
 from verl_ispo.signals.token_texts import TokenTexts
 from verl_ispo.user_error import UserError
 
@@ -199,9 +199,9 @@ def test_what_is_scored_is_what_was_sampled() -> None:
         return Rollout(question, 0, (1, 2), ids, text, False, Grade(0.0, False, "wrong", ""))
 
     rollouts = [rollout("ab \\boxed{7}!"), rollout("ab")]
-    spans = find_spans(rollouts, texts, preset_rule("ispo", {}).config, grades_lists=True)
+    answers = find_answers(rollouts, texts, preset_rule("ispo", {}).config, grades_lists=True)
     assert [row.tail for row in rollout_rows(rollouts)] == [one.response_ids for one in rollouts]
-    ablated = ablated_rows(rollouts, spans)
+    ablated = ablated_rows(rollouts, answers)
     assert "".join(characters[token] for token in ablated[0].tail) == "\\boxed{7"
     assert ablated[0].head == (1, 2)
     assert ablated[1].tail == ()

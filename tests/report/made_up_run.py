@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 from verl_ispo.config.ispo_config import ISPOConfig
 from verl_ispo.config.ispo_trainer_config import ISPOTrainerConfig
 from verl_ispo.runs.rollout_dump.writer import StepToDump, describe_run, dump_step
-from verl_ispo.signals.answer_span import find_answer_spans, gather_answer
+from verl_ispo.signals.answer_span import find_scored_answers, gather_answer
 from verl_ispo.signals.composite import compute_ispo_reward
 from verl_ispo.signals.diagnostics import ObservedBatch
 from verl_ispo.signals.groups import RolloutGroups, group_advantage, guarded_reward
@@ -85,8 +85,8 @@ def update_of(
     log_prob = torch.where(mask, -0.1 - 0.01 * position - 0.02 * row_number, 0)
     ref_log_prob = torch.where(mask, log_prob - 0.7 * (position % 3 == 0), 0)
     entropy = torch.where(mask, (position % 5) * 0.4, 0)
-    spans = find_answer_spans(ids, chr)
-    answer, answer_mask = gather_answer(log_prob, spans)
+    scored = find_scored_answers(ids, chr, config)
+    answer, answer_mask = gather_answer(log_prob, scored.spans)
     ablated = torch.where(answer_mask, answer - 0.5 - 0.1 * row_number, 0)
     correct = torch.tensor([is_correct for _, _, is_correct in rollouts])
     reward = compute_ispo_reward(
@@ -110,7 +110,7 @@ def update_of(
         training_reward=training_reward,
         correct=correct,
         groups=batch_groups,
-        spans=spans,
+        answers=scored,
         response_ids=torch.zeros(mask.shape, dtype=torch.long),
         response_mask=mask,
         entropy=entropy,

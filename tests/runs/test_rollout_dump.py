@@ -116,6 +116,24 @@ def test_the_gain_of_the_ground_truth_is_dumped_where_it_was_scored(tmp_path: Pa
             assert [[rollout.right_answer_gain for rollout in group.rollouts] for group in groups] == expected
 
 
+@pytest.mark.parametrize(
+    ("answer_span", "answer", "stop"),
+    [("content", "4", "2+2="), ("marked", "\\boxed{4}", "2+2="), ("sentence", "so \\boxed{4}", "2+2=")],
+)
+def test_what_was_scored_is_what_is_dumped(tmp_path: Path, answer_span: str, answer: str, stop: str):
+    """The report's table joins the tokens from answer_start to answer_end with their log-probs."""
+    config = ISPOConfig(answer_span=answer_span, trace_end="first_statement")
+    write_dump(tmp_path, [update_of(1, [("q", [("2+2=4. so \\boxed{4}", True), ("\\boxed{5}", False)])], config)])
+    line = json.loads((tmp_path / "rollouts" / "step_000001_0.jsonl").read_text())
+    first, second = line["rollouts"]
+    text = "".join(first["token_texts"])
+    assert text[first["answer_start"] : first["answer_end"]] == answer
+    assert text[: first["trace_end"]] == stop
+    assert second["trace_end"] == second["lead_in_start"] == 0
+    (group,), _ = read_groups(tmp_path, 1)
+    assert len(group.rollouts[0].answer_log_prob) == len(answer)
+
+
 def test_outcomes_are_written_at_every_step_and_rollouts_at_some(tmp_path: Path):
     write_dump(tmp_path, [update_of(step, GROUPS) for step in (1, 2, 3, 4)], every=3)
     assert dumped_steps(tmp_path) == [1, 3]

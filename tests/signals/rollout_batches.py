@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tests.signals.loop_reference import Rollout
 from verl_ispo import ISPOConfig, ISPOReward, compute_ispo_reward
-from verl_ispo.signals.answer_span import AnswerSpans, gather_answer
+from verl_ispo.signals.answer_span import AnswerSpans, ScoredAnswers, gather_answer
 from verl_ispo.signals.groups import RolloutGroups, guarded_reward
 from verl_ispo.signals.right_answer import RightAnswerScores
 from verl_ispo.signals.running_ifd import RunningIFD
@@ -111,6 +111,12 @@ def answer_spans(batch: Sequence[Rollout]) -> AnswerSpans:
         [getattr(rollout, name) for rollout in batch] for name in ("lead_in_start", "answer_start", "answer_end")
     ]
     return AnswerSpans(*(torch.tensor(column, dtype=torch.long) for column in columns))
+
+
+def scored_answers(batch: Sequence[Rollout]) -> ScoredAnswers:
+    """As with the defaults: A is the content, T all that is before its lead-in."""
+    spans = answer_spans(batch)
+    return ScoredAnswers(spans, spans, spans.lead_in_start)
 
 
 def right_answer_scores(batch: Sequence[Rollout], padding: int = 0, junk: float = 0.0) -> RightAnswerScores:

@@ -6,6 +6,10 @@ the library's own `conditional_ifd` times |A|: the identity is about the sum ove
 The divergence never looks at an answer as a whole: by the chain rule it is the expected divergence of the
 next-token distributions along the answer, taken from the full logits.
 
+With a T that ends earlier than the one that A was drawn after (`trace_end="first_statement"`), the expectation is the
+divergence from p(.|Q) minus that from p(.|Q,T), which may have any sign; with a lead-in that belongs to A
+(`answer_span="marked"`), the sum over A is that of its lead-in and that of its content.
+
 Not exercised: answers drawn at random (tests/cpu), and how the trainer gets the ablated log-probs (tests/trainer).
 """
 
@@ -99,3 +103,45 @@ def test_single_answers_may_be_negative() -> None:
         for context in (PROMPT + TRACE + LEAD_IN, PROMPT + LEAD_IN)
     )
     assert conditional_ifd(given_trace, ablated, torch.ones_like(rows).bool()).min() < 0
+
+
+def log_prob_rows(model: Qwen2ForCausalLM, context: tuple[int, ...], rows: torch.Tensor) -> torch.Tensor:
+    """log-probs of each row's tokens behind a context."""
+    return next_token_log_probs(model, context, rows).gather(-1, rows.unsqueeze(-1)).squeeze(-1)
+
+
+@pytest.mark.parametrize("kept", range(len(TRACE) + 1))
+def test_a_trace_that_ends_early_gives_a_difference_of_divergences(kept: int) -> None:
+    """E over A ~ p(.|Q, whole T) of the sum with a shorter T: at most that with the whole T, 0 without any."""
+    model, rows = random_model(1), torch.tensor(list(product(range(VOCABULARY), repeat=2)))
+    mask = torch.ones_like(rows).bool()
+    drawn, cut, ablated = (
+        log_prob_rows(model, PROMPT + trace + LEAD_IN, rows).double() for trace in (TRACE, TRACE[:kept], ())
+    )
+    weight = drawn.sum(-1).exp()
+    assert weight.sum().item() == pytest.approx(1, abs=1e-12)
+    expectation = (weight * conditional_ifd(cut, ablated, mask).double() * 2).sum().item()
+    from_prompt, from_cut = ((weight * (drawn - other).sum(-1)).sum().item() for other in (ablated, cut))
+    assert min(from_prompt, from_cut) >= -1e-12
+    assert expectation == pytest.approx(from_prompt - from_cut, abs=1e-6)
+    assert expectation <= from_prompt + 1e-6
+    if not kept:
+        assert expectation == 0
+
+
+def test_a_marked_answer_adds_what_the_trace_says_of_its_marker() -> None:
+    """By the chain rule, in nats: |A| IFD of lead-in and content together is the lead-in's gain plus the content's."""
+    model, rows = random_model(2), torch.tensor([[*LEAD_IN, *body] for body in product(range(VOCABULARY), repeat=2)])
+    given_trace, ablated = (log_prob_rows(model, context, rows) for context in (PROMPT + TRACE, PROMPT))
+    marked = conditional_ifd(given_trace, ablated, torch.ones_like(rows).bool()).double() * rows.shape[1]
+    content_rows = rows[:, len(LEAD_IN) :]
+    contexts = (PROMPT + TRACE + LEAD_IN, PROMPT + LEAD_IN)
+    content = (
+        conditional_ifd(
+            *(log_prob_rows(model, context, content_rows) for context in contexts), torch.ones_like(content_rows).bool()
+        ).double()
+        * content_rows.shape[1]
+    )
+    lead_in = (given_trace - ablated)[:, : len(LEAD_IN)].sum(-1)
+    assert marked.tolist() == pytest.approx((lead_in + content).tolist(), abs=1e-5)
+    assert lead_in.abs().max() > 0.1

@@ -9,6 +9,7 @@ Not exercised: the trainer's timing metrics, and who logs what.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -26,16 +27,17 @@ from tests.signals.loop_reference import (
     sample_std,
 )
 from tests.signals.rollout_batches import (
-    answer_spans,
     batches,
     configs,
     library_reward,
     padded,
     reward_inputs,
     right_answer_scores,
+    scored_answers,
 )
 from verl_ispo import ISPOConfig
 from verl_ispo.method_presets import method_names, read_preset
+from verl_ispo.signals.answer_span import AnswerSpans, ScoredAnswers
 from verl_ispo.signals.diagnostics import (
     NEAR_EMPTY_TRACE_TOKENS,
     ObservedBatch,
@@ -56,7 +58,7 @@ def observe(batch: list[Rollout], config: ISPOConfig) -> ObservedBatch:
         training_reward=reward.total,
         correct=inputs["correct"],
         groups=groups,
-        spans=answer_spans(batch),
+        answers=scored_answers(batch),
         response_ids=padded([rollout.token_ids for rollout in batch], inputs["log_prob"].shape[1]).long(),
         response_mask=inputs["response_mask"],
         entropy=inputs["entropy"],
@@ -200,6 +202,32 @@ def test_the_logged_parts_add_up_to_the_logged_composite(preset: str, batch: lis
     names = ("outcome", "ifd", "token", "missing_answer")
     means = [metrics.get(f"ispo/reward/{name}/mean", 0.0) for name in names]
     assert sum(means) == pytest.approx(metrics["ispo/reward/composite/mean"], abs=1e-5)
+
+
+@given(batches(groups=3))
+@settings(max_examples=examples(75))
+def test_the_trace_is_what_was_written_whatever_is_scored(batch: list[Rollout]) -> None:
+    """Otherwise a run with another A or T seems to drop its traces; the answer's length is that of A."""
+    observed = observe(batch, ISPOConfig())
+    content = observed.answers.content
+    # As with a sentence that begins at half of the trace, and a T that ends at a third of it.
+    start = torch.where(content.found, content.lead_in_start // 2, 0)
+    answers = ScoredAnswers(content, AnswerSpans(start, start, content.end), content.lead_in_start // 3)
+    before = signal_metrics(observed, ISPOConfig())
+    after = signal_metrics(replace(observed, answers=answers), ISPOConfig(trace_end="first_statement"))
+    answered = [row for row, rollout in enumerate(batch) if rollout.answered]
+    traces = [batch[row].lead_in_start for row in answered]
+    expected = {}
+    if answered:
+        expected["ispo/answer_stated_rate"] = mean([float(length // 3 < length // 2) for length in traces])
+        expected["ispo/trace_length_to_statement"] = mean([length // 3 for length in traces])
+    for name, verdict in (("correct", True), ("wrong", False)):
+        lengths = [
+            batch[row].answer_end - batch[row].lead_in_start // 2 for row in answered if batch[row].correct == verdict
+        ]
+        if lengths:
+            expected[f"ispo/answer_length/{name}"] = mean(lengths)
+    assert after == pytest.approx(before | expected)
 
 
 @given(batches(groups=3), configs())

@@ -44,6 +44,7 @@ def test_paper_values(name: str, strategy: str) -> None:
 def test_every_setting_can_be_overridden_without_a_plus(name: str) -> None:
     wanted = {key: other(value) for key, value in ISPOConfig().to_dict().items()}
     wanted |= {"critical_selection": "union", "answer_format": "boxed", "missing_answer": "group_min"}
+    wanted |= {"answer_span": "marked", "trace_end": "first_statement"}
     wanted |= {"all_wrong_groups": "informative", "all_right_groups": "off"}
     wanted |= {"ifd_reference": "running_mean", "same_outcome_std": "one_success"}
     config = composed(*(f"algorithm.ispo.{key}={value}" for key, value in wanted.items()), name=name)

@@ -8,8 +8,9 @@ What is checked, and where it comes from:
   the tests of the estimator and the loss show it bitwise);
 - two workers (gloo, FSDP2, a rollout server each) log the same as one, since each rollout has its own seed,
   and the ablated rows give the same in the old-log-prob pass (two workers) as in a separate pass (one);
-- the two asynchronous modes train, the colocated one with packed sequences, dynamic batch sizes and the merged pass,
-  the separate one with the old weights swapped in around the ablated forward;
+- the two asynchronous modes train, both with traces that end at the first statement of the answer: the colocated one
+  with packed sequences, dynamic batch sizes and the merged pass, the separate one with the old weights swapped in
+  around the ablated forward;
 - what must not be trained on stops the run with the reason, before anything is written.
 
 Not exercised here: GPUs, vLLM and SGLang, Megatron, several nodes, LoRA, sequence parallelism.
@@ -111,6 +112,9 @@ def test_with_both_weights_zero_it_is_verls_grpo(train: Train):
         [
             "trainer.v1.trainer_mode=ispo_colocate_async",
             "trainer.v1.ispo.ablated_pass=merged",
+            # a third row per rollout in that pass
+            "algorithm.ispo.answer_span=marked",
+            "algorithm.ispo.trace_end=first_statement",
             # packed sequences and micro-batches by tokens, the defaults on a GPU
             "actor_rollout_ref.model.use_remove_padding=true",
             "actor_rollout_ref.actor.use_dynamic_bsz=true",
@@ -119,6 +123,7 @@ def test_with_both_weights_zero_it_is_verls_grpo(train: Train):
         [
             "trainer.v1.trainer_mode=ispo_separate_async",
             "trainer.v1.separate_async.parameter_sync_step=2",
+            "algorithm.ispo.trace_end=first_statement",
             "actor_rollout_ref.rollout.nnodes=1",
             "actor_rollout_ref.rollout.n_gpus_per_node=1",
             "actor_rollout_ref.rollout.checkpoint_engine.backend=ray_mailbox",
@@ -135,6 +140,8 @@ def test_asynchronous_modes_train(train: Train, overrides: list[str]):
     assert run.steps[1]["training/off_policy/trajectory_staleness_worst/max"] == 0
     assert run.steps[1]["training/rollout_probs_diff_max"] < 1e-4
     assert run.steps[2]["ispo/reward/ifd/std"] > 0
+    assert run.steps[2]["ispo/answer_stated_rate"] > 0
+    assert run.steps[2]["ispo/trace_length_to_statement"] < run.steps[2]["ispo/trace_length"]
     assert run.steps[2]["critic/score/mean"] == pytest.approx(run.steps[2]["ispo/reward/outcome/mean"])
 
 

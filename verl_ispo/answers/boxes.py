@@ -118,7 +118,8 @@ def _find_box(text: str, search_start: int, several: bool) -> tuple[AnswerPlace 
     parts = tuple((box.start, box.end) for box in chosen)
     kept = tuple(names) if _tell_unknowns_apart(text, names, len(parts)) else ()
     lead_in_start = kept[0][0] if kept else chosen[0].opening
-    return AnswerPlace(NAME, lead_in_start, parts[0][0], parts[-1][1], parts, kept), examined_from, stray_closing
+    place = AnswerPlace(NAME, lead_in_start, parts[0][0], parts[-1][1], parts, chosen[-1].closing, kept)
+    return place, examined_from, stray_closing
 
 
 def _outermost_boxes(text: str, search_start: int) -> tuple[list[_Box], int]:

@@ -18,6 +18,8 @@ class AnswerPlace:
             of several named boxes. The trace is the text before it, the lead-in reaches from here to `start`.
         start, end (`int`): the content, from its first character to one past its last; equal if it is empty.
         parts (`tuple[tuple[int, int], ...]`): start and end of each content. One, unless several boxes form a list.
+        closing (`int`): where the marker ends: one past the last box's closing brace or past ``</answer>``; `end` for a
+            marker that closes with its content, such as ``Answer: 5``.
         names (`tuple[tuple[int, int], ...]`, *optional*): start and end of the names in front of the parts, such as
             ``x=``, where several boxes give one value each of several unknowns; empty otherwise.
     """
@@ -27,12 +29,13 @@ class AnswerPlace:
     start: int
     end: int
     parts: tuple[tuple[int, int], ...]
+    closing: int
     names: tuple[tuple[int, int], ...] = ()
 
 
-def one_part(marker: str, lead_in_start: int, content: tuple[int, int]) -> AnswerPlace:
-    """The place of an answer with a single content."""
-    return AnswerPlace(marker, lead_in_start, *content, (content,))
+def one_part(marker: str, lead_in_start: int, content: tuple[int, int], closing: int | None = None) -> AnswerPlace:
+    """The place of an answer with a single content; by default its marker closes with it."""
+    return AnswerPlace(marker, lead_in_start, *content, (content,), content[1] if closing is None else closing)
 
 
 def answer_text(text: str, place: AnswerPlace) -> str:

@@ -120,7 +120,7 @@ def find_tag(text: str, search_start: int, several: bool) -> AnswerPlace | None:
         elif closing is not None:
             content = without_blanks(text, match.end(), closing)
             if content[0] < content[1]:
-                return one_part("answer_tag", match.start(), content)
+                return one_part("answer_tag", match.start(), content, closing + len(_CLOSING_TAG))
             closing = None
     return None
 

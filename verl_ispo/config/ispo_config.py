@@ -15,6 +15,8 @@ ALL_RIGHT_MODES = ("paper", "token_only", "off")
 MISSING_ANSWER_MODES = ("zero", "group_min")
 IFD_REFERENCES = ("none", "running_mean", "right_rollouts")
 SAME_OUTCOME_STDS = ("own", "one_success")
+ANSWER_SPANS = ("content", "marked", "sentence")
+TRACE_ENDS = ("lead_in", "first_statement")
 
 
 SECTION = "algorithm.ispo"
@@ -50,6 +52,13 @@ class ISPOConfig:
             `"hashes"`, `"answer_tag"`, `"sentence"`, `"heading"`, `"chinese"`, several of them joined by `+`, or all
             of them (`"auto"`), unless the row's `extra_info.answer_format` says less; as in the grader.
             Ours, in detail in `verl_ispo.answers.answer_place`: the paper does not say.
+        answer_span (`str`, *optional*, defaults to `"content"`):
+            Ours. What A is, where the answer is known: the content of its marker (`"content"`), the marker from
+            `\\boxed{` to its closing brace (`"marked"`), or the sentence or line that holds the marker, up to there
+            (`"sentence"`). Only the first one has a lead-in that is given and not scored.
+        trace_end (`str`, *optional*, defaults to `"lead_in"`):
+            Ours. Where T ends: before the lead-in (`"lead_in"`), or before the first statement of the answer in the
+            response (`"first_statement"`), so that copying what was already said does not count as knowing it.
         min_group_std (`float`, *optional*, defaults to `0.0`):
             Ours. A floor under the group's standard deviation, in units of reward; `0` is the paper.
         all_wrong_groups (`str`, *optional*, defaults to `"paper"`):
@@ -99,6 +108,8 @@ class ISPOConfig:
     critical_selection: str = "intersection"
     symmetric_token_reward: bool = False
     answer_format: str = "auto"
+    answer_span: str = "content"
+    trace_end: str = "lead_in"
     min_group_std: float = 0.0
     all_wrong_groups: str = "paper"
     all_right_groups: str = "paper"
@@ -134,6 +145,8 @@ class ISPOConfig:
         except ValueError:
             # As for every other choice; several markers may also be joined by +.
             check_choice(f"{SECTION}.answer_format", self.answer_format, tuple(ANSWER_FORMATS))
+        check_choice(f"{SECTION}.answer_span", self.answer_span, ANSWER_SPANS)
+        check_choice(f"{SECTION}.trace_end", self.trace_end, TRACE_ENDS)
         check_choice(f"{SECTION}.all_wrong_groups", self.all_wrong_groups, ALL_WRONG_MODES)
         check_choice(f"{SECTION}.all_right_groups", self.all_right_groups, ALL_RIGHT_MODES)
         check_choice(f"{SECTION}.missing_answer", self.missing_answer, MISSING_ANSWER_MODES)

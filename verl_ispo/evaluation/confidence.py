@@ -1,6 +1,7 @@
 """How sure a model was of a response: the mean log-prob of the response, and of the answer in it (both ours).
 
-The answer is the run of tokens that the grader's answer stands in, which is what IFD scores in training too.
+The answer is the run of tokens that the grader's answer stands in, which is what IFD scores in training too, with the
+default ``answer_span=content``.
 """
 
 from __future__ import annotations

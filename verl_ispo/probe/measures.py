@@ -287,7 +287,7 @@ def _measure_preset(
         order_violation_rate=order_violation_rate(observed.training_reward, rollouts.correct, groups),
         ifd_counts_in_all_wrong=batch.rule.uses_signals
         and config.ifd_weight > 0
-        and config.all_wrong_groups not in ("off", "token_only"),
+        and config.all_wrong_groups in ("paper", "informative"),
     )
 
 

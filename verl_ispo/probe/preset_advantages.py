@@ -20,6 +20,7 @@ from verl_ispo.probe.scored_rollouts import ScoredRollouts
 from verl_ispo.signals.composite import ISPOReward, compute_ispo_reward
 from verl_ispo.signals.diagnostics import ObservedBatch
 from verl_ispo.signals.groups import group_advantage, guarded_reward
+from verl_ispo.signals.right_answer import RightAnswerScores
 from verl_ispo.signals.running_ifd import RunningIFD, adjusted_ifd
 from verl_ispo.user_error import UserError
 
@@ -123,15 +124,21 @@ class PresetBatch:
         reward = self._unguarded
         return RunningIFD().updated(reward.measured_ifd, self.rollouts.correct, reward.answer_found, 0.0)
 
-    def reward(self, measured_ifd: torch.Tensor | None = None, found: torch.Tensor | None = None) -> ISPOReward:
-        """The reward with its guards; `measured_ifd` and `found`, both `(batch,)`, replace the batch's own."""
+    def reward(
+        self,
+        measured_ifd: torch.Tensor | None = None,
+        found: torch.Tensor | None = None,
+        right_answer: RightAnswerScores | None = None,
+    ) -> ISPOReward:
+        """The reward with its guards; what is given replaces the batch's own, `(batch,)` each."""
         plain = self._unguarded
         measured_ifd = plain.measured_ifd if measured_ifd is None else measured_ifd
         found = plain.answer_found if found is None else found
         config, correct = self.rule.config, self.rollouts.correct
         ifd = adjusted_ifd(measured_ifd, correct, found, self._running_ifd, config)
         changed = replace(plain, measured_ifd=measured_ifd, ifd=ifd, answer_found=found)
-        return guarded_reward(changed, correct, self.rollouts.groups, config)
+        right_answer = self.rollouts.right_answer if right_answer is None else right_answer
+        return guarded_reward(changed, correct, self.rollouts.groups, config, right_answer)
 
     def training_reward(self, reward: ISPOReward) -> torch.Tensor:
         """What the advantage is computed from, `(batch,)`."""
@@ -166,13 +173,14 @@ class PresetBatch:
             training_reward=self.training_reward(reward),
             correct=rollouts.correct,
             groups=rollouts.groups,
-            spans=rollouts.spans,
+            answers=rollouts.answers,
             response_ids=rollouts.response_ids,
             response_mask=rollouts.response_mask,
             entropy=rollouts.entropy,
             answer_log_prob=rollouts.answer_log_prob,
             ablated_answer_log_prob=rollouts.ablated_answer_log_prob,
             answer_mask=rollouts.answer_mask,
+            right_answer=rollouts.right_answer,
         )
 
     def if_one_changed(self, answer_is_there: bool) -> torch.Tensor:
@@ -193,9 +201,17 @@ class PresetBatch:
             rows = eligible & (index_in_group == index)
             if rows.any():
                 ifd = torch.where(rows, 0.0, plain.measured_ifd)
-                reward = self.reward(ifd, plain.answer_found & ~(rows & (not answer_is_there)))
+                reward = self.reward(
+                    ifd, plain.answer_found & ~(rows & (not answer_is_there)), self._without_traces(rows)
+                )
                 changed = torch.where(rows, self.advantage(reward), changed)
         return changed
+
+    def _without_traces(self, rows: torch.Tensor) -> RightAnswerScores:
+        """The correct answers' scores if some rollouts had no trace: both contexts are the same then."""
+        scores = self.rollouts.right_answer
+        given_trace = torch.where(rows.unsqueeze(-1), scores.ablated, scores.given_trace)
+        return replace(scores, given_trace=given_trace)
 
 
 def _index_in_group(group_ids: torch.Tensor) -> torch.Tensor:

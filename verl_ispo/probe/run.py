@@ -30,11 +30,12 @@ from verl_ispo.probe.probe_options import ProbeOptions, check_options, ispo_over
 from verl_ispo.probe.probe_rollouts import Rollout, choose_questions, graded, sample_rollouts
 from verl_ispo.probe.regimes import judge
 from verl_ispo.probe.score_log import ScoreLog, row_key
-from verl_ispo.probe.scored_rollouts import ScoredRollouts, find_spans, scored_rollouts
+from verl_ispo.probe.scored_rollouts import ProbedTokenizer, ScoredRollouts, find_answers, scored_rollouts
 from verl_ispo.probe.scored_rows import Row, RowScores, ScoringPlace, load_model, score_rows, scoring_place
 from verl_ispo.probe.verdict_words import PAPER, verdict_words
 from verl_ispo.process_lock import take_lock
 from verl_ispo.signals.checks import NonFiniteSignalError
+from verl_ispo.signals.token_texts import TokenTexts
 from verl_ispo.user_error import UserError
 
 SAMPLES_NAME = "samples.jsonl"
@@ -97,14 +98,14 @@ def probe(options: ProbeOptions) -> ProbeResult:
         print(f"Grading {len(drawn)} rollouts with {options.reward_function}", flush=True)
         rollouts = graded(drawn, source.prompts, grader)
         config = preset_rule(PAPER, overrides).config
-        spans = find_spans(rollouts, source.prompts.token_texts, config, options.reward_function.startswith(OUR_GRADER))
+        texts, grades_lists = source.prompts.token_texts, options.reward_function.startswith(OUR_GRADER)
+        answers = find_answers(rollouts, texts, config, grades_lists)
         scores = ScoreLog(options.out / SCORES_NAME)
         try:
             batch = scored_rollouts(
                 rollouts,
-                spans,
-                source.prompts.token_texts,
-                _end_of_sequence(checkpoint),
+                answers,
+                _tokenizer(checkpoint, texts),
                 partial(_score, checkpoint, place, options.temperature, scores),
                 None if reference is None else partial(_score, reference, place, options.temperature, scores),
             )
@@ -209,14 +210,20 @@ def _score(
     return [(log.get(key) if row.tail else None) or RowScores((), ()) for key, row in zip(keys, rows, strict=True)]
 
 
-def _end_of_sequence(checkpoint: Checkpoint) -> list[int]:
+def _tokenizer(checkpoint: Checkpoint, texts: TokenTexts) -> ProbedTokenizer:
     from transformers import AutoTokenizer, GenerationConfig
 
     try:
         generation = GenerationConfig.from_pretrained(checkpoint.folder)
     except OSError:
         generation = None
-    return end_of_sequence_ids(AutoTokenizer.from_pretrained(checkpoint.folder).eos_token_id, generation)
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint.folder)
+    return ProbedTokenizer(
+        texts=texts,
+        end_of_sequence=end_of_sequence_ids(tokenizer.eos_token_id, generation),
+        encode=lambda text: tokenizer.encode(text, add_special_tokens=False),
+        decode=lambda ids: tokenizer.decode(ids, clean_up_tokenization_spaces=False),
+    )
 
 
 def _write(

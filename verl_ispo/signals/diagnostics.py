@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from verl_ispo.config.ispo_config import ISPOConfig
-from verl_ispo.signals.answer_span import AnswerSpans
+from verl_ispo.signals.answer_span import ScoredAnswers
 from verl_ispo.signals.composite import ISPOReward
 from verl_ispo.signals.groups import RolloutGroups
 from verl_ispo.signals.right_answer import RightAnswerScores, right_answer_gain
@@ -28,7 +28,7 @@ class ObservedBatch:
             under another estimator.
         correct: `(batch,)` bool.
         groups: which rollouts share a prompt.
-        spans: answers and lead-ins.
+        answers: answers, lead-ins and traces.
         response_ids: `(batch, response_length)` int64.
         response_mask: `(batch, response_length)` bool.
         entropy: `(batch, response_length)`, nats.
@@ -42,7 +42,7 @@ class ObservedBatch:
     training_reward: torch.Tensor
     correct: torch.Tensor
     groups: RolloutGroups
-    spans: AnswerSpans
+    answers: ScoredAnswers
     response_ids: torch.Tensor
     response_mask: torch.Tensor
     entropy: torch.Tensor
@@ -61,11 +61,13 @@ def signal_metrics(batch: ObservedBatch, config: ISPOConfig, knows_drift: bool =
         knows_drift (`bool`, *optional*, defaults to `True`): whether there are log-probs of the reference policy;
             without them the metrics of drift and critical tokens are undefined.
     """
-    reward, correct, answered = batch.reward, batch.correct, batch.spans.found
+    reward, correct, answered = batch.reward, batch.correct, batch.answers.spans.found
+    # Of what the policy wrote, whatever A and T are, so that runs with other settings can be compared.
+    trace_length = batch.answers.content.lead_in_start
     metrics: dict[str, float | None] = {
         "ispo/answer_missing_rate": _mean(~answered),
-        "ispo/trace_dropped_rate": _mean(answered & (batch.spans.lead_in_start <= NEAR_EMPTY_TRACE_TOKENS)),
-        "ispo/trace_length": _mean(batch.spans.lead_in_start[answered]),
+        "ispo/trace_dropped_rate": _mean(answered & (trace_length <= NEAR_EMPTY_TRACE_TOKENS)),
+        "ispo/trace_length": _mean(trace_length[answered]),
         "ispo/order_violation_rate": order_violation_rate(batch.training_reward, correct, batch.groups),
         **_zero_advantage_metrics(batch),
         **_critical_token_metrics(batch, config, knows_drift),
@@ -80,6 +82,9 @@ def signal_metrics(batch: ObservedBatch, config: ISPOConfig, knows_drift: bool =
     }
     if not knows_drift:
         del parts["token"]
+    if config.trace_end == "first_statement":
+        metrics["ispo/answer_stated_rate"] = _mean(batch.answers.stated[answered])
+        metrics["ispo/trace_length_to_statement"] = _mean(batch.answers.trace_end[answered])
     if config.missing_answer != "zero" or config.all_wrong_groups == "right_answer":
         parts["missing_answer"] = reward.parts.missing_answer
     for name, part in parts.items():
@@ -89,7 +94,7 @@ def signal_metrics(batch: ObservedBatch, config: ISPOConfig, knows_drift: bool =
         mask = batch.answer_mask & rows.unsqueeze(-1)
         metrics[f"ispo/ifd/{name}/mean"] = _mean(reward.measured_ifd[rows])
         metrics[f"ispo/ifd/{name}/std"] = _std(reward.measured_ifd[rows])
-        metrics[f"ispo/answer_length/{name}"] = _mean(batch.spans.length[rows])
+        metrics[f"ispo/answer_length/{name}"] = _mean(batch.answers.spans.length[rows])
         metrics[f"ispo/answer_log_prob/given_trace/{name}"] = _mean(batch.answer_log_prob[mask])
         metrics[f"ispo/answer_log_prob/ablated/{name}"] = _mean(batch.ablated_answer_log_prob[mask])
     return _defined(metrics)
@@ -110,7 +115,7 @@ def advantage_metrics(advantage: torch.Tensor, batch: ObservedBatch) -> dict[str
         f"ispo/advantage_share/{name}": float(advantage[rows].abs().sum() / total) if total > 0 else None
         for name, rows in classes.items()
     }
-    answered = batch.spans.found
+    answered = batch.answers.spans.found
     metrics["ispo/missing_answer_advantage"] = _mean(advantage[~answered])
     for name, rows in (("missing", ~answered), ("answered", answered)):
         metrics[f"ispo/all_wrong_advantage/{name}"] = _mean(advantage[rows & all_wrong])
@@ -143,7 +148,7 @@ def _zero_advantage_metrics(batch: ObservedBatch) -> dict[str, float | None]:
     groups = batch.groups
     several = groups.size > 1  # a group of one has no spread to lose
     flat_outcome = (groups.spread(batch.reward.parts.outcome) == 0) & several
-    answered_ifd = torch.where(batch.spans.found, batch.reward.measured_ifd, 0)
+    answered_ifd = torch.where(batch.answers.spans.found, batch.reward.measured_ifd, 0)
     mean = groups.reduce(answered_ifd, "mean")[groups.ids]
     ifd_variance = groups.reduce((answered_ifd - mean) ** 2, "sum") / (groups.size - 1).clamp(min=1)
     return {

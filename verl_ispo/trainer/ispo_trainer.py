@@ -34,7 +34,7 @@ from verl_ispo.signals.groups import RolloutGroups
 from verl_ispo.signals.masked import masked_row_mean
 from verl_ispo.signals.right_answer import RightAnswerScores, right_answer_rows, right_answer_scores
 from verl_ispo.signals.token_texts import TokenTexts
-from verl_ispo.trainer.ablated_forward import ablated_answer_log_probs, ablated_rows
+from verl_ispo.trainer.ablated_forward import answer_log_probs, answer_rows
 from verl_ispo.trainer.forward_rows import nested_rows, with_forward_settings
 from verl_ispo.trainer.hand_over import KnownOfBatch, handed_over
 from verl_ispo.trainer.hazard_watch import HazardWatch
@@ -162,11 +162,12 @@ class ISPOTrainerMixin(PromptSelectionMixin):
         wanted += ["rm_scores"] if self._scores_right_answers else []
         data = fetch(batch, wanted) if wanted else None
         answers = self._find_answers(batch, data["input_ids"]) if finds_answers else None
-        ablated_log_prob = None
+        ablated_log_prob = given_log_prob = None
         if not self.observes_signals:
             result = super()._compute_old_log_prob(batch, metrics)
         else:
-            rows = ablated_rows(answers.prompts, answers.responses, answers.spans)
+            shares = self._data_parallel_size() if answers.scored.stated.any() else 1
+            rows = answer_rows(answers.prompts, answers.responses, answers.scored, shares)
             # The expected cost of these rows is their share of the tokens.
             metrics["ispo/tokens/old_log_prob"] = sum(tag["seq_len"] for tag in batch.tags)
             metrics["ispo/tokens/ablated"] = int(rows["input_ids"].offsets()[-1])
@@ -175,13 +176,14 @@ class ISPOTrainerMixin(PromptSelectionMixin):
             else:
                 result = super()._compute_old_log_prob(batch, metrics)
                 tail_log_probs = self._ablated_log_probs(rows)
-            ablated_log_prob = ablated_answer_log_probs(tail_log_probs, answers.spans)
+            ablated_log_prob, given_log_prob = answer_log_probs(tail_log_probs, answers.scored, shares)
         right_answer = self._right_answer_scores(batch, answers, data, metrics) if self._scores_right_answers else None
         self._policy_pass = PolicyPass(
             keys=tuple(batch.keys),
             answers=answers,
             ablated_log_prob=ablated_log_prob,
             right_answer=right_answer,
+            given_log_prob=given_log_prob,
             prompt_log_probs=prompt_log_probs(batch) if Need.PROMPT_LOG_PROB in self._needs else None,
             extra_fields=objects(data, "extra_fields") if "extra_fields" in wanted else None,
         )
@@ -190,8 +192,12 @@ class ISPOTrainerMixin(PromptSelectionMixin):
     def _find_answers(self, batch: KVBatchMeta, input_ids: torch.Tensor) -> FoundAnswers:
         with marked_timer("ispo_answer_span", self.timing_raw):
             refuse_several_positions(batch)
-            answer_format, grades_lists = self.ispo_config.answer_format, grades_with_this_package(self.config)
-            return find_answers(batch, input_ids, self._token_text(), answer_format, grades_lists)
+            grades_lists = grades_with_this_package(self.config)
+            return find_answers(batch, input_ids, self._token_text(), self.ispo_config, grades_lists)
+
+    def _data_parallel_size(self) -> int:
+        # verl asks the workers for this when it balances the batch, and keeps the answer.
+        return max(self.actor_rollout_wg._dispatch_info["actor"]) + 1
 
     def _ablated_log_probs(self, rows: TensorDict) -> torch.Tensor:
         """A separate forward for the ablated rows."""
@@ -214,6 +220,7 @@ class ISPOTrainerMixin(PromptSelectionMixin):
                 encode=lambda text: self.tokenizer.encode(text, add_special_tokens=False),
                 decode=lambda ids: self.tokenizer.decode(ids, clean_up_tokenization_spaces=False),
                 max_length=longest_row(self.config),
+                trace_end=answers.scored.trace_end,
             )
             metrics["ispo/tokens/right_answer"] = sum(map(len, [*rows.heads, *rows.tails]))
             log_probs = log_probs_of_tails(self.actor_rollout_wg, self.config, rows.heads, rows.tails)
@@ -223,9 +230,7 @@ class ISPOTrainerMixin(PromptSelectionMixin):
         self, batch: KVBatchMeta, rows: TensorDict, metrics: dict
     ) -> tuple[KVBatchMeta, torch.Tensor]:
         """verl's old-log-prob pass over rollouts and ablated rows together."""
-        # verl asks the workers for this when it balances the batch, and keeps the answer.
-        data_parallel_size = max(self.actor_rollout_wg._dispatch_info["actor"]) + 1
-        merged, ablated_keys = put_ablated_rows(batch, rows, data_parallel_size)
+        merged, ablated_keys = put_ablated_rows(batch, rows, self._data_parallel_size())
         result = super()._compute_old_log_prob(merged, metrics)
         tail_log_probs = take_ablated_log_probs(batch, ablated_keys)
         rollouts = KVBatchMeta(

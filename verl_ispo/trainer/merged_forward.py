@@ -1,4 +1,4 @@
-"""The trace-ablated rows in the same forward as the rollouts, so that sharded weights are gathered once for both.
+"""The rows that score answers anew in the same forward as the rollouts, so that sharded weights are gathered once.
 
 In the batch they are like verl's own padding rows: their response mask is zero, which keeps them out of every metric of
 the pass. Ours, as is the choice of one pass or two (``trainer.v1.ispo.ablated_pass``).
@@ -22,16 +22,15 @@ def put_ablated_rows(batch: KVBatchMeta, rows: TensorDict, data_parallel_size: i
 
     Args:
         batch (`KVBatchMeta`): the rollouts, as balanced between ranks.
-        rows (`TensorDict`): of `ablated_rows`, one for each rollout, in the batch's order.
+        rows (`TensorDict`): of `answer_rows`, one or two for each rollout, each share's together.
         data_parallel_size (`int`): number of shares; divides the batch.
 
     Returns:
-        `tuple[KVBatchMeta, list[str]]`: rollouts and ablated rows together, twice the batch's size, and the keys of the
-        ablated rows in the batch's order.
+        `tuple[KVBatchMeta, list[str]]`: rollouts and other rows together, and the keys of the other rows in order.
     """
     # The first part of a key is the prompt's id; no prompt has this one, so the replay buffer never touches it.
     uid = f"ablated{uuid4().hex}"
-    keys = [f"{uid}_{row}_0" for row in range(len(batch))]
+    keys = [f"{uid}_{row}_0" for row in range(len(rows))]
     no_loss = torch.zeros_like(rows["response_mask"])
     fields = rows.clone(recurse=False)
     fields.update(
@@ -48,11 +47,11 @@ def put_ablated_rows(batch: KVBatchMeta, rows: TensorDict, data_parallel_size: i
     ]
     tq.kv_batch_put(keys=keys, partition_id=batch.partition_id, fields=fields, tags=tags)
 
-    share = len(batch) // data_parallel_size
     together, together_tags = [], []
-    for start in range(0, len(batch), share):
-        together += batch.keys[start : start + share] + keys[start : start + share]
-        together_tags += batch.tags[start : start + share] + tags[start : start + share]
+    for rank in range(data_parallel_size):
+        own, extra = (_share(count, rank, data_parallel_size) for count in (len(batch), len(keys)))
+        together += batch.keys[own] + keys[extra]
+        together_tags += batch.tags[own] + tags[extra]
     # No list of fields: the queue then gives those that all rows have, and the ablated ones have what a forward needs.
     merged = KVBatchMeta(
         keys=together, tags=together_tags, partition_id=batch.partition_id, extra_info=batch.extra_info
@@ -60,11 +59,16 @@ def put_ablated_rows(batch: KVBatchMeta, rows: TensorDict, data_parallel_size: i
     return merged, keys
 
 
+def _share(count: int, rank: int, data_parallel_size: int) -> slice:
+    size = count // data_parallel_size
+    return slice(rank * size, (rank + 1) * size)
+
+
 def take_ablated_log_probs(batch: KVBatchMeta, keys: list[str]) -> torch.Tensor:
     """Fetch what the pass stored for the ablated rows, and remove the rows.
 
     Returns:
-        nested `torch.Tensor`: one log-prob per token of lead-in and answer, in the order of the keys.
+        nested `torch.Tensor`: one log-prob per token of each row's tail, in the order of the keys.
     """
     data = tq.kv_batch_get(keys=keys, partition_id=batch.partition_id, select_fields=["old_log_probs"])
     tq.kv_clear(keys=keys, partition_id=batch.partition_id)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+import torch
+
 from verl_ispo.config.ispo_config import ISPOConfig
-from verl_ispo.signals.answer_span import AnswerSpans, gather_answer
+from verl_ispo.signals.answer_span import gather_answer
 from verl_ispo.signals.composite import compute_ispo_reward
 from verl_ispo.signals.critical_tokens import outside_the_answer
 from verl_ispo.signals.diagnostics import ObservedBatch
@@ -40,11 +42,14 @@ def observe(
     """
     if not step.has("ref_log_prob"):
         raise UnsupportedSettingError("no reference log-probs: ISPO's drift filter needs the reference policy")
-    found = policy_pass.answers.spans
-    spans = AnswerSpans(*(getattr(found, name)[step.rows] for name in ("lead_in_start", "start", "end")))
+    answers = policy_pass.answers.scored.rows(step.rows)
+    spans = answers.spans
     log_prob, entropy = step.padded("old_log_probs").float(), step.padded("entropy").float()
     response_ids = step.padded("responses")
     answer_log_prob, answer_mask = gather_answer(log_prob, spans)
+    if policy_pass.given_log_prob is not None:
+        given = policy_pass.given_log_prob[step.rows][:, : answer_mask.shape[1]]
+        answer_log_prob = torch.where(answers.stated.unsqueeze(-1), given, answer_log_prob)
     ablated_answer_log_prob = policy_pass.ablated_log_prob[step.rows][:, : answer_mask.shape[1]]
     excludes = config.exclude_answer_from_critical
     outside = outside_the_answer(response_ids, spans, end_of_sequence) if excludes else None
@@ -69,7 +74,7 @@ def observe(
         training_reward=reward.total if trains_on_composite else step.score,
         correct=step.correct,
         groups=step.groups,
-        spans=spans,
+        answers=answers,
         response_ids=response_ids,
         response_mask=step.response_mask,
         entropy=entropy,

@@ -13,8 +13,9 @@ import torch
 from transfer_queue import KVBatchMeta
 
 from verl_ispo.answers.answer_place import row_answer_format
+from verl_ispo.config.ispo_config import ISPOConfig
 from verl_ispo.grading.ground_truth_reading import asks_for_several
-from verl_ispo.signals.answer_span import AnswerSpans, find_answer_spans
+from verl_ispo.signals.answer_span import AnswerSpans, ScoredAnswers, find_scored_answers
 from verl_ispo.signals.right_answer import RightAnswerScores
 from verl_ispo.signals.token_texts import TokenTexts
 from verl_ispo.trainer.forward_rows import nested_rows
@@ -32,6 +33,8 @@ class PolicyPass:
         ablated_log_prob: `(rows, answer_length)` float32, log p(A | Q) token by token; `None` where ISPO's signals are
             not computed.
         right_answer: the correct answers behind the traces of all-wrong groups; `None` where nothing asks for them.
+        given_log_prob: `(rows, answer_length)` float32, log p(A | Q, T) where T ends before the rollout's trace does,
+            0 elsewhere; `None` where no T does.
         prompt_log_probs: of each prompt's tokens but the first; `None` where no method asks for them.
         extra_fields: what the agent loop says of each rollout; `None` where no verdicts are needed.
     """
@@ -40,6 +43,7 @@ class PolicyPass:
     answers: FoundAnswers | None = None
     ablated_log_prob: torch.Tensor | None = None
     right_answer: RightAnswerScores | None = None
+    given_log_prob: torch.Tensor | None = None
     prompt_log_probs: tuple[torch.Tensor, ...] | None = None
     extra_fields: list[Any] | None = None
 
@@ -51,17 +55,22 @@ class FoundAnswers:
     Attributes:
         prompts, responses: token ids, one tensor per row.
         all_responses: the responses as one nested tensor.
-        spans: answers and lead-ins.
+        scored: what IFD compares.
     """
 
     prompts: tuple[torch.Tensor, ...]
     responses: tuple[torch.Tensor, ...]
     all_responses: torch.Tensor
-    spans: AnswerSpans
+    scored: ScoredAnswers
+
+    @property
+    def spans(self) -> AnswerSpans:
+        """The graded answers' contents and their lead-ins."""
+        return self.scored.content
 
 
 def find_answers(
-    batch: KVBatchMeta, input_ids: torch.Tensor, token_text: TokenTexts, answer_format: str, grades_lists: bool
+    batch: KVBatchMeta, input_ids: torch.Tensor, token_text: TokenTexts, config: ISPOConfig, grades_lists: bool
 ) -> FoundAnswers:
     """Find the answers of a batch.
 
@@ -69,7 +78,7 @@ def find_answers(
         batch (`KVBatchMeta`).
         input_ids (nested `torch.Tensor`): of the batch; verl's rows are a prompt and its response.
         token_text (`TokenTexts`): of the policy's tokenizer.
-        answer_format (`str`): see `ISPOConfig.answer_format`.
+        config (`ISPOConfig`): which markers count, and what is scored.
         grades_lists (`bool`): whether the reward function reads boxes that form a list as one answer, where a problem
             asks for several.
     """
@@ -77,9 +86,9 @@ def find_answers(
     pieces = input_ids.values().split(lengths.flatten().tolist())
     prompts, responses = pieces[::2], pieces[1::2]
     all_responses = nested_rows(torch.cat(responses), lengths[:, 1])
-    formats, several = _where_answers_are(batch, answer_format, grades_lists)
-    spans = find_answer_spans(all_responses, token_text, formats, several)
-    return FoundAnswers(prompts, responses, all_responses, spans)
+    formats, several = _where_answers_are(batch, config.answer_format, grades_lists)
+    scored = find_scored_answers(all_responses, token_text, config, formats, several)
+    return FoundAnswers(prompts, responses, all_responses, scored)
 
 
 def refuse_several_positions(batch: KVBatchMeta) -> None:

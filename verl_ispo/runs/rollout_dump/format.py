@@ -24,8 +24,11 @@ A line of ``rollouts`` has ``format``, ``step``, ``local_update``, ``prompt_id``
       the policy), ``log_prob``, ``ref_log_prob``, ``entropy`` (nats, six decimals; `null` if not finite);
     - ``entropy_filter``, ``drift_filter``, ``critical``: positions of the tokens in each set; ``critical_terms``: what
       each critical token adds to the mean of eq. 7, in the order of the positions;
-    - ``lead_in_start``, ``answer_start``, ``answer_end`` (one past), all `null` without an answer;
-      ``answer_log_prob`` and ``ablated_answer_log_prob``: the answer's tokens with the trace and without it;
+    - ``lead_in_start``, ``answer_start``, ``answer_end`` and ``trace_end`` (both one past), all `null` without an
+      answer: of the A and T that ``answer_span`` and ``trace_end`` in ``config`` say. ``trace_end`` is
+      ``lead_in_start``, or less where T ends before a statement of the answer (files of earlier versions lack it);
+      ``answer_log_prob`` and ``ablated_answer_log_prob``: the answer's tokens with that trace and without it. The
+      former are those of ``log_prob``, unless T ends before ``lead_in_start``;
     - ``score``, ``correct``, ``ifd`` (nats per token), ``token_reward``; ``parts``: ``outcome``, ``ifd``, ``token`` and
       ``missing_answer`` as they are weighted into eq. 8, guards included; ``composite``: their sum;
       ``training_reward``: what the advantage was computed from (the composite, or the score alone under another

@@ -225,7 +225,7 @@ def _token_columns(
 
 def _signals(row: int, update: StepToDump) -> dict[str, Any]:
     observed = update.observed
-    reward, spans, correct = observed.reward, observed.spans, bool(observed.correct[row])
+    reward, spans, correct = observed.reward, observed.answers.spans, bool(observed.correct[row])
     answered, answer_mask = bool(spans.found[row]), observed.answer_mask[row]
 
     def number(values: torch.Tensor) -> float | None:
@@ -238,6 +238,7 @@ def _signals(row: int, update: StepToDump) -> dict[str, Any]:
         "lead_in_start": int(spans.lead_in_start[row]) if answered else None,
         "answer_start": int(spans.start[row]) if answered else None,
         "answer_end": int(spans.end[row]) if answered else None,
+        "trace_end": int(observed.answers.trace_end[row]) if answered else None,
         "answer_log_prob": _rounded(observed.answer_log_prob[row][answer_mask]),
         "ablated_answer_log_prob": _rounded(observed.ablated_answer_log_prob[row][answer_mask]),
         "score": number(reward.parts.outcome),
