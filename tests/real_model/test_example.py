@@ -69,6 +69,7 @@ def test_the_example_does_its_steps_in_order(recorded: Recorded, capsys: pytest.
     begins = [
         "verl_ispo.real_model.make_data --out out/data",
         "verl_ispo.real_model.fine_tuning --model model --lessons out/data/lessons.jsonl --out out/start-sft5",
+        f"verl_ispo.cli probe out/start-sft5 {Path.cwd()}/out/data/train.parquet --rollouts 8 --max-new-tokens 64",
         "verl_ispo.cli eval --model out/start-sft5 --method Base --base-model model --out out/results/Base",
         "train ispo out/timed_step 1",
         f"train grpo {runs}/grpo 3",
@@ -85,7 +86,7 @@ def test_the_example_does_its_steps_in_order(recorded: Recorded, capsys: pytest.
     said = capsys.readouterr().out
     assert "a step takes 30 s here" in said
     assert "2 method(s) of 3 steps and their evaluations will take about 3 min" in said
-    assert said.index("will take") < said.index("5 training and evaluation")
+    assert said.index("will take") < said.index("6 training and evaluation")
     assert f"averages of {runs}/table" in said
 
 
@@ -94,7 +95,7 @@ def test_a_second_start_times_and_trains_nothing_again(recorded: Recorded, capsy
     first = len(recorded.trained)
     assert example.main(GIVEN) == 0
     assert len(recorded.trained) == first
-    assert "will take" not in capsys.readouterr().out.rpartition("5 training and evaluation")[0].rpartition("1 the")[2]
+    assert "will take" not in capsys.readouterr().out.rpartition("6 training and evaluation")[0].rpartition("1 the")[2]
 
 
 def test_without_supervised_steps_the_model_is_the_start(recorded: Recorded) -> None:

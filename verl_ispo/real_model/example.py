@@ -19,8 +19,9 @@ from pathlib import Path
 
 from verl_ispo.example_runs.accuracy_lines import accuracy_lines
 from verl_ispo.example_runs.command import example_parser, run_example
-from verl_ispo.example_runs.steps import chosen_baseline, evaluate, make_report, make_table
+from verl_ispo.example_runs.steps import chosen_baseline, evaluate, make_report, make_table, run_module
 from verl_ispo.example_runs.study_measures import measure_lines, read_measures
+from verl_ispo.launch.data_choice import choose_data
 from verl_ispo.real_model.start_model import add_start, make_start, say
 from verl_ispo.real_model.timed_step import in_words, time_a_step, timed_once
 from verl_ispo.real_model.training_run import RealRun, add_sizes, real_environment, train_and_evaluate
@@ -55,7 +56,11 @@ def example(options: argparse.Namespace) -> None:
         overrides=tuple(options.overrides),
     )
     runs = [replace(first, method=name, folder=folder / name, result=folder / name / "result") for name in methods]
-    say("4 evaluation before training, greedy and 4 samples per held-out problem")
+    say("4 the probe: what ISPO and its guards would reward on this start")
+    training_file = choose_data(start.data).train[0]
+    sampling = ("--rollouts", options.rollouts, "--max-new-tokens", options.max_new_tokens)
+    run_module("verl_ispo.cli", "probe", start.model, training_file, *sampling, "--out", out / "probe")
+    say("5 evaluation before training, greedy and 4 samples per held-out problem")
     base = out / "results/Base"
     evaluation_s = timed_once(
         out / "eval-base.json",
@@ -71,17 +76,18 @@ def example(options: argparse.Namespace) -> None:
             f"   a step takes {timing.step_s:.0f} s here and a start {timing.start_s:.0f} s: {len(left)} method(s) of "
             f"{options.steps} steps and their evaluations will take {in_words(total_s)}"
         )
-    say(f"5 training and evaluation: {' '.join(methods)} (Ctrl-C is safe: the same command resumes)")
+    say(f"6 training and evaluation: {' '.join(methods)} (Ctrl-C is safe: the same command resumes)")
     for run in left:
         train_and_evaluate(run)
-    say("6 what happened")
+    say("7 what happened")
     results = [base, *(run.result for run in runs)]
     make_table(results, folder / "table", chosen_baseline(methods, "Base"))
     make_report([run.folder for run in runs], folder / "table/scores.csv", folder / "report")
     tail_steps = max(1, options.steps // 2)
     print("\n".join(measure_lines({run.method: [read_measures(run.folder, tail_steps)] for run in runs})[2:]))
     print("\n".join(accuracy_lines(folder / "table")))
-    print(f"\nTable:  {folder}/table/table.md (by kind of problem, with every comparison)")
+    print(f"\nProbe:  {out}/probe/probe.html (of the start, before any training)")
+    print(f"Table:  {folder}/table/table.md (by kind of problem, with every comparison)")
     print(f"Report: {folder}/report/report.html (open it in a browser; it needs no network)")
     print(f"Took {(time.monotonic() - began) / 60:.0f} minutes after the installation")
 
