@@ -1,9 +1,9 @@
 """Sampling with vLLM's offline engine, after its documented API (``LLM.generate``, ``SamplingParams``, token prompts).
 
 https://docs.vllm.ai/en/stable/api/vllm/ . Run on a CPU with vLLM's CPU build (tests/vllm/test_vllm_sampler.py), where
-greedy responses are the CPU sampler's and a resumed run repeats, in float32. Not run on a GPU: there each request has
-its own seed as well, but bfloat16 kernels give a token slightly different logits in a different batch, so a resumed run
-can differ in rare tokens unless vLLM runs with VLLM_BATCH_INVARIANT=1
+greedy responses are the CPU sampler's and a resumed run repeats, in float32. On a GPU it has run once; there each
+request has its own seed as well, but bfloat16 kernels give a token slightly different logits in a different batch, so a
+resumed run can differ in rare tokens unless vLLM runs with VLLM_BATCH_INVARIANT=1
 (https://docs.vllm.ai/en/stable/features/batch_invariance/).
 """
 
