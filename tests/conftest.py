@@ -4,7 +4,7 @@ import os
 from typing import Any
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 TRAININGS = "tests/training/"
 # The trainings that start as a user's do, through the launcher; about half of the time of all trainings.
@@ -16,8 +16,10 @@ os.environ.setdefault("VERL_PLATFORM", "cpu")
 # No deadlines: the tests run on shared machines, and none of them is about time. A test that states how many examples
 # it wants does so through `tests.examples`, so that the profile scales it. The suite draws the same examples every
 # time, so that a change fails for what it changes; `all` draws new ones.
-settings.register_profile("suite", deadline=None, max_examples=25, derandomize=True)
-settings.register_profile("all", deadline=None, max_examples=100)
+# No test depends on time: drawing examples is slow too where other work has the cores.
+UNTIMED = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
+settings.register_profile("suite", max_examples=25, derandomize=True, **UNTIMED)
+settings.register_profile("all", max_examples=100, **UNTIMED)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "suite"))
 
 

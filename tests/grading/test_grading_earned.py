@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 import sympy
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from tests.examples import examples
@@ -28,7 +28,7 @@ from verl_ispo.grading.parsing_loss import loses_something
 CASES = [
     json.loads(line) for line in (Path(__file__).parent / "earned_cases.jsonl").read_text(encoding="utf-8").splitlines()
 ]
-some = settings(max_examples=examples(40), suppress_health_check=[HealthCheck.too_slow])
+some = settings(max_examples=examples(40))
 numbers = st.integers(min_value=2, max_value=99)
 letters = st.sampled_from("abcknpqtxy")
 

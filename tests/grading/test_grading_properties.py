@@ -21,7 +21,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.examples import examples
@@ -97,7 +97,7 @@ def test_enclosures_never_separate_equal_values(left, right):
     assert values_equal(root, product) is not False
 
 
-@settings(suppress_health_check=[HealthCheck.too_slow], max_examples=examples(150))
+@settings(max_examples=examples(150))
 @given(seeds)
 def test_verdict_on_plain_answers_is_symmetric(seed):
     rng = random.Random(seed)

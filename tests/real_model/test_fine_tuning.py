@@ -8,11 +8,12 @@ Not exercised: a real model (examples/real_model.sh), a GPU.
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, DataCollatorForSeq2Seq
 
 from verl_ispo.real_model.fine_tuning import NO_LOSS, PROBLEMS_PER_STEP, fine_tune, lesson_tokens, main
 from verl_ispo.tiny_task.base_model import build_model
@@ -44,6 +45,29 @@ def test_labels_are_the_solution_and_its_end() -> None:
     assert bytes(tokens["input_ids"][:-1]).decode() == "2+3=5;\\boxed{5}"
     assert tokens["input_ids"][-1] == tokenizer.eos_token_id
     assert tokens["labels"] == [NO_LOSS] * 4 + tokens["input_ids"][4:]
+
+
+@pytest.mark.parametrize("pad", ["<|endoftext|>", "<|im_end|>"])
+def test_the_end_of_a_turn_is_taught_also_where_it_is_the_padding(pad: str) -> None:
+    """Padding that is the end of sequence has cost many trainers that label: their models never stop."""
+    tokenizer = build_tokenizer()
+    tokenizer.pad_token = pad
+    longer = [MESSAGES[0], {"role": "assistant", "content": MESSAGES[1]["content"] + " and more"}]
+    rows = [lesson_tokens(tokenizer, messages) for messages in (MESSAGES, longer)]
+    labels = DataCollatorForSeq2Seq(tokenizer, label_pad_token_id=NO_LOSS)(rows)["labels"]
+    assert (labels == tokenizer.eos_token_id).sum(dim=1).tolist() == [1, 1]
+    assert (labels != NO_LOSS).sum(dim=1).tolist() == [len(row["labels"]) - 4 for row in rows]
+
+
+def test_a_model_without_a_padding_token_is_taught(model: Path, lessons: Path, tmp_path: Path) -> None:
+    bare = tmp_path / "bare"
+    shutil.copytree(model, bare)
+    settings = json.loads((bare / "tokenizer_config.json").read_text())
+    settings["pad_token"] = None
+    (bare / "tokenizer_config.json").write_text(json.dumps(settings))
+    assert AutoTokenizer.from_pretrained(bare).pad_token is None
+    fine_tune(str(bare), lessons, tmp_path / "out", 1, 0)
+    assert (tmp_path / "out/model.safetensors").exists()
 
 
 def solution_loss(folder: Path) -> float:

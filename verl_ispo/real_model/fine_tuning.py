@@ -90,6 +90,8 @@ def _train(model: str, conversations: Sequence[Sequence[dict[str, str]]], out: P
     for name, found in (("chat template", tokenizer.chat_template), ("end of sequence", tokenizer.eos_token)):
         if not found:
             raise UserError(f"{model}: its tokenizer has no {name}; take an instruct model, or SFT_STEPS=0")
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token  # as verl does; labels of padding come from elsewhere
     policy = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
     arguments = TrainingArguments(
         output_dir=str(out / "trainer"),
