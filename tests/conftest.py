@@ -13,9 +13,9 @@ LAUNCHED = ("tests/training/test_gpu_scripts.py", "tests/training/test_launcher.
 # verl asks for its platform when it is imported, so the CPU has to be chosen before any test module is.
 os.environ.setdefault("VERL_PLATFORM", "cpu")
 
-# No deadlines, also for drawing examples: the tests run on shared machines, and none of them is about time. A test that states how many examples
-# it wants does so through `tests.examples`, so that the profile scales it. The suite draws the same examples every
-# time, so that a change fails for what it changes; `all` draws new ones.
+# No deadlines, also for drawing examples: the tests run on shared machines, and none of them is about time. A test that
+# states how many examples it wants does so through `tests.examples`, so that the profile scales it. The suite draws the
+# same examples every time, so that a change fails for what it changes; `all` draws new ones.
 UNTIMED = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
 settings.register_profile("suite", max_examples=25, derandomize=True, **UNTIMED)
 settings.register_profile("all", max_examples=100, **UNTIMED)
