@@ -22,6 +22,22 @@ def example_parser(module: str, about: str | None) -> argparse.ArgumentParser:
     )
 
 
+def add_methods(parser: argparse.ArgumentParser, methods: Sequence[str], in_words: str = "") -> None:
+    """The option for the presets of an example.
+
+    Args:
+        parser (`argparse.ArgumentParser`).
+        methods (`Sequence[str]`): the default.
+        in_words (`str`, *optional*): the default in the help, where the list is long.
+    """
+    parser.add_argument(
+        "--methods",
+        nargs="+",
+        default=list(methods),
+        help=f"any of `verl-ispo methods` (default: {in_words or ' '.join(methods)})",
+    )
+
+
 def run_example(
     name: str, methods: Sequence[str], environment: Callable[[], AbstractContextManager[None]], work: Callable[[], None]
 ) -> int:

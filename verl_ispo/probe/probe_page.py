@@ -5,20 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib import resources
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from verl_ispo.probe.measures import KINDS
 from verl_ispo.probe.probe_files import EVENT_WORDS, KIND_WORDS, ProbeResult, advantage_rows
 from verl_ispo.probe.regimes import MIN_EVENTS
 from verl_ispo.probe.verdict_words import PAPER, interval_words, percent, signed
-from verl_ispo.report.html_page import MAX_NAME_CHARS, MAX_VALUE_CHARS
+from verl_ispo.report.escaped_page import MAX_VALUE_CHARS, page_environment, page_style
 from verl_ispo.report.line_chart import CORRECT, INCORRECT, Axes, Line, draw_lines
-from verl_ispo.report.number_format import show
 from verl_ispo.report.visible_text import visible
 
 GROUPS_SHOWN = 2
@@ -64,28 +61,18 @@ def render(result: ProbeResult, records: Sequence[Mapping[str, Any]]) -> str:
         result (`ProbeResult`).
         records (`Sequence[Mapping]`): of ``rollouts.jsonl``.
     """
-    environment = Environment(
-        loader=PackageLoader("verl_ispo.probe"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = page_environment("verl_ispo.probe")
     environment.filters.update(
-        show=show,
         signed=lambda value: "–" if value is None else signed(value),
         percent=lambda value: "–" if value is None else percent(value),
-        name=lambda text: visible(str(text), MAX_NAME_CHARS),
-        value=lambda text: visible(str(text), MAX_VALUE_CHARS),
         sentence=lambda text: visible(str(text), 5 * MAX_VALUE_CHARS),
     )
-    style = resources.files("verl_ispo.report").joinpath("templates/report.css").read_text(encoding="utf-8")
     header, *rows = advantage_rows(result)
     html = environment.get_template("probe.html.j2").render(
         result=result,
         measures=result.measures,
         words=result.words,
-        style=Markup(style),
+        style=page_style(),
         within={name: interval_words(interval) for name, interval in result.measures.intervals.items()},
         kinds=[(kind, KIND_WORDS[kind]) for kind in KINDS],
         events=EVENT_WORDS,

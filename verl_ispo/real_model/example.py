@@ -18,7 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from verl_ispo.example_runs.accuracy_lines import accuracy_lines
-from verl_ispo.example_runs.command import example_parser, run_example
+from verl_ispo.example_runs.command import add_methods, example_parser, run_example
 from verl_ispo.example_runs.steps import chosen_baseline, evaluate, make_report, make_table, run_module
 from verl_ispo.example_runs.study_measures import measure_lines, read_measures
 from verl_ispo.launch.data_choice import choose_data
@@ -96,12 +96,7 @@ def build_parser() -> argparse.ArgumentParser:
     """The parser of the command."""
     parser = example_parser("verl_ispo.real_model.example", __doc__)
     add_start(parser)
-    parser.add_argument(
-        "--methods",
-        nargs="+",
-        default=list(METHODS),
-        help=f"any of `verl-ispo methods` (default: {' '.join(METHODS)})",
-    )
+    add_methods(parser, METHODS)
     parser.add_argument("--seed", type=int, default=1, help="of data order and rollouts (default: %(default)s)")
     add_sizes(parser)
     parser.add_argument("--out", type=Path, default=Path("runs/real_model"), help="(default: %(default)s)")

@@ -18,7 +18,7 @@ from itertools import product
 from pathlib import Path
 
 from verl_ispo.atomic_file import write_text
-from verl_ispo.example_runs.command import example_parser, run_example
+from verl_ispo.example_runs.command import add_methods, example_parser, run_example
 from verl_ispo.example_runs.several import run_some_at_a_time
 from verl_ispo.example_runs.steps import (
     Evaluation,
@@ -129,12 +129,7 @@ def build_parser() -> argparse.ArgumentParser:
     """The parser of the command."""
     parser = example_parser("verl_ispo.real_model.study", __doc__)
     add_start(parser)
-    parser.add_argument(
-        "--methods",
-        nargs="+",
-        default=list(METHODS),
-        help=f"any of `verl-ispo methods` (default: {' '.join(METHODS)})",
-    )
+    add_methods(parser, METHODS)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1], help="(default: 1)")
     add_sizes(parser)
     parser.add_argument(

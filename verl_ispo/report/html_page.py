@@ -8,24 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import resources
 from itertools import pairwise
-
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
 
 from verl_ispo.report.chart_panels import FigureBlock
 from verl_ispo.report.config_diff import Difference
+from verl_ispo.report.escaped_page import page_environment, page_style
 from verl_ispo.report.key_numbers import KeyNumber
 from verl_ispo.report.loaded_run import Run
-from verl_ispo.report.number_format import show, signed
+from verl_ispo.report.number_format import signed
 from verl_ispo.report.rollout_view import DRIFT_BINS, ENTROPY_BINS, ShownGroup
 from verl_ispo.report.score_tables import score_tables
 from verl_ispo.report.table_file import EvaluationTable
-from verl_ispo.report.visible_text import visible
-
-MAX_VALUE_CHARS = 300
-MAX_NAME_CHARS = 80
 
 
 @dataclass(frozen=True)
@@ -71,23 +64,11 @@ class ReportContent:
 
 def render(content: ReportContent) -> str:
     """The page as HTML text."""
-    environment = Environment(
-        loader=PackageLoader("verl_ispo.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(
-        show=show,
-        signed=signed,
-        name=lambda text: visible(str(text), MAX_NAME_CHARS),
-        value=lambda text: visible(str(text), MAX_VALUE_CHARS),
-    )
-    style = resources.files("verl_ispo.report").joinpath("templates/report.css").read_text(encoding="utf-8")
+    environment = page_environment("verl_ispo.report")
+    environment.filters["signed"] = signed
     html = environment.get_template("report.html.j2").render(
         report=content,
-        style=Markup(style),
+        style=page_style(),
         entropy_bins=_bin_labels(ENTROPY_BINS),
         drift_bins=_bin_labels(DRIFT_BINS),
         is_number=_is_number,

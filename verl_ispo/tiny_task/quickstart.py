@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from verl_ispo.example_runs.accuracy_lines import accuracy_lines
-from verl_ispo.example_runs.command import example_parser, run_example
+from verl_ispo.example_runs.command import add_methods, example_parser, run_example
 from verl_ispo.example_runs.steps import chosen_baseline, make_report, make_table, run_module
 from verl_ispo.tiny_task.example_steps import (
     TinyRun,
@@ -80,12 +80,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = example_parser("verl_ispo.tiny_task.quickstart", __doc__)
     parser.add_argument("--steps", type=int, default=25, help="training steps of each method (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=1, help="of data order and rollouts (default: %(default)s)")
-    parser.add_argument(
-        "--methods",
-        nargs="+",
-        default=list(METHODS),
-        help=f"any of `verl-ispo methods` (default: {' '.join(METHODS)})",
-    )
+    add_methods(parser, METHODS)
     parser.add_argument(
         "--levels",
         default="1-6",

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
 
-from verl_ispo.example_runs.command import example_parser, run_example
+from verl_ispo.example_runs.command import add_methods, example_parser, run_example
 from verl_ispo.example_runs.several import run_some_at_a_time
 from verl_ispo.example_runs.steps import StepFailedError, chosen_baseline, make_report, make_table, run_module
 from verl_ispo.tiny_task.example_steps import make_base, make_problems, tiny_environment
@@ -82,12 +82,7 @@ def _say(text: str) -> None:
 def build_parser() -> argparse.ArgumentParser:
     """The parser of the command."""
     parser = example_parser("verl_ispo.tiny_task.study_runs", __doc__)
-    parser.add_argument(
-        "--methods",
-        nargs="+",
-        default=list(METHODS),
-        help="any of `verl-ispo methods` (default: GRPO, ISPO and five guards; all in docs/tiny_study.md)",
-    )
+    add_methods(parser, METHODS, "GRPO, ISPO and five guards; all in docs/tiny_study.md")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3], help="(default: 1 2 3)")
     parser.add_argument("--steps", type=int, default=20, help="training steps of each run (default: %(default)s)")
     parser.add_argument("--levels", default="1-6", help="difficulty mix to train on (default: %(default)s)")
