@@ -225,6 +225,9 @@ def mean_accuracy(runs: Sequence[RunMeasures]) -> float:
 
 
 def _mean_and_each(values: Sequence[float]) -> str:
+    """A mean and its parts in percent; a dash where one is not known."""
+    if any(map(math.isnan, values)):
+        return "-"
     return f"{100 * statistics.fmean(values):.1f} ({', '.join(f'{100 * value:.1f}' for value in values)})"
 
 
