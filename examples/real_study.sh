@@ -26,6 +26,10 @@
 #
 # All arguments are Hydra overrides of every training.
 set -euo pipefail
+# folders as the caller's shell sees them
+for name in MODEL DATA; do
+    if [ -e "${!name:-}" ]; then declare "$name=$(realpath "${!name}")"; fi
+done
 cd "$(dirname "$0")/.."
 source scripts/variables.sh
 case "${1:-}" in
