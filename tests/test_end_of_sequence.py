@@ -9,7 +9,7 @@ import torch
 
 from verl_ispo.end_of_sequence import end_of_sequence_ids
 from verl_ispo.signals.answer_span import AnswerSpans
-from verl_ispo.trainer.observation import _outside_the_answer
+from verl_ispo.signals.critical_tokens import outside_the_answer
 
 
 @pytest.mark.parametrize(
@@ -35,6 +35,6 @@ def test_none_of_them_is_outside_the_answer() -> None:
     """With the tokenizer's id alone, a chat model's end of turn could be chosen as a critical token."""
     ids = torch.tensor([[5, 6, 7, 8, 9], [5, 8, 9, 0, 0]])
     spans = AnswerSpans(torch.tensor([1, 0]), torch.tensor([1, 0]), torch.tensor([3, 0]))
-    outside = _outside_the_answer(ids, spans, [8, 9])
+    outside = outside_the_answer(ids, spans, [8, 9])
     assert outside.tolist() == [[True, False, False, False, False], [True, False, False, True, True]]
-    assert _outside_the_answer(ids, spans, []).tolist()[1] == [True] * 5
+    assert outside_the_answer(ids, spans, []).tolist()[1] == [True] * 5
