@@ -25,14 +25,11 @@
 #
 # All arguments are Hydra overrides of every training.
 set -euo pipefail
-# folders as the caller's shell sees them
-for name in MODEL DATA; do
-    if [ -e "${!name:-}" ]; then declare "$name=$(realpath "${!name}")"; fi
-done
+source "$(dirname "$0")/../scripts/variables.sh"
+absolute MODEL DATA
 cd "$(dirname "$0")/.."
-source scripts/variables.sh
 case "${1:-}" in
-    -h | --help) print_help "examples/real_model.sh"; exit 0 ;;
+    -h | --help) print_help "examples/$(basename "$0")"; exit 0 ;;
 esac
 source scripts/setup_real_model.sh
 values MODEL SFT_STEPS DATA SEED STEPS PROMPTS ROLLOUTS MAX_NEW_TOKENS ROLLOUT OUT

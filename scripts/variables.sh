@@ -53,6 +53,14 @@ flags() {
     done
 }
 
+# absolute NAME...: paths as the caller's shell sees them, before the script changes its folder
+absolute() {
+    local name
+    for name in "$@"; do
+        if [ -e "${!name:-}" ]; then printf -v "$name" %s "$(realpath "${!name}")"; fi
+    done
+}
+
 # check_installed PYTHON: stop if this package or Ray is not installed on this node
 check_installed() {
     if ! "$1" -c 'import importlib.metadata as m; m.version("verl_ispo"), m.version("ray")' 2>/dev/null; then

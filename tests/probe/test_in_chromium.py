@@ -14,14 +14,9 @@ from tests.probe.hostile_probe import hostile_result
 from verl_ispo.probe.probe_page import render
 
 pytest.importorskip("playwright", reason="playwright is not installed (pip install -e .[dev])")
-from tests.report.chromium import CHROMIUM, SeenPage, chromium, look_at
+from tests.report.chromium import EVERYTHING_OPEN, NEEDS_CHROMIUM, SeenPage, chromium, look_at
 
-pytestmark = [
-    pytest.mark.volume,
-    pytest.mark.skipif(CHROMIUM is None, reason="no chromium, chromium-browser or google-chrome on the PATH"),
-]
-
-EVERYTHING_OPEN = "document.querySelectorAll('details').forEach(one => one.open = true);"
+pytestmark = NEEDS_CHROMIUM
 
 
 @pytest.fixture(scope="module")

@@ -6,6 +6,7 @@ Processes are recorded and not started. Not exercised: the examples themselves (
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -71,7 +72,7 @@ def test_the_example_does_its_steps_in_order(recorded: Recorded, capsys: pytest.
         "verl_ispo.real_model.fine_tuning --model model --lessons out/data/lessons.jsonl --out out/start-sft5",
         f"verl_ispo.cli probe out/start-sft5 {Path.cwd()}/out/data/train.parquet --rollouts 8 --max-new-tokens 64",
         "verl_ispo.cli eval --model out/start-sft5 --method Base --base-model model --out out/results/Base",
-        "train ispo out/timed_step 1",
+        "train ispo out/timed_step-8x8x64 1",
         f"train grpo {runs}/grpo 3",
         f"verl_ispo.cli eval --model {runs}/grpo/checkpoints --method grpo --training-seed 1 --base-model model",
         f"train ispo {runs}/ispo 3",
@@ -96,6 +97,29 @@ def test_a_second_start_times_and_trains_nothing_again(recorded: Recorded, capsy
     assert example.main(GIVEN) == 0
     assert len(recorded.trained) == first
     assert "will take" not in capsys.readouterr().out.rpartition("6 training and evaluation")[0].rpartition("1 the")[2]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (["--model", "other"], r"MODEL=.*/model, now .*/other"),
+        (["--model", "organisation/other"], "MODEL=.*/model, now organisation/other"),
+        (["--sft-steps", "0"], "SFT_STEPS=5, now 0"),
+        (["--data", "elsewhere"], "DATA=, now .*/elsewhere"),
+    ],
+)
+def test_a_folder_that_was_begun_from_another_start_is_refused(
+    recorded: Recorded, change: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What is there is used again, so another model would be trained from the first one's lessons, in silence."""
+    for folder in ("other", "elsewhere"):
+        Path(folder).mkdir()
+    assert example.main(GIVEN) == 0
+    before = len(recorded.calls)
+    assert example.main([*GIVEN, *change]) == 2
+    assert re.search(f"out has the start of {said}.*Set another OUT", capsys.readouterr().err)
+    assert len(recorded.calls) == before
+    assert example.main(GIVEN) == 0
 
 
 def test_without_supervised_steps_the_model_is_the_start(recorded: Recorded) -> None:

@@ -9,9 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
 from playwright.sync_api import Browser, sync_playwright
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+NEEDS_CHROMIUM = [
+    pytest.mark.volume,
+    pytest.mark.skipif(CHROMIUM is None, reason="no chromium, chromium-browser or google-chrome on the PATH"),
+]
+"""Marks of a module that opens pages."""
+EVERYTHING_OPEN = "document.querySelectorAll('details').forEach(one => one.open = true);"
 FLAGS = (
     "--no-sandbox",
     "--disable-gpu",

@@ -18,14 +18,9 @@ from tests.report.test_report import HOSTILE
 from verl_ispo.report import build
 
 pytest.importorskip("playwright", reason="playwright is not installed (pip install -e .[dev])")
-from tests.report.chromium import CHROMIUM, SeenPage, chromium, look_at
+from tests.report.chromium import EVERYTHING_OPEN, NEEDS_CHROMIUM, SeenPage, chromium, look_at
 
-pytestmark = [
-    pytest.mark.volume,
-    pytest.mark.skipif(CHROMIUM is None, reason="no chromium, chromium-browser or google-chrome on the PATH"),
-]
-
-EVERYTHING_OPEN = "document.querySelectorAll('details').forEach(one => one.open = true);"
+pytestmark = NEEDS_CHROMIUM
 
 
 @pytest.fixture(scope="module")

@@ -41,6 +41,22 @@ Rows are told apart by the --base-model, --method and --training-seed given to v
 """
 
 
+def add_engine_options(group: argparse._ArgumentGroup) -> None:
+    """The options of what samples, which every command that samples has."""
+    group.add_argument(
+        "--context-tokens",
+        type=int,
+        help="limit on prompt and response together (default: the model's max_position_embeddings)",
+    )
+    group.add_argument(
+        "--sampler",
+        choices=("auto", "vllm", "cpu"),
+        default="auto",
+        help="auto: vLLM if it is installed and there is a GPU, else the CPU (default)",
+    )
+    group.add_argument("--tensor-parallel-size", type=int, default=1, help="GPUs for one model (vLLM; default: 1)")
+
+
 def add_eval_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add ``eval`` to the subcommands."""
     parser = commands.add_parser(
@@ -74,20 +90,9 @@ def add_eval_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser
         help="longest response; one that reaches it counts as truncated (default: %(default)s)",
     )
     drawing.add_argument(
-        "--context-tokens",
-        type=int,
-        help="limit on prompt and response together (default: the model's max_position_embeddings)",
-    )
-    drawing.add_argument(
         "--seed", type=int, default=0, help="of the sampling, not of the training (default: %(default)s)"
     )
-    drawing.add_argument(
-        "--sampler",
-        choices=("auto", "vllm", "cpu"),
-        default="auto",
-        help="auto: vLLM if it is installed and there is a GPU, else the CPU (default)",
-    )
-    drawing.add_argument("--tensor-parallel-size", type=int, default=1, help="GPUs for one model (vLLM; default: 1)")
+    add_engine_options(drawing)
     drawing.add_argument(
         "--replicas",
         type=int,

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from verl_ispo.evaluation.evaluation_arguments import add_engine_options
+
 PROBE_EPILOG = """\
 examples:
   # a model of the hub and the training's own file, on this machine's GPU (minutes)
@@ -59,20 +61,9 @@ def add_probe_parser(commands: argparse._SubParsersAction[argparse.ArgumentParse
         default=1024,
         help="longest response; give the training's data.max_response_length (default: %(default)s)",
     )
-    drawing.add_argument(
-        "--context-tokens",
-        type=int,
-        help="limit on prompt and response together (default: the model's max_position_embeddings)",
-    )
     drawing.add_argument("--temperature", type=float, default=1.0, help="of the rollouts (default: %(default)s)")
     drawing.add_argument("--seed", type=int, default=0, help="of prompts and sampling (default: %(default)s)")
-    drawing.add_argument(
-        "--sampler",
-        choices=("auto", "vllm", "cpu"),
-        default="auto",
-        help="auto: vLLM if it is installed and there is a GPU, else the CPU (default)",
-    )
-    drawing.add_argument("--tensor-parallel-size", type=int, default=1, help="GPUs for one model (vLLM; default: 1)")
+    add_engine_options(drawing)
     scoring = parser.add_argument_group("scoring")
     scoring.add_argument(
         "--device", choices=("auto", "cuda", "cpu"), default="auto", help="where log-probs are made (default: a GPU)"

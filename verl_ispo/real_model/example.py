@@ -69,8 +69,8 @@ def example(options: argparse.Namespace) -> None:
     left = [run for run in runs if not (run.result / "summary.json").is_file()]
     if left:
         longest = next((run for run in left if run.method.startswith("ispo")), left[0])
-        say(f"   one step of {longest.method} on this machine, to say how long the rest takes")
-        timing = time_a_step(longest, out / "timed_step")
+        print(f"   one step of {longest.method} on this machine, to say how long the rest takes", flush=True)
+        timing = time_a_step(longest, out / f"timed_step-{options.prompts}x{options.rollouts}x{options.max_new_tokens}")
         total_s = len(left) * (timing.total_s(options.steps) + evaluation_s)
         print(
             f"   a step takes {timing.step_s:.0f} s here and a start {timing.start_s:.0f} s: {len(left)} method(s) of "
