@@ -1,7 +1,7 @@
 """Whether a text already holds an answer: a trace that states it, or a question that it was copied from (rules ours).
 
-Looser than `verl_ispo.answers.statement`, at whose finding a trace is cut: there 19.0 does not state 19, nor 5 state -5.
-For the share of traces that give their answer away, equal numbers count in any spelling and with any sign.
+Looser than `verl_ispo.answers.statement`, at whose finding a trace is cut: there 19.0 does not state 19, nor 5 state
+-5. For the share of traces that give their answer away, equal numbers count in any spelling and with any sign.
 
 Both texts are untrusted. They are searched by one pattern without backtracking and over a bounded length, and numbers
 are compared as decimals of bounded length, never evaluated.
