@@ -1,4 +1,4 @@
-"""REAL (arXiv 2602.05630): the log-ratio of each rollout as a score that tells correct from incorrect ones in its group.
+"""REAL (arXiv 2602.05630): a rollout's log-ratio as a score that tells correct from incorrect ones in its group.
 
     L = (1 / prompts) sum over mixed groups of
         log(1 + sum over incorrect of exp(s / tau)) + log(1 + sum over correct of exp(-s / tau))
