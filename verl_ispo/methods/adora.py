@@ -77,8 +77,8 @@ def length_advantage(
 def _advantage(batch: MethodBatch, config: ADORAConfig) -> torch.Tensor:
     length = batch.response_mask.bool().sum(dim=-1)
     kept = length_advantage(length, batch.correct, batch.groups, config.length_limit)
-    weight = torch.where(kept[batch.groups.ids], 1.0, config.damping)
-    return batch.grpo_advantage.double() * weight.double().unsqueeze(-1)
+    advantage = batch.grpo_advantage.double()
+    return torch.where(kept[batch.groups.ids].unsqueeze(-1), advantage, config.damping * advantage)
 
 
 METHOD = Method(

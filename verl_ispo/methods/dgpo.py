@@ -104,7 +104,7 @@ def dgpo_advantage(
     """
     rewards = rewards.double()
     differing = groups.spread(rewards) > 0
-    tokens = response_mask.bool().sum(dim=-1)
+    tokens = response_mask.bool().sum(dim=-1).double()
     learning = tokens[differing[groups.ids]].sum()
     scale = tokens.sum() / learning if learning > 0 else 1.0
     weight = difficulty_weight(correct, differing, groups, config.temperature)
