@@ -46,6 +46,7 @@ FIRST: dict[str, Any] = {
     "global_steps": 1,
     "local_trigger_step": 0,
     "_verl_reads_reference": False,
+    "_needs": frozenset(),
     "ref_in_actor": False,
     "config": OmegaConf.create({"trainer": {"resume_mode": "auto"}}),
 }

@@ -89,7 +89,7 @@ def clipped_surrogate_loss(
     return torch.maximum(free, bounded), bounded > free
 
 
-def grpo_s_loss(batch: LossBatch) -> TokenLoss:
+def grpo_s_loss(batch: LossBatch, config: GRPOSConfig) -> TokenLoss:
     """-min(A s, A clip(s)) for each sequence, s being the mean of its token ratios; on every token of the sequence.
 
     As in verl's ``gspo``, every token carries its sequence's loss into verl's aggregation, which divides by numbers of

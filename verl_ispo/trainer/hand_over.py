@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from verl_ispo.methods.method import PrefixScores
 from verl_ispo.signals.diagnostics import ObservedBatch
 
 
@@ -27,6 +28,12 @@ class KnownOfBatch:
     prompt_mask: torch.Tensor | None = None
     answer_texts: tuple[str | None, ...] | None = None
     ispo_signals: ObservedBatch | None = None
+    ref_log_prob: torch.Tensor | None = None
+    response_ids: torch.Tensor | None = None
+    prompt_keys: tuple[str, ...] | None = None
+    prefix_scores: PrefixScores | None = None
+    step: int = 1
+    total_steps: int = 1
     state: Any | None = None
 
 

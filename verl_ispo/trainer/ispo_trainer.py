@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -25,20 +24,19 @@ from verl_ispo.config.ispo_config import ISPOConfig
 from verl_ispo.config.ispo_trainer_config import ISPOTrainerConfig
 from verl_ispo.config.signal_use import observes_signals, reads_reference, trains_on_signals
 from verl_ispo.end_of_sequence import end_of_sequence_ids
-from verl_ispo.methods.method import MethodBatch, Need
-from verl_ispo.methods.registry import method_of, methods
+from verl_ispo.methods.method import Need
 from verl_ispo.runs.rollout_dump.writer import ROLLOUT_FIELDS, StepToDump, describe_run, dump_step
 from verl_ispo.signals.checks import NonFiniteSignalError
 from verl_ispo.signals.diagnostics import ObservedBatch, advantage_metrics, signal_metrics
-from verl_ispo.signals.groups import RolloutGroups
 from verl_ispo.signals.masked import masked_row_mean
 from verl_ispo.signals.right_answer import RightAnswerScores, right_answer_rows, right_answer_scores
 from verl_ispo.signals.token_texts import TokenTexts
 from verl_ispo.trainer.ablated_forward import answer_log_probs, answer_rows
 from verl_ispo.trainer.forward_rows import nested_rows, with_forward_settings
-from verl_ispo.trainer.hand_over import KnownOfBatch, handed_over
+from verl_ispo.trainer.hand_over import handed_over
 from verl_ispo.trainer.hazard_watch import HazardWatch
 from verl_ispo.trainer.merged_forward import put_ablated_rows, take_ablated_log_probs
+from verl_ispo.trainer.method_hooks import MethodHooksMixin
 from verl_ispo.trainer.observation import observe
 from verl_ispo.trainer.policy_pass import (
     FoundAnswers,
@@ -47,15 +45,13 @@ from verl_ispo.trainer.policy_pass import (
     prompt_log_probs,
     refuse_several_positions,
 )
-from verl_ispo.trainer.prompt_selection import PromptSelectionMixin
 from verl_ispo.trainer.refusals import UnsupportedSettingError, multimodal_refusal, refuse_unsupported_settings
-from verl_ispo.trainer.repeatable_order import repeatable_order
 from verl_ispo.trainer.right_answer_forward import (
     log_probs_of_tails,
     longest_row,
     right_answers_of_all_wrong_groups,
 )
-from verl_ispo.trainer.step_batch import StepBatch, fetch, objects, on_last_token, prompt_of, step_batch, store
+from verl_ispo.trainer.step_batch import StepBatch, fetch, objects, on_last_token, step_batch, store
 
 logger = logging.getLogger(__name__)
 logger.setLevel(os.getenv("VERL_LOGGING_LEVEL", "INFO"))
@@ -65,7 +61,7 @@ HAZARD_FILE = "ispo_first_step.json"
 GRADING = "pkg://verl_ispo.grading.reward_function"
 
 
-class ISPOTrainerMixin(PromptSelectionMixin):
+class ISPOTrainerMixin(MethodHooksMixin):
     """ISPO on verl's V1 trainer.
 
     With ``algorithm.adv_estimator`` other than ``ispo`` the rewards are unchanged. The signals are still computed and
@@ -83,18 +79,11 @@ class ISPOTrainerMixin(PromptSelectionMixin):
         # verl compares trainer_mode with the literals of its own modes, to choose replay buffer and checkpoints.
         with setting_for_now(config.trainer.v1, "trainer_mode", self.verl_mode):
             super().__init__(config)
-        # The drift filter needs the reference policy, also where no KL term asks verl for it.
+        # The drift filter and some methods need the reference policy, also where no KL term asks verl for it.
         self._verl_reads_reference = self.use_reference_policy
-        self.use_reference_policy = self.use_reference_policy or reads_reference(config)
+        self.use_reference_policy = self.use_reference_policy or self._reads_reference
         self.hazard_watch = HazardWatch()
-        # for the method that is trained, and for ISPO where its signals are computed
-        self.method_states = {
-            name: method.state.kind()
-            for name, method in methods().items()
-            if method.state is not None and (method is self.method or (name == "ispo" and self.observes_signals))
-        }
         self._token_texts: TokenTexts | None = None
-        self._policy_pass: PolicyPass | None = None
         if self.dumps_rollouts:
             describe_run(self.ispo_trainer_config, config)
         if self.trains_ispo and config.actor_rollout_ref.rollout.n < 2:
@@ -124,9 +113,9 @@ class ISPOTrainerMixin(PromptSelectionMixin):
         return self.observes_signals and self.ispo_config.all_wrong_groups == "right_answer"
 
     @property
-    def _needs(self) -> frozenset[Need]:
-        """What the method that is trained needs of a batch."""
-        return frozenset() if self.method is None else self.method.needs
+    def _reads_reference(self) -> bool:
+        """Whether ISPO's signals or the method read the reference policy's log-probs."""
+        return reads_reference(self.config) or Need.REFERENCE_LOG_PROB in self._needs
 
     def _build_replay_buffer(self) -> ReplayBuffer:
         replay_buffer = super()._build_replay_buffer()
@@ -145,13 +134,8 @@ class ISPOTrainerMixin(PromptSelectionMixin):
     def _init_resource_pool_mgr(self) -> None:
         # verl starts the reference policy where actor.use_kl_loss is set; the loss itself must not see that.
         actor = self.config.actor_rollout_ref.actor
-        with setting_for_now(actor, "use_kl_loss", actor.use_kl_loss or reads_reference(self.config)):
+        with setting_for_now(actor, "use_kl_loss", actor.use_kl_loss or self._reads_reference):
             super()._init_resource_pool_mgr()
-
-    def _balance_batch(self, batch: KVBatchMeta, metrics: dict, *args: Any, **kwargs: Any) -> KVBatchMeta:
-        if self.ispo_trainer_config.repeatable_order:
-            batch.reorder(repeatable_order(batch))
-        return super()._balance_batch(batch, metrics, *args, **kwargs)
 
     def _compute_old_log_prob(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
         if not self.observes_signals and not self._needs:
@@ -194,10 +178,6 @@ class ISPOTrainerMixin(PromptSelectionMixin):
             refuse_several_positions(batch)
             grades_lists = grades_with_this_package(self.config)
             return find_answers(batch, input_ids, self._token_text(), self.ispo_config, grades_lists)
-
-    def _data_parallel_size(self) -> int:
-        # verl asks the workers for this when it balances the batch, and keeps the answer.
-        return max(self.actor_rollout_wg._dispatch_info["actor"]) + 1
 
     def _ablated_log_probs(self, rows: TensorDict) -> torch.Tensor:
         """A separate forward for the ablated rows."""
@@ -251,7 +231,7 @@ class ISPOTrainerMixin(PromptSelectionMixin):
         LoRA the policy may begin with an adapter that is not empty; quantization changes the policy alone.
         """
         is_first = self.global_steps == 1 and self.local_trigger_step == 0
-        if not is_first or self._verl_reads_reference or self.ref_in_actor:
+        if not is_first or self._verl_reads_reference or self.ref_in_actor or Need.REFERENCE_LOG_PROB in self._needs:
             return False
         quantized = (f"actor_rollout_ref.actor.{engine}.qat.enable" for engine in ("fsdp_config", "megatron"))
         return self.config.trainer.resume_mode != "resume_path" and not any(
@@ -271,7 +251,9 @@ class ISPOTrainerMixin(PromptSelectionMixin):
                 result = self._advantage_of_composite(batch, metrics, step, observed)
             else:
                 result = super()._compute_advantage(batch, metrics)
-        self._update_states(step, replace(known, ispo_signals=observed))
+        method_batch = self._method_batch(step, known)
+        self._hand_to_the_loss(batch, method_batch)
+        self._update_states(method_batch, observed)
         if observed is not None:
             self._watch_advantage(batch, metrics, step, observed)
         self._policy_pass = None
@@ -303,6 +285,10 @@ class ISPOTrainerMixin(PromptSelectionMixin):
             raw["responses"] = kept.answers.all_responses
         if self._reference_is_the_policy() or not self.use_reference_policy:
             raw["ref_log_prob"] = raw["old_log_probs"]
+        if Need.RESPONSE_IDS in self._needs and "responses" not in raw:
+            raw["responses"] = fetch(batch, ["responses"])["responses"]
+        if Need.PROMPT_KEY in self._needs:
+            raw["prompts"] = fetch(batch, ["prompts"])["prompts"]
         if self.dumps_rollouts:
             raw["prompts"] = nested_rows(
                 torch.cat(kept.answers.prompts), torch.tensor([len(prompt) for prompt in kept.answers.prompts])
@@ -330,50 +316,6 @@ class ISPOTrainerMixin(PromptSelectionMixin):
     @cached_property
     def _end_of_sequence(self) -> list[int]:
         return end_of_sequence_ids(self.tokenizer.eos_token_id, get_generation_config(self.tokenizer.name_or_path))
-
-    def _known(self, step: StepBatch, observed: ObservedBatch | None) -> KnownOfBatch:
-        """What the method needs of the batch beyond verl's rewards, on verl's rows."""
-
-        def where(need: Need, value: Callable[[], Any]) -> Any:
-            return value() if need in self._needs else None
-
-        prompts = where(Need.PROMPT_LOG_PROB, lambda: self._policy_pass.prompt_log_probs)
-        return KnownOfBatch(
-            correct=where(Need.CORRECT, lambda: step.on_verls_rows(step.correct)),
-            log_prob=where(Need.LOG_PROB, lambda: step.on_verls_rows(step.padded("old_log_probs").float())),
-            entropy=where(Need.ENTROPY, lambda: step.on_verls_rows(step.padded("entropy").float())),
-            prompt_log_prob=None if prompts is None else _padded_rows(prompts),
-            prompt_mask=None if prompts is None else _padded_rows([torch.ones_like(row).bool() for row in prompts]),
-            answer_texts=where(Need.ANSWER_TEXT, lambda: self._answer_texts(step)),
-            ispo_signals=where(Need.ISPO_SIGNALS, lambda: observed),
-            state=None if self.method is None else self.method_states.get(self.method.name),
-        )
-
-    def _answer_texts(self, step: StepBatch) -> tuple[str | None, ...]:
-        """Text of each rollout's answer, on verl's rows; `None` for rows without one."""
-        texts: list[str | None] = [None] * step.verl_rows
-        answers = self._policy_pass.answers
-        spans, responses = answers.spans, answers.responses
-        for row in step.rows.tolist():
-            start, end = int(spans.start[row]), int(spans.end[row])
-            if end > start:
-                texts[row] = self.tokenizer.decode(responses[row][start:end].tolist(), skip_special_tokens=True)
-        return tuple(texts)
-
-    def _update_states(self, step: StepBatch, known: KnownOfBatch) -> None:
-        """Carry the methods' states over to the next step."""
-        if not self.method_states:
-            return
-        batch = MethodBatch(
-            rewards=step.on_verls_rows(step.padded("rm_scores")),
-            response_mask=step.on_verls_rows(step.response_mask),
-            groups=RolloutGroups.from_labels([prompt_of(key) for key in self._policy_pass.keys]),
-            **{part.name: getattr(known, part.name) for part in fields(KnownOfBatch)},
-        )
-        for name, before in self.method_states.items():
-            method = methods()[name]
-            settings = method.read_settings(self.config.algorithm.get(name))
-            self.method_states[name] = method.state.update(before, batch, settings)
 
     def _watch_advantage(self, batch: KVBatchMeta, metrics: dict, step: StepBatch, observed: ObservedBatch) -> None:
         """Metrics of the advantages, warnings of lost reasoning, and the rollout dump."""
@@ -417,8 +359,7 @@ class ISPOTrainerMixin(PromptSelectionMixin):
         folder = Path(self.config.trainer.default_local_dir) / f"global_step_{self.global_steps}"
         folder.mkdir(parents=True, exist_ok=True)
         (folder / HAZARD_FILE).write_text(json.dumps(self.hazard_watch.first))
-        for name, state in self.method_states.items():
-            (folder / _state_file(name)).write_text(json.dumps(asdict(state)))
+        self._save_states(folder)
         super()._save_checkpoint()
 
     def _load_checkpoint(self) -> None:
@@ -430,19 +371,12 @@ class ISPOTrainerMixin(PromptSelectionMixin):
         saved = Path(trainer.resume_from_path if trainer.resume_mode == "resume_path" else folder)
         if (saved / HAZARD_FILE).exists():
             self.hazard_watch = HazardWatch(json.loads((saved / HAZARD_FILE).read_text()))
-        for name in self.method_states:
-            if (saved / _state_file(name)).exists():
-                values = json.loads((saved / _state_file(name)).read_text())
-                self.method_states[name] = methods()[name].state.kind(**values)
+        self._load_states(saved)
 
 
 def grades_with_this_package(config: DictConfig) -> bool:
     """Whether the reward function is `verl_ispo.grading`'s."""
     return OmegaConf.select(config, "reward.custom_reward_function.path") == GRADING
-
-
-def _state_file(method: str) -> str:
-    return f"{method}_{method_of(method).state.name}.json"
 
 
 @contextmanager
@@ -460,7 +394,3 @@ def masked_mean(values: torch.Tensor, response_mask: torch.Tensor) -> torch.Tens
     """Mean of each nested row over the tokens that the policy wrote, `(rows,)` float32; 0 for a row without one."""
     total, written = values.to_padded_tensor(0), response_mask.to_padded_tensor(0).bool()
     return masked_row_mean(total, written)
-
-
-def _padded_rows(rows: Sequence[torch.Tensor]) -> torch.Tensor:
-    return torch.nn.utils.rnn.pad_sequence(list(rows), batch_first=True)

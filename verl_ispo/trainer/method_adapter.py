@@ -26,6 +26,7 @@ from verl_ispo.methods.method import LossBatch, Method, MethodBatch, Need
 from verl_ispo.methods.registry import methods
 from verl_ispo.signals.groups import RolloutGroups
 from verl_ispo.trainer.hand_over import KnownOfBatch, handed_over_batch
+from verl_ispo.trainer.method_loss import KnownOfLoss, handed_over_to_loss
 
 ISPO_TRAINER_MODES = ("ispo_sync", "ispo_colocate_async", "ispo_separate_async")
 
@@ -103,6 +104,11 @@ def policy_loss(method: Method) -> Callable[..., tuple[torch.Tensor, dict[str, A
         rollout_is_weights: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, dict[str, Any]]:
         log_ratio = log_prob - old_log_prob
+        known = handed_over_to_loss()
+        if known is None:
+            if method.loss_columns is not None or method.loss_needs_entropy or method.whole_groups:
+                raise MissingSignalsError(_missing(method))
+            known = KnownOfLoss(method.read_settings(None))
         batch = LossBatch(
             log_ratio=log_ratio.clamp(-20.0, 20.0),  # verl's bounds
             unclamped_log_ratio=log_ratio,
@@ -112,6 +118,9 @@ def policy_loss(method: Method) -> Callable[..., tuple[torch.Tensor, dict[str, A
             clip_high=config.clip_ratio if config.clip_ratio_high is None else config.clip_ratio_high,
             dual_clip=config.get("clip_ratio_c", 3.0),
             importance_weights=rollout_is_weights,
+            old_log_prob=old_log_prob,
+            entropy=known.entropy,
+            columns=known.columns,
         )
         if method.token_loss is None:
             loss, metrics = compute_policy_loss_vanilla(
@@ -124,7 +133,7 @@ def policy_loss(method: Method) -> Callable[..., tuple[torch.Tensor, dict[str, A
                 rollout_is_weights=rollout_is_weights,
             )
             return loss, {**metrics, **method.loss_metrics(batch)}
-        found = method.token_loss(batch)
+        found = method.token_loss(batch, known.settings)
         token_loss = found.loss if rollout_is_weights is None else found.loss * rollout_is_weights
         loss = agg_loss(
             loss_mat=token_loss, loss_mask=response_mask, loss_agg_mode=loss_agg_mode, **config.global_batch_info

@@ -15,6 +15,7 @@ from transfer_queue import KVBatchMeta
 from verl_ispo.answers.answer_place import row_answer_format
 from verl_ispo.config.ispo_config import ISPOConfig
 from verl_ispo.grading.ground_truth_reading import asks_for_several
+from verl_ispo.methods.method import PrefixScores
 from verl_ispo.signals.answer_span import AnswerSpans, ScoredAnswers, find_scored_answers
 from verl_ispo.signals.right_answer import RightAnswerScores
 from verl_ispo.signals.token_texts import TokenTexts
@@ -37,6 +38,7 @@ class PolicyPass:
             0 elsewhere; `None` where no T does.
         prompt_log_probs: of each prompt's tokens but the first; `None` where no method asks for them.
         extra_fields: what the agent loop says of each rollout; `None` where no verdicts are needed.
+        prefix_scores: the ground truth behind parts of the responses; `None` where no method asks for it.
     """
 
     keys: tuple[str, ...]
@@ -46,6 +48,7 @@ class PolicyPass:
     given_log_prob: torch.Tensor | None = None
     prompt_log_probs: tuple[torch.Tensor, ...] | None = None
     extra_fields: list[Any] | None = None
+    prefix_scores: PrefixScores | None = None
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ ROPE_KEYS = ("rope_theta", "rope_parameters", "rope_scaling")
 FSDP_RANK, MEGATRON_RANK = f"{MODEL}.lora_rank", f"{MODEL}.lora.rank"
 ADAPTER_RANKS = {"fsdp": FSDP_RANK, "fsdp2": FSDP_RANK, "fsdp_turbo": FSDP_RANK, "megatron": MEGATRON_RANK}
 # What only verl's own pass over the rollouts gives.
-OF_THE_POLICY_PASS = {Need.ENTROPY, Need.LOG_PROB, Need.PROMPT_LOG_PROB, Need.ISPO_SIGNALS}
+OF_THE_POLICY_PASS = {Need.ENTROPY, Need.LOG_PROB, Need.PROMPT_LOG_PROB, Need.ISPO_SIGNALS, Need.PREFIX_SCORES}
 
 
 class UnsupportedSettingError(ValueError):
@@ -57,6 +57,7 @@ def refuse_unsupported_settings(config: DictConfig) -> None:
 def unsupported_settings(config: DictConfig) -> Iterator[Refusal]:
     """What an ISPO trainer mode refuses of a composed config."""
     yield from _without_what_signals_need(config)
+    yield from _without_what_the_loss_needs(config)
     yield from _engine_of_the_device(config)
     yield from _adapters(config)
     yield from _sequence_parallel(config)
@@ -100,10 +101,12 @@ def _without_what_signals_need(config: DictConfig) -> Iterator[Refusal]:
             f"{replay}={_setting(config, replay)} records or replays expert routes row by row, and {rows} have none. "
             "Set it to disabled.",
         )
-    if needs_signals and _setting(config, "actor_rollout_ref.ref") is None:
+    needs_reference = method is not None and Need.REFERENCE_LOG_PROB in method.needs
+    if (needs_signals or needs_reference) and _setting(config, "actor_rollout_ref.ref") is None:
+        reader = f"adv_estimator={method.name}" if needs_reference else "ISPO's drift filter"
         yield Refusal(
             "actor_rollout_ref.ref",
-            "actor_rollout_ref.ref is missing: ISPO's drift filter compares the policy with the frozen base model. "
+            f"actor_rollout_ref.ref is missing: {reader} compares the policy with the frozen base model. "
             "Compose from ispo_trainer or ispo_megatron_trainer, which bring it.",
         )
     task_rewards = "distillation.distillation_loss.use_task_rewards"
@@ -112,6 +115,32 @@ def _without_what_signals_need(config: DictConfig) -> Iterator[Refusal]:
             task_rewards,
             f"{task_rewards}=false with distillation.enabled=true drops the policy loss, so ISPO's reward would be "
             f"computed and not trained on. Set {task_rewards}=true or distillation.enabled=false.",
+        )
+
+
+def _without_what_the_loss_needs(config: DictConfig) -> Iterator[Refusal]:
+    """A method's own policy loss: the current entropy, whole groups, and verl's loss function around it."""
+    method = method_of(_setting(config, ESTIMATOR))
+    if method is None:
+        return
+    entropy, shuffle = f"{ACTOR}.calculate_entropy", f"{ACTOR}.shuffle"
+    if method.loss_needs_entropy and not _setting(config, entropy):
+        yield Refusal(
+            entropy,
+            f"{entropy}={_setting(config, entropy)}: the loss of {method.name} reads the current policy's entropy. "
+            f"Set {entropy}=true, as method={method.name} does.",
+        )
+    if method.whole_groups and _setting(config, shuffle):
+        yield Refusal(
+            shuffle,
+            f"{shuffle}=true takes a prompt's rollouts apart, which the loss of {method.name} compares. "
+            f"Set {shuffle}=false.",
+        )
+    if method.loss_reads_more and _setting(config, "distillation.enabled"):
+        yield Refusal(
+            "distillation.enabled",
+            f"distillation.enabled=true replaces verl's policy loss, which {method.name} gives more fields to. "
+            "Set distillation.enabled=false.",
         )
 
 
