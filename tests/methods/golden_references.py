@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from tests.methods.preset_settings import PresetSettings
-from tests.methods.twenty_batches import loss_batches, method_batches
+from tests.methods.twenty_batches import method_batches, updates
 
 GOLDEN = Path(__file__).parent / "golden" / "references"
 ROWS, DIGITS = 5, 6
@@ -16,21 +15,20 @@ ROWS, DIGITS = 5, 6
 
 def golden_sample(preset: PresetSettings) -> dict[str, dict[str, Any]]:
     """Of every batch, for some rows: first and last token's number and the mean over tokens, one if all are equal."""
-    state = preset.method.state
-    advantages = {
-        title: _sample(
-            preset.reference.advantage(replace(batch, state=None if state is None else state.kind()), preset.settings),
-            batch.response_mask.tolist(),
-        )
-        for title, batch in method_batches(preset.normalize_by_std).items()
+    reference, settings = preset.reference, preset.settings
+    sample = {
+        "advantage": {
+            title: _sample(reference.advantage(preset.given(batch), settings), batch.response_mask.tolist())
+            for title, batch in method_batches(preset.normalize_by_std).items()
+        }
     }
-    if preset.method.token_loss is None:
-        return {"advantage": advantages}
-    losses = {
-        title: _sample(preset.reference.token_loss(batch, preset.settings), batch.response_mask.tolist())
-        for title, batch in loss_batches().items()
-    }
-    return {"advantage": advantages, "token_loss": losses}
+    if preset.method.token_loss is not None:
+        micro_batches = {title: update.of(preset.method, settings) for title, update in updates().items()}
+        sample["token_loss"] = {
+            title: _sample(reference.token_loss(batch, settings), batch.response_mask.tolist())
+            for title, batch in micro_batches.items()
+        }
+    return sample
 
 
 def _sample(rows: Sequence[Sequence[float]], mask: Sequence[Sequence[int]]) -> list[list[float]]:
