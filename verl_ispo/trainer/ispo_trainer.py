@@ -252,7 +252,7 @@ class ISPOTrainerMixin(MethodHooksMixin):
             else:
                 result = super()._compute_advantage(batch, metrics)
         method_batch = self._method_batch(step, known)
-        self._hand_to_the_loss(batch, method_batch)
+        self._hand_to_the_loss(result, method_batch)
         self._update_states(method_batch, observed)
         if observed is not None:
             self._watch_advantage(batch, metrics, step, observed)

@@ -133,7 +133,7 @@ class MethodHooksMixin(PromptSelectionMixin):
         )
 
     def _hand_to_the_loss(self, batch: KVBatchMeta, method_batch: MethodBatch) -> None:
-        """Store what the method's loss reads, and take what it leaves out of the mask."""
+        """Store what the method's loss reads, and take what it leaves out of the mask; ``batch`` then names it too."""
         method = self.method
         if method is None or not (method.loss_columns or method.whole_groups or method.keeps):
             return
@@ -156,6 +156,8 @@ class MethodHooksMixin(PromptSelectionMixin):
             for name in ("response_mask", "loss_mask"):
                 stored[name] = data[name] * kept.to(data[name].dtype)
         store(batch, **stored)
+        if batch.fields is not None:  # what the workers fetch
+            batch.fields = sorted({*batch.fields, *stored})
 
     def _update_states(self, method_batch: MethodBatch, observed: ObservedBatch | None) -> None:
         """Carry the methods' states over to the next step."""
