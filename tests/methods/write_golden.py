@@ -6,18 +6,21 @@ Write one again when a reference was changed on purpose, and read the difference
 
 from __future__ import annotations
 
+import argparse
 import json
-import sys
 
 from tests.methods.golden_references import GOLDEN, golden_sample
 from tests.methods.preset_settings import presets_with_reference
 
 
-def main(names: list[str]) -> None:
-    presets = presets_with_reference()
+def main() -> None:
+    """Write the files of some presets, or of all."""
+    parser = argparse.ArgumentParser(description="Write the golden files of the methods' references.")
+    parser.add_argument("names", nargs="*", metavar="PRESET", help="only these (default: all with a reference)")
+    names, presets = parser.parse_args().names, presets_with_reference()
     unknown = sorted(set(names) - set(presets))
     if unknown:
-        sys.exit(f"no preset with a reference: {' '.join(unknown)}; known: {' '.join(presets)}")
+        parser.error(f"no preset with a reference: {' '.join(unknown)}; known: {' '.join(presets)}")
     GOLDEN.mkdir(parents=True, exist_ok=True)
     for name in names or presets:
         parts = golden_sample(presets[name])
@@ -32,4 +35,4 @@ def main(names: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

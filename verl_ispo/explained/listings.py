@@ -12,8 +12,8 @@ from verl_ispo.methods.method import Need
 from verl_ispo.methods.registry import method_of
 
 LOSS_KEY = "actor_rollout_ref.actor.policy_loss.loss_mode"
-VERLS_OWN, ISPO = "verl's own estimators and losses", "ISPO, its ablations and guards"
-OTHER_LOSS, OTHER_CHOICE, OTHER_ADVANTAGE = "another policy loss", "another choice of data", "another advantage"
+VERLS_OWN, ISPO = "verl's own rules", "ISPO, its ablations and guards"
+OTHER_LOSS, OTHER_CHOICE, OTHER_ADVANTAGE = "another loss", "another choice of data", "another advantage"
 KINDS = (VERLS_OWN, OTHER_ADVANTAGE, OTHER_LOSS, OTHER_CHOICE, ISPO)
 _NAME = re.compile(r"^(.{1,40}?),? (?:arXiv )?\(?\d{4}\.\d{5}")
 _PAPER = re.compile(r"(?:arXiv )?(?<![\d/])(\d{4}\.\d{5})(?!\d)")
@@ -69,11 +69,22 @@ def markdown_table(presets: Sequence[MethodPreset]) -> str:
 
 def markdown_kinds(presets: Sequence[MethodPreset]) -> str:
     """The presets' names by what they replace, a row for each kind."""
-    rows = []
-    for kind in KINDS:
-        names = [f"`{preset.name}`" for preset in presets if kind_of(preset) == kind]
-        rows += [f"| {kind} | {' '.join(names)} |"] if names else []
+    rows = [f"| {kind} | {' '.join(names)} |" for kind, names in _by_kind(presets).items()]
     return "\n".join(["| group | presets |", "|---|---|", *rows])
+
+
+def markdown_kinds_in_short(presets: Sequence[MethodPreset], most: int) -> str:
+    """A line for each kind, with its first ``most`` names and how many others there are."""
+    lines = []
+    for kind, names in _by_kind(presets).items():
+        more = f" and {len(names) - most} more" if len(names) > most else ""
+        lines.append(f"- {kind}: {' '.join(names[:most])}{more}")
+    return "\n".join(lines)
+
+
+def _by_kind(presets: Sequence[MethodPreset]) -> dict[str, list[str]]:
+    names = {kind: [f"`{preset.name}`" for preset in presets if kind_of(preset) == kind] for kind in KINDS}
+    return {kind: of_kind for kind, of_kind in names.items() if of_kind}
 
 
 def markdown_index(presets: Sequence[MethodPreset]) -> str:

@@ -23,9 +23,7 @@ def add_methods_parser(commands: argparse._SubParsersAction) -> None:
     form.add_argument("--all", action="store_true", help="list also what is not built, with the reason")
     form.add_argument("--names-only", action="store_true", help="print the names, one per line")
     form.add_argument("--markdown", action="store_true", help="print the table of docs/methods.md")
-    form.add_argument(
-        "--kinds", action="store_true", help="print the names by kind, as in README.md and docs/methods.md"
-    )
+    form.add_argument("--kinds", action="store_true", help="print the table of names by what a preset replaces")
     form.add_argument("--index", action="store_true", help='print "Other methods" of docs/paper_index.md')
 
 
