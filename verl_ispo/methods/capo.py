@@ -99,12 +99,15 @@ def pairwise_advantage(
         `torch.Tensor` of shape `(batch,)`, float64; it adds up to 0 in each group.
     """
     confidence, correct = confidence.double(), correct.bool()
-    is_pair = (groups.ids.unsqueeze(1) == groups.ids) & correct.unsqueeze(1) & ~correct
-    weight = torch.sigmoid(-(confidence.unsqueeze(1) - confidence) / config.temperature)
-    if config.divide_by_temperature:
-        weight = weight / config.temperature
-    weight = torch.where(is_pair, weight, 0.0)
-    return weight.sum(dim=1) - weight.sum(dim=0)
+    advantage = torch.zeros_like(confidence)
+    for group in range(groups.count):
+        right = ((groups.ids == group) & correct).nonzero().flatten()
+        wrong = ((groups.ids == group) & ~correct).nonzero().flatten()
+        weight = torch.sigmoid(-(confidence[right].unsqueeze(1) - confidence[wrong]) / config.temperature)
+        if config.divide_by_temperature:
+            weight = weight / config.temperature
+        advantage[right], advantage[wrong] = weight.sum(dim=1), -weight.sum(dim=0)
+    return advantage
 
 
 def is_trusted(mean_ref_log_prob: torch.Tensor, correct: torch.Tensor, config: CAPOConfig) -> torch.Tensor:
