@@ -42,7 +42,7 @@ def token_loss(batch: LossBatch, settings: Any, point: LossBatch | None = None) 
     losses = [[0.0] * len(mask) for mask in masks]
     for row, mask in enumerate(masks):
         for t, token in enumerate(mask):
-            if token and away.get((row, t), 0.0) <= kept:
+            if token and away.get((row, t), -1.0) <= kept:
                 a, ratio = advantages[row][t], math.exp(log_ratios[row][t])
                 losses[row][t] = -min(a * ratio, a * min(max(ratio, 1 - low), 1 + high))
     return losses
