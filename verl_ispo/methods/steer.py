@@ -6,7 +6,7 @@ that would change the entropy most has 0.8, one that would not has 1.
 
 Source: the authors' code (zz-haooo/STEER at b31df71652cd). Its other mapping is `mapping="linear"`: w falls in a
 straight line from 1.2 at the smallest |Omega| to 0.8 at the largest, and is 1.0 where all are equal. The authors' runs
-set the exponential one; the code's own default is the linear one. p is bounded to [1e-8, 1 - 1e-8] and p_old to [1e-8, 1].
+set the exponential one; the code's own default is the linear one. p is bounded to [1e-8, 1 - 1e-8], p_old to [1e-8, 1].
 
 M is the largest of a micro-batch, in the authors' code as here: the weights depend on how micro-batches are cut. The
 weights pass no gradient.
