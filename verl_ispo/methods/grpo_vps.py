@@ -25,6 +25,7 @@ import torch
 
 from verl_ispo.config.section import check_number, from_section
 from verl_ispo.methods.method import CutRequest, Method, MethodBatch, Need, PrefixCuts, PrefixScores
+from verl_ispo.methods.segments import check_count, check_text, on_segments
 from verl_ispo.signals.groups import RolloutGroups
 
 SECTION = "algorithm.grpo_vps"
@@ -61,14 +62,10 @@ class GRPOVPSConfig:
     def __post_init__(self) -> None:
         check_number(f"{SECTION}.progress_weight", self.progress_weight, low=0)
         check_number(f"{SECTION}.entropy_percentile", self.entropy_percentile, low=0, high=1)
-        counts = {"cut_points_per_segment": self.cut_points_per_segment, "max_segments": self.max_segments}
-        for name, value in counts.items():
-            if value is None and name == "max_segments":
-                continue
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ValueError(f"{SECTION}.{name} must be a whole number from 1, got {value!r}")
-        if not isinstance(self.lead_in, str):
-            raise ValueError(f"{SECTION}.lead_in must be a text, got {self.lead_in!r}")
+        check_count(f"{SECTION}.cut_points_per_segment", self.cut_points_per_segment)
+        if self.max_segments is not None:
+            check_count(f"{SECTION}.max_segments", self.max_segments)
+        check_text(f"{SECTION}.lead_in", self.lead_in)
 
     @classmethod
     def from_mapping(cls, settings: Mapping[str, Any] | None) -> GRPOVPSConfig:
@@ -102,26 +99,6 @@ def segment_ends(request: CutRequest, config: GRPOVPSConfig) -> list[int]:
 def answer_probability(scores: PrefixScores) -> torch.Tensor:
     """C: the ground truth's probability behind each cut, all its tokens together, `(batch, cuts)` float64."""
     return (scores.mean_log_prob.double() * scores.tokens.unsqueeze(-1)).exp()
-
-
-def on_segments(values: torch.Tensor, scores: PrefixScores, response_length: int) -> torch.Tensor:
-    """Put one value per segment on its tokens; a segment lies between two cuts that follow each other.
-
-    Args:
-        values (`torch.Tensor` of shape `(batch, cuts - 1)`).
-        scores (`PrefixScores`): its cuts.
-        response_length (`int`): number of columns.
-
-    Returns:
-        `torch.Tensor` of shape `(batch, response_length)`; 0 behind the last cut and where nothing was scored.
-    """
-    position = torch.arange(response_length, device=values.device)
-    out = values.new_zeros(len(values), response_length)
-    for segment in range(values.shape[-1]):
-        begin, end = (scores.cuts[:, segment + side].unsqueeze(-1) for side in (0, 1))
-        inside = (position >= begin) & (position < end) & scores.mask[:, segment + 1].unsqueeze(-1)
-        out = torch.where(inside, values[:, segment].unsqueeze(-1), out)
-    return out
 
 
 def grpo_vps_advantage(
