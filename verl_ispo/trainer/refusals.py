@@ -71,8 +71,8 @@ def multimodal_refusal(what: str) -> Refusal:
     """For a model with a vision or audio tower; the trainer reads its config.json only once it has started."""
     return Refusal(
         f"{MODEL}.path",
-        f"{MODEL}.path={what} has a vision or audio tower, and ISPO's trace-ablated prompts are text without images, "
-        "sound or multi-dimensional position ids. Take a text model.",
+        f"{MODEL}.path={what} has a vision or audio tower, and the texts that ISPO's signals and some methods "
+        "score are without images, sound or multi-dimensional position ids. Take a text model.",
     )
 
 
