@@ -281,6 +281,8 @@ class Method:
         prompt_choice: which prompts a step trains on, where the method chooses.
         state: what it carries from step to step.
         contradictions: from a look-up of verl's settings to the pairs that make no sense under this method.
+        reward: what it rewards in place of the verifier's verdict, in words; `None` for a method that trains on the
+            verdict or the score. ISPO's signals and the metrics keep the verdict as "correct" either way.
     """
 
     name: str
@@ -298,6 +300,7 @@ class Method:
     prompt_choice: PromptChoice | None = None
     state: MethodState | None = None
     contradictions: Callable[[Lookup], Iterator[Contradiction]] | None = None
+    reward: str | None = None
 
     @property
     def brings_a_loss(self) -> bool:
