@@ -8,6 +8,8 @@ from typing import Any
 
 from verl_ispo.methods.method import MethodBatch
 
+ORDER_IS_PART_OF_THE_RULE = "equal rollouts of a group have their coins in the order of rows"
+
 
 def advantage(batch: MethodBatch, settings: Any) -> list[list[float]]:
     masks, groups = batch.response_mask.tolist(), batch.groups.ids.tolist()
