@@ -14,9 +14,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from verl.trainer.ppo.core_algos import compute_grpo_outcome_advantage
+from verl.trainer.ppo.core_algos import compute_grpo_outcome_advantage, get_adv_estimator_fn
 
 from verl_ispo.methods.answer_votes import MAX_ANSWER_CHARS, answer_key
 from verl_ispo.methods.format_reward import format_reward
@@ -27,6 +28,8 @@ from verl_ispo.methods.random_reward import RandomRewardConfig, coin, random_rew
 from verl_ispo.methods.registry import methods
 from verl_ispo.methods.replaced_reward import advantage_of_reward
 from verl_ispo.signals.groups import RolloutGroups
+from verl_ispo.trainer import method_adapter  # noqa: F401 - registers the methods with verl
+from verl_ispo.trainer.hand_over import KnownOfBatch, handed_over
 
 CONTROLS = ("random_reward", "format_reward", "inverted_reward", "majority_vote")
 WITHOUT_LABELS = ("random_reward", "format_reward", "majority_vote")
@@ -151,6 +154,18 @@ def test_only_what_reads_the_verdict_asks_for_it(name: str) -> None:
     method = methods()[name]
     assert method.reward is not None
     assert (Need.CORRECT in method.needs) == (name not in WITHOUT_LABELS)
+
+
+@pytest.mark.parametrize("name", WITHOUT_LABELS)
+def test_verls_estimator_runs_without_a_verdict(name: str) -> None:
+    """With the fields that it has declared, and a scorer that gives nothing."""
+    fields = {"answer_texts": ("4", None, "4")}
+    if name == "random_reward":
+        fields = {"response_ids": torch.arange(6).reshape(3, 2), "prompt_keys": ("p", "p", "p")}
+    with handed_over(KnownOfBatch(**fields)):
+        advantages, _ = get_adv_estimator_fn(name)(torch.zeros(3, 2), torch.ones(3, 2), np.array(["p"] * 3))
+    assert torch.isfinite(advantages).all()
+    assert advantages.shape == (3, 2)
 
 
 @pytest.mark.parametrize("name", WITHOUT_LABELS)

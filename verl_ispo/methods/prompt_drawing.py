@@ -41,6 +41,14 @@ def weighted_draw(keys: Sequence[str], weights: torch.Tensor, keep: int, seed: i
 def refuse_other_prompts(setting: Lookup) -> Iterator[Contradiction]:
     """Settings under which the drawn prompts would not be the ones that are trained on."""
     estimator, filter_key, mode = "algorithm.adv_estimator", "algorithm.filter_groups.enable", "trainer.v1.trainer_mode"
+    tools_key = "actor_rollout_ref.rollout.multi_turn.enable"
+    if setting(tools_key):
+        yield Contradiction(
+            estimator,
+            tools_key,
+            "the method knows a prompt again by its tokens, and agent loops with tools write others",
+            f"Set {tools_key}=false.",
+        )
     if setting(filter_key):
         yield Contradiction(
             estimator,

@@ -41,7 +41,7 @@ def candidate_count(kept: int, keep_fraction: float, drawn_at_once: int) -> int:
 
 def prompt_key(token_ids: Sequence[int]) -> str:
     """Text that stands for a prompt, the same at every step and after a restart: a hash of its token ids."""
-    return hashlib.blake2b(str(list(token_ids)).encode(), digest_size=8).hexdigest()
+    return hashlib.blake2b(str([int(token) for token in token_ids]).encode(), digest_size=8).hexdigest()
 
 
 def rows_with_keys(keys: Sequence[str], wanted: Sequence[str]) -> list[int] | None:
@@ -158,12 +158,14 @@ class PromptSelectionMixin(TrainerWorkarounds):
 
     def _prompt_key(self, messages: Sequence[Any]) -> str:
         """As `MethodBatch.prompt_keys` has it once the prompt has been answered."""
-        text = hashlib.blake2b(json.dumps(list(messages), sort_keys=True, default=str).encode()).digest()
-        if text not in self._prompt_keys:
+        known_by = hashlib.blake2b(json.dumps(list(messages), sort_keys=True, default=str).encode()).digest()
+        if known_by not in self._prompt_keys:
             tokens = self._prompt_builder.build_initial_tokens(list(messages))
             # verl's agent loops keep the end of a prompt that is too long
-            self._prompt_keys[text] = prompt_key(tokens[-int(self.config.actor_rollout_ref.rollout.prompt_length) :])
-        return self._prompt_keys[text]
+            self._prompt_keys[known_by] = prompt_key(
+                tokens[-int(self.config.actor_rollout_ref.rollout.prompt_length) :]
+            )
+        return self._prompt_keys[known_by]
 
     def _earlier_prompts(self) -> TensorDict | None:
         """The earlier prompts that the method wants as candidates, under new names; `None` where it wants none."""
