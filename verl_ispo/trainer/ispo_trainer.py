@@ -91,6 +91,10 @@ class ISPOTrainerMixin(MethodHooksMixin):
         if not self.trains_ispo:
             what = "logged, not trained on" if self.observes_signals else "neither computed nor trained on"
             logger.info(f"adv_estimator={config.algorithm.adv_estimator}: ISPO's signals are {what}")
+        if self.method is not None and self.method.reward is not None:
+            logger.info(
+                f'rewarded is {self.method.reward}; "correct" in signals and metrics is the verifier\'s verdict'
+            )
 
     @property
     def trains_ispo(self) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, fields
@@ -27,7 +26,7 @@ from verl_ispo.trainer.hand_over import KnownOfBatch
 from verl_ispo.trainer.method_loss import COLUMN_PREFIX, method_loss
 from verl_ispo.trainer.policy_pass import FoundAnswers, PolicyPass
 from verl_ispo.trainer.prefix_forward import scores_behind_prefixes
-from verl_ispo.trainer.prompt_selection import PromptSelectionMixin
+from verl_ispo.trainer.prompt_selection import PromptSelectionMixin, prompt_key
 from verl_ispo.trainer.refusals import UnsupportedSettingError
 from verl_ispo.trainer.repeatable_order import repeatable_order
 from verl_ispo.trainer.step_batch import StepBatch, fetch, prompt_of, store
@@ -225,7 +224,7 @@ def prompt_keys(step: StepBatch) -> tuple[str, ...]:
     """A hash of each rollout's prompt, on verl's rows; `""` for padding rows."""
     keys = [""] * step.verl_rows
     for row, prompt in zip(step.rows.tolist(), step.tokens("prompts"), strict=True):
-        keys[row] = hashlib.blake2b(str(prompt.tolist()).encode(), digest_size=8).hexdigest()
+        keys[row] = prompt_key(prompt.tolist())
     return tuple(keys)
 
 
