@@ -26,6 +26,7 @@ LAYERS = (
     ("signals",),
     ("methods",),
     ("method_presets",),
+    ("explained",),
     ("grading", "runs"),
     ("data_prep",),
     ("trainer", "cpu"),

@@ -7,9 +7,9 @@ import sys
 from collections.abc import Sequence
 
 from verl_ispo.evaluation.evaluation_arguments import add_eval_parser, add_table_parser, run_eval, run_table
+from verl_ispo.explained.methods_arguments import add_methods_parser, run_methods
 from verl_ispo.launch.launch_arguments import COMMANDS as LAUNCH_COMMANDS
 from verl_ispo.launch.launch_arguments import add_launch_parsers, run_launch
-from verl_ispo.method_presets import add_methods_parser, run_methods
 from verl_ispo.probe.probe_arguments import add_probe_parser, run_probe
 from verl_ispo.report.report_arguments import add_report_parser, run_report
 

@@ -1,4 +1,4 @@
-"""``verl-ispo methods``: what each preset under ``config/method`` changes, where it is from, what it needs and costs.
+"""What each preset under ``config/method`` changes, where it is from, what it needs and costs.
 
 A preset's file says most of this itself: its first comment lines are what the method is, ``Source:``, ``Extra cost:``
 and, for a method of the paper's table, the name of its row; its keys are all that it changes against GRPO. What it
@@ -7,9 +7,8 @@ needs of a batch is in the registry of methods. Read without verl, so that it an
 
 from __future__ import annotations
 
-import argparse
 import difflib
-import textwrap
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,6 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from verl_ispo.command_line import run_command
 from verl_ispo.user_error import UserError
 
 PRESET_FOLDER = Path(__file__).parent / "config" / "method"
@@ -116,71 +114,55 @@ def _changes(name: str) -> dict[str, Any]:
     return changes
 
 
+@dataclass(frozen=True)
+class PresetKey:
+    """One key that a preset changes.
+
+    Attributes:
+        name: dotted.
+        value: as it is written.
+        comment: above it, or else above its section, or else above the key before it.
+    """
+
+    name: str
+    value: str
+    comment: str
+
+
+def preset_keys(name: str, with_bases: bool = True) -> list[PresetKey]:
+    """The keys of a preset in the order of its file, those of the presets it builds on before them.
+
+    Args:
+        name (`str`): of a preset.
+        with_bases (`bool`, *optional*, defaults to `True`): `False` gives the file's own keys alone.
+    """
+    lines = (PRESET_FOLDER / f"{name}.yaml").read_text(encoding="utf-8").splitlines()
+    keys: dict[str, PresetKey] = {}
+    sections: list[str] = []
+    comments: list[str] = []  # of the sections that are open
+    comment: list[str] = []
+    for line in itertools.dropwhile(lambda line: line.startswith("#"), lines):
+        text, depth = line.strip(), (len(line) - len(line.lstrip())) // 2
+        if text.startswith("#"):
+            comment.append(text.lstrip("# "))
+        elif text.startswith("- "):
+            base = text.removeprefix("- ")
+            keys |= {key.name: key for key in preset_keys(base)} if with_bases and base != "_self_" else {}
+        elif text:
+            key, _, value = text.partition(":")
+            sections = [*sections[:depth], key]
+            above = " ".join(comment) or (comments[depth - 1] if depth else "")
+            if value.strip():
+                above = above or comments[-1]
+            comments, comment = [*comments[:depth], above], []
+            if value.strip():
+                dotted = ".".join(sections)
+                keys[dotted] = PresetKey(dotted, value.strip().strip("\"'"), comments[-1])
+    return list(keys.values())
+
+
 def _flat(section: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, value in section.items():
         flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
     return flat
-
-
-def describe(preset: MethodPreset) -> str:
-    """A preset in a few lines."""
-    changes = [f"{key}={_as_override(value)}" for key, value in preset.changes.items()]
-    return "\n".join(
-        [
-            preset.name,
-            *(textwrap.wrap(preset.about, 110, initial_indent="  ", subsequent_indent="  ")),
-            f"  source:     {preset.source}",
-            f"  extra cost: {preset.extra_cost}",
-            *([f"  needs:      {', '.join(preset.needs)}"] if preset.needs else []),
-            *(f"  {'changes:' if not index else ''}".ljust(14) + change for index, change in enumerate(changes)),
-        ]
-    )
-
-
-def markdown_table(presets: Sequence[MethodPreset]) -> str:
-    """All presets as a table, one row each."""
-    rows = [
-        f"| `{preset.name}` | {preset.about} | {preset.source} | {', '.join(preset.needs) or 'nothing'} "
-        f"| {preset.extra_cost} |"
-        for preset in presets
-    ]
-    head = [
-        "| `method=` | what it is | source of the rule | needs of a batch | extra cost beside GRPO |",
-        "|---|---|---|---|---|",
-    ]
-    return "\n".join([*head, *rows])
-
-
-def _as_override(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def add_methods_parser(commands: Any) -> None:
-    """Add the subcommand to the parser of ``verl-ispo``."""
-    parser = commands.add_parser(
-        "methods",
-        help="list the method presets: what each changes, its source, needs and extra cost",
-        description="Lists the presets for method=NAME: what each changes against GRPO, where its rule is from, what "
-        "it needs of a batch, and what it costs beside GRPO. Exits with 2 for an unknown name.",
-        epilog="example: verl-ispo methods ispo_guarded dapo",
-    )
-    parser.add_argument("names", nargs="*", metavar="NAME", help="only these (default: all)")
-    form = parser.add_mutually_exclusive_group()
-    form.add_argument("--names-only", action="store_true", help="print the names, one per line")
-    form.add_argument("--markdown", action="store_true", help="print the table of docs/methods.md")
-
-
-def run_methods(options: argparse.Namespace) -> int:
-    """Run the subcommand; returns the exit status."""
-
-    def work() -> None:
-        presets = [read_preset(name) for name in options.names or method_names()]
-        if options.names_only:
-            print("\n".join(preset.name for preset in presets))
-        elif options.markdown:
-            print(markdown_table(presets))
-        else:
-            print("\n\n".join(map(describe, presets)))
-
-    return run_command("verl-ispo methods", work)

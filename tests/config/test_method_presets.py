@@ -23,7 +23,8 @@ from verl.trainer.ppo.core_algos import get_adv_estimator_fn, get_policy_loss_fn
 
 from tests.composed import composed
 from verl_ispo.config import ISPOConfig, ISPOTrainerConfig
-from verl_ispo.method_presets import PRESET_FOLDER, UnknownMethodError, describe, method_names, read_preset
+from verl_ispo.explained.listings import summary
+from verl_ispo.method_presets import PRESET_FOLDER, UnknownMethodError, method_names, read_preset
 from verl_ispo.methods.registry import methods
 from verl_ispo.trainer.refusals import refuse_unsupported_settings
 
@@ -169,7 +170,7 @@ def test_an_unknown_method_is_told_the_nearest_and_all_known() -> None:
 
 
 def test_a_description_has_every_change() -> None:
-    text = describe(read_preset("ispo_dr_grpo"))
+    text = summary(read_preset("ispo_dr_grpo"))
     for part in ("algorithm.adv_estimator=ispo", "norm_adv_by_std_in_grpo=false", "source:", "extra cost:", "needs:"):
         assert part in text
 

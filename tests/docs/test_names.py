@@ -17,6 +17,7 @@ from hydra.conf import HydraConf
 from omegaconf import DictConfig, OmegaConf
 
 from tests.docs.commands import commands_of, module_parser, options_of, script_parser, subparsers
+from tests.docs.generated import generated_parts, with_part
 from tests.docs.pages import PAGES, ROOT, Table, code_blocks, code_spans, tables, text_of
 from tests.preflight.set_ups import composed
 from verl_ispo import ISPOConfig
@@ -249,7 +250,6 @@ def test_the_paper_index_has_what_presets_change() -> None:
         assert same(value, read_preset(preset).changes[key]), (preset, key)
     written = {(preset, key) for preset, key, _ in rows}
     keys = {key for _, key in written}
-    # a method that is new says its keys' sources in its own file, and need not be on the page
     for preset in {preset for preset, _ in written}:
         own = set(read_preset(preset).changes)
         assert own <= keys, f"{preset} changes keys that are not on the page"
@@ -258,9 +258,16 @@ def test_the_paper_index_has_what_presets_change() -> None:
 
 
 def test_the_methods_page_has_the_table_that_the_command_prints(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["methods", "--markdown"]) == 0
-    assert capsys.readouterr().out.strip() in text_of(DOCS / "methods.md"), (
-        "paste what verl-ispo methods --markdown prints"
+    for form, page in (("--markdown", "methods.md"), ("--kinds", "methods.md"), ("--index", "paper_index.md")):
+        assert main(["methods", form]) == 0
+        assert capsys.readouterr().out.strip() in text_of(DOCS / page), "run python -m tests.docs.generated"
+
+
+@pytest.mark.parametrize("part", sorted(generated_parts()), ids=lambda part: f"{part[0].name}-{part[1]}")
+def test_what_is_generated_from_the_presets_is_as_it_was_generated(part: tuple[Path, str]) -> None:
+    page, name = part
+    assert with_part(text_of(page), name, generated_parts()[part]) == text_of(page), (
+        "run python -m tests.docs.generated"
     )
 
 

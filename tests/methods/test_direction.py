@@ -9,7 +9,8 @@ opposite or nothing. So nothing here is taken from the code under test.
 - Which way a token's log-prob moves, for each sign of the advantage on each side of the clip range (`PUSHES`).
 - The advantage that verl calls for a preset: central differences in what the method says it rewards (`REWARDED_BY`).
 
-A loss or an estimator that a preset uses or this project registers and that has no row in these tables fails.
+A loss or an estimator that a preset uses or this project registers needs a row in these tables, or a reference under
+tests/methods/references, whose slope test_against_references.py holds against the gradient.
 
 Not exercised: verl's losses and estimators that no preset uses; float32; the rollout-correction weights
 (test_prepo_weighted_loss.py); ISPO's composite reward, which is the reward here (tests/signals).
@@ -32,6 +33,7 @@ from verl.utils.config import omega_conf_to_dataclass
 from verl.workers.config import ActorConfig
 
 from tests.composed import composed
+from tests.methods.preset_settings import reference_of
 from verl_ispo.method_presets import method_names, read_preset
 from verl_ispo.methods.registry import methods
 from verl_ispo.trainer.hand_over import KnownOfBatch, handed_over
@@ -60,7 +62,11 @@ def actor_of(preset: str) -> ActorConfig:
     return config
 
 
-LOSSES = sorted(set(presets_of_losses().values()))
+def loss_of(preset: str) -> str:
+    """Name of the policy loss that a preset trains with."""
+    return read_preset(preset).changes.get("actor_rollout_ref.actor.policy_loss.loss_mode", "vanilla")
+
+
 RATIOS = (0.3, 0.7, 0.79, 0.9, 0.9999, 1.0001, 1.1, 1.27, 1.35, 2.9, 3.2)
 """On both sides of every bound of every preset, and on none of them."""
 
@@ -143,6 +149,8 @@ OBJECTIVES: dict[str, Callable[[Rows, Rows, Rows, Rows, ActorConfig], Rows]] = {
     "cispo": cispo,
 }
 """Losses of tokens, from ratios, ratios at the point, advantages and log-probs, by the loss's name."""
+WITH_ROW = [name for name in method_names() if loss_of(name) in OBJECTIVES]
+LOSSES = sorted({presets_of_losses()[name] for name in WITH_ROW})
 
 
 def mean_of(losses: Rows, config: ActorConfig) -> float:
@@ -176,10 +184,11 @@ def central_differences(preset: str, batch: dict[str, torch.Tensor]) -> torch.Te
     return gradient
 
 
-def test_every_loss_of_ours_and_of_a_preset_has_an_objective() -> None:
-    used = {read_preset(name).changes.get("actor_rollout_ref.actor.policy_loss.loss_mode") for name in method_names()}
+def test_every_loss_of_ours_and_of_a_preset_has_an_objective_or_a_reference() -> None:
     ours = {method.name for method in methods().values() if method.brings_a_loss}
-    assert used - {None} | ours | {"vanilla"} == set(OBJECTIVES) == set(PUSHES)
+    used = {loss_of(name) for name in method_names()} | ours
+    assert set(OBJECTIVES) == set(PUSHES) <= used
+    assert [name for name in used - set(OBJECTIVES) if not hasattr(reference_of(name), "token_loss")] == []
 
 
 @pytest.mark.parametrize("preset", LOSSES)
@@ -211,7 +220,7 @@ PUSHES = {
 """Where the log-prob moves for A > 0 and for A < 0, by the position of the token's (or the sequence's) ratio."""
 
 
-@pytest.mark.parametrize("preset", sorted(presets_of_losses()))
+@pytest.mark.parametrize("preset", sorted(WITH_ROW))
 @pytest.mark.parametrize("where", [INSIDE, BELOW, ABOVE, FAR_ABOVE])
 def test_a_token_moves_as_its_advantage_says(preset: str, where: str) -> None:
     preset = presets_of_losses()[preset]
@@ -383,12 +392,17 @@ REWARDED_BY: dict[str, Callable[[DictConfig, dict[str, torch.Tensor]], None]] = 
 """What an estimator says it rewards, by its name."""
 
 
-def test_every_estimator_of_ours_and_of_a_preset_says_what_it_rewards() -> None:
-    used = {read_preset(name).changes.get("algorithm.adv_estimator", "grpo") for name in method_names()}
-    assert used | set(methods()) == set(REWARDED_BY)
+def estimator_of(preset: str) -> str:
+    return read_preset(preset).changes.get("algorithm.adv_estimator", "grpo")
 
 
-@pytest.mark.parametrize("preset", method_names())
+def test_every_estimator_of_ours_and_of_a_preset_says_what_it_rewards_or_has_a_reference() -> None:
+    used = {estimator_of(name) for name in method_names()} | set(methods())
+    assert set(REWARDED_BY) <= used
+    assert [name for name in used - set(REWARDED_BY) if reference_of(name) is None] == []
+
+
+@pytest.mark.parametrize("preset", [name for name in method_names() if estimator_of(name) in REWARDED_BY])
 def test_an_advantage_rises_with_what_the_method_rewards(preset: str) -> None:
     algorithm = algorithm_of(preset)
     for seed in range(2):

@@ -35,6 +35,7 @@ from verl.trainer.ppo.core_algos import (
 import verl_ispo
 from tests.composed import composed
 from tests.examples import examples
+from tests.methods.references.prepo import weights
 from verl_ispo.config import UnknownISPOKeyError
 from verl_ispo.methods.prepo import (
     PREPOConfig,
@@ -188,10 +189,7 @@ def test_prompts_that_cannot_be_ranked_are_named() -> None:
 
 
 def reference_weights(batch: Sequence[Sequence[tuple[float, bool]]]) -> list[float]:
-    means = [statistics.fmean(kept_values(row)) if kept_values(row) else None for row in batch]
-    counted = [mean for mean in means if mean is not None]
-    overall = statistics.fmean(counted) if counted else 0.0
-    return [1.0 if mean is None or overall == 0 else mean / overall for mean in means]
+    return weights([kept_values(row) for row in batch])
 
 
 @given(masked_rows, st.integers(0, 4), st.sampled_from(JUNK))
@@ -288,10 +286,10 @@ def test_the_advantage_is_grpos_times_the_weight(
     found = advantages_of(batch, entropy, OmegaConf.create({"norm_adv_by_std_in_grpo": normalize_by_std}))
     grpo, _ = compute_grpo_outcome_advantage(**batch, norm_adv_by_std_in_grpo=normalize_by_std)
     mask = batch["response_mask"]
-    weights = reference_weights(
+    expected_weights = reference_weights(
         [[(value, bool(kept)) for value, kept in zip(*row, strict=True)] for row in zip(entropy, mask, strict=True)]
     )
-    for number, weight in enumerate(weights):
+    for number, weight in enumerate(expected_weights):
         expected = (grpo[number].double() * float(weight)).tolist()
         assert found[number].tolist() == pytest.approx(expected, rel=1e-5, abs=1e-6)
     assert not found[mask == 0].any()

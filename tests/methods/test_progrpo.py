@@ -15,7 +15,6 @@ import dataclasses
 import math
 import statistics
 from collections.abc import Sequence
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +32,7 @@ from verl.trainer.ppo.v1.utils import compute_advantage_for_multi_trajectories
 import verl_ispo
 from tests.composed import composed
 from tests.examples import examples
+from tests.methods.references.progrpo import term
 from verl_ispo.config import UnknownISPOKeyError
 from verl_ispo.methods.progrpo import ProGRPOConfig, low_probability_confidence
 from verl_ispo.signals.checks import NonFiniteSignalError, SignalShapeError
@@ -149,12 +149,6 @@ def rollout_advantages(advantages: torch.Tensor) -> list[float]:
     return advantages[:, 0].tolist()
 
 
-def reference_confidence(log_prob: Sequence[float], fraction: float) -> float:
-    count = math.ceil(Fraction(str(fraction)) * len(log_prob))
-    least_likely = sorted(log_prob)[:count]
-    return math.exp(math.fsum(least_likely) / count)
-
-
 def reference_advantage(batch: Sequence[Row], number: int, config: ProGRPOConfig, normalize_by_std: bool) -> float:
     """The rule, for one rollout."""
     one = batch[number]
@@ -167,15 +161,7 @@ def reference_advantage(batch: Sequence[Row], number: int, config: ProGRPOConfig
     if normalize_by_std:
         advantage /= std + 1e-6
     response = [value for value, written in zip(one.log_prob, one.written, strict=True) if written]
-    if not any(other.correct for other in group):
-        return advantage
-    if config.all_right_groups == "skip" and all(other.correct for other in group):
-        return advantage
-    if not response or not one.prompt:
-        return advantage
-    fraction = config.low_probability_fraction
-    gap = reference_confidence(one.prompt, fraction) - reference_confidence(response, fraction)
-    return advantage + config.confidence_weight * gap
+    return advantage + term(response, one.prompt, [other.correct for other in group], config)
 
 
 def test_verl_finds_it_by_name() -> None:

@@ -72,7 +72,8 @@ def group_loss(score: torch.Tensor, correct: torch.Tensor, groups: RolloutGroups
         rows = groups.ids == group
         right, wrong = logits[rows & correct], logits[rows & ~correct]
         if not len(right) or not len(wrong):
-            losses.append(logits.new_zeros(()))
+            # 0 with a gradient of 0: verl calls backward on every micro-batch, also on one of such groups alone
+            losses.append(0.0 * logits[rows].sum())
             continue
         # log(1 + sum of e^x), without overflow
         one = logits.new_zeros(1)
