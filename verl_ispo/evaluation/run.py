@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from verl_ispo.evaluation.questions import Question, questions_digest, read_ques
 from verl_ispo.evaluation.response_source import ResponseSource
 from verl_ispo.evaluation.results import QUESTIONS_NAME, SAMPLES_NAME, load_result
 from verl_ispo.evaluation.sampler import Completion
-from verl_ispo.evaluation.samples import PlannedSample, SampleLog, plan_samples
+from verl_ispo.evaluation.samples import LEAST_SAMPLES, SMALL_SET, PlannedSample, SampleLog, lacks_samples, plan_samples
 from verl_ispo.evaluation.score_summary import format_summary, summarise
 from verl_ispo.process_lock import take_lock
 from verl_ispo.user_error import UserError
@@ -51,6 +51,7 @@ def evaluate(options: EvaluationOptions) -> dict[str, Any]:
     grader.check_ground_truths(questions)
     source = _source(options, questions)
     manifest = _manifest(options, source, questions, grader)
+    _warn_of_few_samples(options.n, manifest["inputs"]["benchmarks"])
     plan = plan_samples(questions, options.n, options.temperature, options.seed)
 
     with _exclusive(options.out):
@@ -120,6 +121,17 @@ def _manifest(
         "sampler": dict(source.sampler),
         "grader": {**grader.identity(), "verl_ispo": __version__},
     }
+
+
+def _warn_of_few_samples(drawn: int, benchmarks: Mapping[str, Mapping[str, Any]]) -> None:
+    small = [name for name, inputs in benchmarks.items() if lacks_samples(inputs["problems"], drawn)]
+    if small:
+        print(
+            f"warning: --n {drawn}: few for sets of at most {SMALL_SET} problems ({', '.join(small)}), of which the "
+            f"chance of the sampling alone moves the score by points; give {LEAST_SAMPLES} or more to report it",
+            file=sys.stderr,
+            flush=True,
+        )
 
 
 @contextmanager
