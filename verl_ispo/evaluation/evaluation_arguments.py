@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 
 EVAL_EPILOG = """\
@@ -36,6 +37,7 @@ examples:
   verl-ispo table results/* --out tables
   verl-ispo table results/grpo-seed? results/ispo-seed? --baseline GRPO --metrics pass@1_greedy avg@16 --out tables
   verl-ispo table results/* --paper-rows all --format md latex --out tables   # all rows of the paper, run or not
+  verl-ispo table results/* --curves --out tables    # also pass@k by k with a picture, and G-Pass@k
 
 Rows are told apart by the --base-model, --method and --training-seed given to verl-ispo eval.
 """
@@ -79,7 +81,11 @@ def add_eval_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser
     parser.add_argument("--out", type=Path, required=True, help="folder of this evaluation; resumed if it exists")
     drawing = parser.add_argument_group("sampling")
     drawing.add_argument(
-        "--n", type=int, default=16, help="samples per problem besides the greedy one; 0: greedy only (default: 16)"
+        "--n",
+        type=int,
+        default=16,
+        help="samples per problem besides the greedy one, each from its own seed: at least 10 on sets of up to 40 "
+        "problems (AIME, AMC); 0: greedy only (default: 16)",
     )
     drawing.add_argument("--temperature", type=float, default=0.6, help="of the samples (default: %(default)s)")
     drawing.add_argument("--top-p", type=float, default=1.0, help="of the samples (default: %(default)s)")
@@ -161,18 +167,20 @@ def add_table_parser(commands: argparse._SubParsersAction[argparse.ArgumentParse
     parser.add_argument(
         "--format",
         nargs="+",
-        choices=("md", "csv", "latex"),
-        default=["md", "csv", "latex"],
-        help="table.md, scores.csv with comparisons.csv, table.tex (default: all)",
+        choices=("md", "csv", "latex", "png"),
+        default=["md", "csv", "latex", "png"],
+        help="table.md; scores.csv, comparisons.csv and one more for each table on request; table.tex; pictures of the "
+        "tables on request that have one (default: all)",
     )
     parser.add_argument(
         "--metrics",
         nargs="+",
         default=[],
         metavar="METRIC",
-        help="pass@1_greedy, avg@K, maj@K (equal answers vote together), maj_text@K (answers compared as text), pass@K "
-        "(default: all but maj_text, with K = the number of samples); and about confidence, where log-probs were "
-        "recorded: auroc_answer, ece_answer, confident_half_answer, and the same with _response (default: all)",
+        help="pass@1_greedy, avg@K, maj@K (equal answers vote together), maj_text@K (answers compared as text), "
+        "pass@K, g_pass@K_TAU (at least TAU * K of K samples are correct), mg_pass@K (its mean over TAU from 0.5 to 1) "
+        "(default: greedy, avg, maj and pass, with K = the number of samples); and about confidence, where log-probs "
+        "were recorded: auroc_answer, ece_answer, confident_half_answer, and the same with _response (default: all)",
     )
     parser.add_argument(
         "--baseline", metavar="METHOD", help="compare with this one (default: GRPO, else Base, else none)"
@@ -183,6 +191,22 @@ def add_table_parser(commands: argparse._SubParsersAction[argparse.ArgumentParse
         default="run",
         help="rows besides those that were run: none, the paper's for the models that were run, or all of the paper's "
         "(default: %(default)s)",
+    )
+    requested = parser.add_argument_group("tables on request")
+    requested.add_argument(
+        "--curves",
+        action="store_true",
+        help="pass@k for k = 1, 2, 4, ... up to the number of samples, with a picture, the spread between single "
+        "passes over the set, and G-Pass@k: how often the model is correct again. A method may gain at k = 1 by "
+        "giving up what it reached with many tries, which a single number hides",
+    )
+    requested.add_argument(
+        "--thresholds",
+        type=float,
+        nargs="+",
+        default=[0.25, 0.5, 0.75, 1.0],
+        metavar="TAU",
+        help="of G-Pass@k: the shares of k samples that have to be correct (default: 0.25 0.5 0.75 1)",
     )
 
 
@@ -196,8 +220,13 @@ def run_eval(options: argparse.Namespace) -> int:
     return run(EvaluationOptions(**{**given, **lists}))
 
 
-def run_table(options: argparse.Namespace) -> int:
-    """Run ``table``; returns the exit status."""
+def run_table(options: argparse.Namespace, save_charts: Callable[..., None] | None = None) -> int:
+    """Run ``table``; returns the exit status.
+
+    Args:
+        options (`argparse.Namespace`): as parsed.
+        save_charts (`Callable`, *optional*): draws the charts of a part into a PNG; without it there are none.
+    """
     from verl_ispo.evaluation.make_table import TableOptions, run
 
     return run(
@@ -208,5 +237,8 @@ def run_table(options: argparse.Namespace) -> int:
             metrics=tuple(options.metrics),
             baseline=options.baseline,
             paper_rows=options.paper_rows,
-        )
+            curves=options.curves,
+            thresholds=tuple(options.thresholds),
+        ),
+        save_charts,
     )

@@ -207,7 +207,6 @@ def default_metrics(results: Sequence[EvaluationResult]) -> list[Metric]:
 
 def build_metric_table(groups: Sequence[Group], benchmarks: Sequence[str], metric: Metric) -> MetricTable:
     """All cells of one metric."""
-    columns = tuple(benchmark_title(name) for name in benchmarks)
     rows = []
     for group in groups:
         if metric.is_calibration:
@@ -217,7 +216,13 @@ def build_metric_table(groups: Sequence[Group], benchmarks: Sequence[str], metri
             if len(benchmarks) > 1:
                 cells.append(_average(group, benchmarks, metric))
         rows.append(Row(group.base_model, group.method, tuple(cells)))
-    return MetricTable(metric, (*columns, AVERAGE) if len(benchmarks) > 1 else columns, tuple(rows))
+    return MetricTable(metric, table_columns(benchmarks), tuple(rows))
+
+
+def table_columns(benchmarks: Sequence[str]) -> tuple[str, ...]:
+    """Headings of the benchmarks, and of their average where there are several."""
+    columns = tuple(benchmark_title(name) for name in benchmarks)
+    return (*columns, AVERAGE) if len(columns) > 1 else columns
 
 
 def benchmark_title(name: str) -> str:
