@@ -38,6 +38,7 @@ examples:
   verl-ispo table results/grpo-seed? results/ispo-seed? --baseline GRPO --metrics pass@1_greedy avg@16 --out tables
   verl-ispo table results/* --paper-rows all --format md latex --out tables   # all rows of the paper, run or not
   verl-ispo table results/* --curves --out tables    # also pass@k by k with a picture, and G-Pass@k
+  verl-ispo table results/* --cost --out tables      # also accuracy against tokens and GPU seconds
 
 Rows are told apart by the --base-model, --method and --training-seed given to verl-ispo eval.
 """
@@ -208,6 +209,13 @@ def add_table_parser(commands: argparse._SubParsersAction[argparse.ArgumentParse
         metavar="TAU",
         help="of G-Pass@k: the shares of k samples that have to be correct (default: 0.25 0.5 0.75 1)",
     )
+    requested.add_argument(
+        "--cost",
+        action="store_true",
+        help="accuracy against tokens (mean length, tokens per correct response, accuracy within half, a quarter, ... "
+        "of the longest response, with a picture) and against the GPU seconds of the evaluation and of the training, "
+        "as far as they were recorded: a method that writes or trains more has had a larger budget",
+    )
 
 
 def run_eval(options: argparse.Namespace) -> int:
@@ -239,6 +247,7 @@ def run_table(options: argparse.Namespace, save_charts: Callable[..., None] | No
             paper_rows=options.paper_rows,
             curves=options.curves,
             thresholds=tuple(options.thresholds),
+            cost=options.cost,
         ),
         save_charts,
     )

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from verl_ispo.atomic_file import write_text
 from verl_ispo.command_line import run_command
+from verl_ispo.evaluation.cost import cost_parts
 from verl_ispo.evaluation.document import TableDocument, build_document
 from verl_ispo.evaluation.document_part import DocumentPart
 from verl_ispo.evaluation.layout_csv import format_comparisons_csv, format_part_csv, format_scores_csv
@@ -36,6 +37,7 @@ class TableOptions:
     paper_rows: str
     curves: bool = False
     thresholds: tuple[float, ...] = THRESHOLDS
+    cost: bool = False
 
 
 def run(options: TableOptions, save_charts: SaveCharts | None = None) -> int:
@@ -78,6 +80,8 @@ def _parts(options: TableOptions, document: TableDocument) -> tuple[DocumentPart
     parts = []
     if options.curves:
         parts += curve_parts(groups, benchmarks, options.thresholds)
+    if options.cost:
+        parts += cost_parts(groups, benchmarks)
     return tuple(parts)
 
 

@@ -16,7 +16,7 @@ from verl_ispo.evaluation.document_part import Chart, Curve, DocumentPart
 from verl_ispo.evaluation.layout_text import interval_text, percent
 from verl_ispo.evaluation.metrics import Metric
 from verl_ispo.evaluation.results import EvaluationResult
-from verl_ispo.evaluation.table import AVERAGE, Cell, Group, build_metric_table, table_columns
+from verl_ispo.evaluation.table import AVERAGE, Cell, Group, build_metric_table, curve_label, table_columns
 from verl_ispo.user_error import UserError
 
 THRESHOLDS = (0.25, 0.5, 0.75, 1.0)
@@ -89,7 +89,9 @@ def curve_parts(
             passes = single_passes(group.results, benchmarks if column == AVERAGE else [benchmarks[at]])
             pass_rows.append([*names, *(_text(one) for one in cells), _passes_text(passes)])
             pass_csv += [[*names, f"pass@{k}", k, None, *_numbers(one)] for k, one in zip(ks, cells, strict=True)]
-            curves.append(Curve(_label(group, groups), *zip(*((k, score.value) for k, score in known), strict=True)))
+            curves.append(
+                Curve(curve_label(group, groups), *zip(*((k, score.value) for k, score in known), strict=True))
+            )
             for k in stable:
                 g_cells = [(metric, cell(metric, row, at)) for metric in _g_pass(k, thresholds)]
                 if g_cells[0][1].score is None:
@@ -146,11 +148,6 @@ def _passes_text(seeds: Sequence[Sequence[float]]) -> str:
     deviation = float(np.sqrt(np.mean([np.var(passes, ddof=1) for passes in seeds])))
     every = [accuracy for passes in seeds for accuracy in passes]
     return f"{percent(deviation)}, {percent(min(every))} to {percent(max(every))} ({len(every)} passes)"
-
-
-def _label(group: Group, groups: Sequence[Group]) -> str:
-    several = len({other.base_model for other in groups}) > 1
-    return f"{group.base_model} {group.method}" if several else group.method
 
 
 def _text(cell: Cell) -> str:

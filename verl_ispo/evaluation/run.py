@@ -25,6 +25,7 @@ from verl_ispo.evaluation.results import QUESTIONS_NAME, SAMPLES_NAME, load_resu
 from verl_ispo.evaluation.sampler import Completion
 from verl_ispo.evaluation.samples import LEAST_SAMPLES, SMALL_SET, PlannedSample, SampleLog, lacks_samples, plan_samples
 from verl_ispo.evaluation.score_summary import format_summary, summarise
+from verl_ispo.evaluation.timing import SamplingClock, device_name
 from verl_ispo.process_lock import take_lock
 from verl_ispo.user_error import UserError
 
@@ -39,7 +40,7 @@ def evaluate(options: EvaluationOptions) -> dict[str, Any]:
 
     In ``options.out``: ``manifest.json``, ``questions.jsonl``, ``samples.partial.jsonl`` until all samples are
     there, then ``samples.jsonl`` and ``summary.json``. On a CPU these are the same bytes however often the run was
-    interrupted.
+    interrupted. Beside them ``timing.jsonl``, which is not.
 
     Raises:
         UserError: for what the user can correct; what was sampled until then is kept.
@@ -157,6 +158,9 @@ def _begin_or_resume(options: EvaluationOptions, manifest: dict[str, Any], quest
             for name, value in manifest["labels"].items()
         }
         manifest = {**manifest, "labels": labels}
+        if manifest["model"].get("training") is None and recorded["model"].get("training") is not None:
+            # the run's folder has moved since
+            manifest["model"]["training"] = recorded["model"]["training"]
         if recorded != manifest:
             print("Labels or paths in the manifest have changed; the samples are the same.", flush=True)
             write_manifest(out, manifest)
@@ -211,9 +215,11 @@ def _sample(
         mininterval=1.0 if sys.stderr.isatty() else 30.0,
         smoothing=0.05,
     ) as progress:
+        clock = SamplingClock(options.out, device_name(source.gpus), source.gpus)
         for batch in sampler(requests):
             records = _records([(missing[index], completion) for index, completion in batch], prompts, grader)
             log.append(records)
+            clock.batch(len(records))
             truncated += sum(record["finish_reason"] == "length" for record in records)
             progress.set_postfix(truncated=truncated, refresh=False)
             progress.update(len(batch))

@@ -230,6 +230,12 @@ def benchmark_title(name: str) -> str:
     return paper_spelling(name, [figure.benchmark for figure in paper_figures()])
 
 
+def curve_label(group: Group, groups: Sequence[Group]) -> str:
+    """A row's name in a chart: the method, after its base model where there are several."""
+    several = len({other.base_model for other in groups}) > 1
+    return f"{group.base_model} {group.method}" if several else group.method
+
+
 def _paper_position(name: str, by_paper: Sequence[str]) -> int:
     names = [canonical(other) for other in by_paper]
     return names.index(canonical(name)) if canonical(name) in names else len(names)
