@@ -28,6 +28,10 @@ examples:
   verl-ispo eval --server http://localhost:8000/v1 --model Qwen/Qwen2.5-Math-7B \
       --benchmarks ~/data/math/math500.parquet --out results/served
 
+  # a base model at three templates and three temperatures, each beside the setting as given
+  verl-ispo eval --model Qwen/Qwen2.5-Math-1.5B --method Base --benchmarks ~/data/math/math500.parquet \\
+      --vary-template qwen_math dapo plain --vary-temperature 0.3 1.0 --out results/base-settings
+
 The same command resumes a run that was killed; on a CPU the result is then the same, byte for byte. Exit status:
 0 done, 2 a fault in files or options (the message names it), 130 interrupted.
 """
@@ -39,6 +43,7 @@ examples:
   verl-ispo table results/* --paper-rows all --format md latex --out tables   # all rows of the paper, run or not
   verl-ispo table results/* --curves --out tables    # also pass@k by k with a picture, and G-Pass@k
   verl-ispo table results/* --cost --out tables      # also accuracy against tokens and GPU seconds
+  verl-ispo table --sensitivity results/base-settings --out tables   # of verl-ispo eval --vary-...
 
 Rows are told apart by the --base-model, --method and --training-seed given to verl-ispo eval.
 """
@@ -97,6 +102,12 @@ def add_eval_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser
         help="longest response; one that reaches it counts as truncated (default: %(default)s)",
     )
     drawing.add_argument(
+        "--template",
+        metavar="NAME_OR_FILE",
+        help="other prompts for the same problems: qwen_math, dapo, plain or a Jinja file, as for data_prep, made from "
+        "the bare questions in the files (default: the prompts of the files, which should be those of the training)",
+    )
+    drawing.add_argument(
         "--seed", type=int, default=0, help="of the sampling, not of the training (default: %(default)s)"
     )
     add_engine_options(drawing)
@@ -144,6 +155,26 @@ def add_eval_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser
         metavar="PLACE[:NAME]",
         help="grader with verl's signature, in pkg://a.module or a/file.py (default: %(default)s:compute_score)",
     )
+    varied = parser.add_argument_group(
+        "sensitivity: several settings into subfolders of OUT",
+        "The setting by the options above is evaluated first, then one with each value given here, one change at a "
+        "time; the model is loaded once, and the same command resumes. `verl-ispo table --sensitivity OUT` compares "
+        "them. A base model deserves its best template; the best of many settings is flattered by the choice, and the "
+        "table says by how much.",
+    )
+    varied.add_argument(
+        "--vary-template", nargs="+", default=[], metavar="NAME_OR_FILE", help="other templates, as for --template"
+    )
+    varied.add_argument("--vary-temperature", nargs="+", type=float, default=[], metavar="T", help="other temperatures")
+    varied.add_argument("--vary-top-p", nargs="+", type=float, default=[], metavar="P", help="other values of top-p")
+    varied.add_argument(
+        "--vary-max-new-tokens",
+        nargs="+",
+        type=int,
+        default=[],
+        metavar="N",
+        help="other longest responses; shorter ones are told by `verl-ispo table --cost` without sampling again",
+    )
     labels = parser.add_argument_group("names in the table (repeat the command to change them)")
     labels.add_argument("--base-model", help="model the training started from (default: name of --model)")
     labels.add_argument("--method", help="method it was trained with (default: name of --out)")
@@ -163,7 +194,7 @@ def add_table_parser(commands: argparse._SubParsersAction[argparse.ArgumentParse
         epilog=TABLE_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("results", type=Path, nargs="+", metavar="RESULTS", help="folders written by verl-ispo eval")
+    parser.add_argument("results", type=Path, nargs="*", metavar="RESULTS", help="folders written by verl-ispo eval")
     parser.add_argument("--out", type=Path, required=True, help="folder for the tables")
     parser.add_argument(
         "--format",
@@ -216,16 +247,30 @@ def add_table_parser(commands: argparse._SubParsersAction[argparse.ArgumentParse
         "of the longest response, with a picture) and against the GPU seconds of the evaluation and of the training, "
         "as far as they were recorded: a method that writes or trains more has had a larger budget",
     )
+    requested.add_argument(
+        "--sensitivity",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="FOLDER",
+        help="folders of verl-ispo eval with --vary-...: accuracy by template, temperature, top-p and length, the best "
+        "of each beside the one that is trained with, the spread, and what a choice on half of the problems scores on "
+        "the other half; RESULTS may be left out",
+    )
 
 
 def run_eval(options: argparse.Namespace) -> int:
     """Run ``eval``; returns the exit status."""
+    from verl_ispo.evaluation import settings_grid
     from verl_ispo.evaluation.evaluation_options import EvaluationOptions
     from verl_ispo.evaluation.run import run
 
     lists = {name: tuple(getattr(options, name)) for name in ("benchmarks", "vllm_args")}
-    given = {name: value for name, value in vars(options).items() if name != "command"}
-    return run(EvaluationOptions(**{**given, **lists}))
+    variations = {name: tuple(getattr(options, f"vary_{name}")) for name in settings_grid.VARIED}
+    left_out = {"command", *(f"vary_{name}" for name in variations)}
+    given = {name: value for name, value in vars(options).items() if name not in left_out}
+    evaluation = EvaluationOptions(**{**given, **lists})
+    return settings_grid.run(evaluation, variations) if any(variations.values()) else run(evaluation)
 
 
 def run_table(options: argparse.Namespace, save_charts: Callable[..., None] | None = None) -> int:
@@ -248,6 +293,7 @@ def run_table(options: argparse.Namespace, save_charts: Callable[..., None] | No
             curves=options.curves,
             thresholds=tuple(options.thresholds),
             cost=options.cost,
+            sensitivity=tuple(options.sensitivity),
         ),
         save_charts,
     )

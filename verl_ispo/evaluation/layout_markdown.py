@@ -22,7 +22,7 @@ _MARKUP = str.maketrans({"|": r"\|", "<": "&lt;", ">": "&gt;", "`": r"\`", "\n":
 
 def format_markdown(document: TableDocument) -> str:
     """All tables, comparisons, runs and notes."""
-    lines = ["# Results", "", READING, ""]
+    lines = ["# Results", ""] + ([READING, ""] if document.tables else [])
     for table in document.tables:
         names = ["base model", "method", "training seeds", *table.columns]
         lines += [f"## {table.metric.title}", "", *_table(names, table_rows(table, document))]
@@ -33,7 +33,8 @@ def format_markdown(document: TableDocument) -> str:
     for part in document.parts:
         lines += part_lines(part)
     runs = [run_fields(group, result) for group in document.groups for result in group.results]
-    lines += ["## Runs", "", *_table(RUN_COLUMNS, runs), "## Notes", ""]
+    if runs:
+        lines += ["## Runs", "", *_table(RUN_COLUMNS, runs), "## Notes", ""]
     lines += [f"- ({note_letter(index)}) {_escape(note)}" for index, note in enumerate(document.notes)]
     lines += [f"- {_escape(remark)}" for remark in document.remarks]
     return "\n".join(lines) + "\n"

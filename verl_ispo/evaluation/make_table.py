@@ -18,6 +18,7 @@ from verl_ispo.evaluation.layout_markdown import format_markdown
 from verl_ispo.evaluation.metrics import parse_metric
 from verl_ispo.evaluation.pass_curves import THRESHOLDS, curve_parts
 from verl_ispo.evaluation.results import load_result
+from verl_ispo.evaluation.sensitivity import load_sensitivity, sensitivity_parts
 from verl_ispo.evaluation.table import table_benchmarks
 from verl_ispo.user_error import UserError
 
@@ -38,6 +39,7 @@ class TableOptions:
     curves: bool = False
     thresholds: tuple[float, ...] = THRESHOLDS
     cost: bool = False
+    sensitivity: tuple[Path, ...] = ()
 
 
 def run(options: TableOptions, save_charts: SaveCharts | None = None) -> int:
@@ -46,15 +48,19 @@ def run(options: TableOptions, save_charts: SaveCharts | None = None) -> int:
     def work() -> None:
         results = [load_result(folder) for folder in options.results]
         metrics = [parse_metric(text) for text in options.metrics]
-        document = build_document(results, metrics, options.baseline, options.paper_rows)
+        if not results and options.sensitivity:
+            document = TableDocument((), None, (), (), (), ())
+        else:
+            document = build_document(results, metrics, options.baseline, options.paper_rows)
         document = dataclasses.replace(document, parts=_parts(options, document))
         texts = {}
         markdown = format_markdown(document)
         if "md" in options.formats:
             texts["table.md"] = markdown
         if "csv" in options.formats:
-            texts["scores.csv"] = format_scores_csv(document)
-            texts["comparisons.csv"] = format_comparisons_csv(document)
+            if document.tables:
+                texts["scores.csv"] = format_scores_csv(document)
+                texts["comparisons.csv"] = format_comparisons_csv(document)
             texts |= {f"{part.name}.csv": format_part_csv(part) for part in document.parts}
         if "latex" in options.formats:
             texts["table.tex"] = format_latex(document)
@@ -75,13 +81,17 @@ def _parts(options: TableOptions, document: TableDocument) -> tuple[DocumentPart
     """The tables that were asked for."""
     if any(not 0.0 < tau <= 1.0 for tau in options.thresholds):
         raise UserError(f"--thresholds {' '.join(map(str, options.thresholds))}: give shares above 0 and up to 1")
+    if (options.curves or options.cost) and not options.results:
+        raise UserError("--curves and --cost are about RESULTS: give folders that verl-ispo eval has written")
     groups = [group for group in document.groups if group.results]
     benchmarks = table_benchmarks(document.groups)
-    parts = []
+    parts: list[DocumentPart] = []
     if options.curves:
         parts += curve_parts(groups, benchmarks, options.thresholds)
     if options.cost:
         parts += cost_parts(groups, benchmarks)
+    if options.sensitivity:
+        parts += sensitivity_parts([load_sensitivity(folder) for folder in options.sensitivity])
     return tuple(parts)
 
 

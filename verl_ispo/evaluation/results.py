@@ -16,6 +16,8 @@ from verl_ispo.user_error import UserError
 
 SAMPLES_NAME = "samples.jsonl"
 QUESTIONS_NAME = "questions.jsonl"
+SETTINGS_NAME = "settings.json"
+"""In a folder of several evaluations (`verl_ispo.evaluation.settings_grid`)."""
 
 
 @dataclass(frozen=True)
@@ -107,6 +109,10 @@ def load_result(folder: Path) -> EvaluationResult:
     """
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; give folders that verl-ispo eval has written")
+    if (folder / SETTINGS_NAME).is_file():
+        raise UserError(
+            f"{folder}: holds evaluations at several settings; give it to --sensitivity, and not as RESULTS"
+        )
     manifest = read_manifest(folder)
     if not (folder / SAMPLES_NAME).is_file():
         return EvaluationResult(folder, manifest, {}, finished=False)

@@ -155,7 +155,7 @@ def group_results(results: Sequence[EvaluationResult]) -> list[Group]:
                 )
         same_method.append(result)
     finished = [result for result in results if result.finished]
-    _refuse_mixed_problems(finished)
+    refuse_mixed_problems(finished)
     for methods in by_name.values():
         _refuse_mixed_rules([result for same in methods.values() for result in same])
     return [
@@ -307,7 +307,12 @@ def _calibration_cell(group: Group, benchmarks: Sequence[BenchmarkCalibration | 
     )
 
 
-def _refuse_mixed_problems(results: Iterable[EvaluationResult]) -> None:
+def refuse_mixed_problems(results: Iterable[EvaluationResult]) -> None:
+    """Refuse finished results of one benchmark that are not on the same problems.
+
+    Raises:
+        UserError: naming the ids, ground truths or folders that differ.
+    """
     first: dict[str, tuple[EvaluationResult, BenchmarkResult]] = {}
     for result in results:
         for name, benchmark in result.benchmarks.items():
