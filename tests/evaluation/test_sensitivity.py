@@ -174,7 +174,7 @@ def test_the_best_is_marked_beside_the_one_as_given(tmp_path: Path, write_result
     assert template[3:7] == ["template", "3", "25.0", "template dapo: 66.7"]
     assert template[7].startswith("+41.7 [")
     assert template[9] == "8.3 to 66.7: 58.3"
-    assert temperature[6].startswith("as given: ")
+    assert temperature[6] == "as given: 25.0"
     assert temperature[7] == "-"
 
 
@@ -185,6 +185,18 @@ def test_a_setting_that_is_not_finished_is_neither_best_nor_silent(tmp_path: Pat
     settings, spread = rows_of(folder)
     assert [(row[3], row[4]) for row in settings[1:]] == [("top-p 0.5", "not run"), ("top-p 0.9", "unfinished")]
     assert spread == []  # nothing to compare with
+
+
+def test_with_several_benchmarks_the_mean_decides(tmp_path: Path, write_result: ResultWriter):
+    root = write_settings(tmp_path, write_result, {})
+    for name, first, second in (("as_given", "11", "00"), ("temperature-1", "10", "11")):
+        sampled = {"a": [first, first], "b": [second, second]}
+        write_result(name, {"a": "00", "b": "00"}, sampled).rename(root / name)
+    note = {"template": None, "settings": {"as_given": None, "temperature-1": "temperature", "top_p-1": "top_p"}}
+    (root / "settings.json").write_text(json.dumps(note))
+    settings, [spread] = rows_of(root)
+    assert [row[6].split()[0] for row in settings] == ["50.0", "75.0", "not"]
+    assert spread[6] == "temperature 1: 75.0"
 
 
 def test_the_table_says_that_the_best_is_optimistic(tmp_path: Path, write_result: ResultWriter):

@@ -23,9 +23,9 @@ HALVINGS = 4
 
 TOKENS_READING = (
     "Accuracy of the sampled responses (the greedy ones where none were sampled) with the 95 % interval over problems; "
-    "their mean length; tokens of all responses for each correct one. Within T tokens: only responses that ended by "
-    "themselves or otherwise with at most T tokens can count as correct, which is what --max-new-tokens T would have "
-    "given at the least (a cut response may hold its answer already)."
+    "their mean length; tokens of all responses for each correct one. Within T tokens: only responses of at most T "
+    "tokens count as correct, which is what --max-new-tokens T would have given at the least (a response that is cut "
+    "there may hold its answer already)."
 )
 COST_READING = (
     "Accuracy is the mean over the benchmarks, as in the scores. Evaluation: seconds of sampling and grading by the "

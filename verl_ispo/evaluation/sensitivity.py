@@ -175,7 +175,7 @@ def _settings_part(folders: Sequence[Sensitivity], benchmarks: Sequence[str]) ->
                 shown.append(f"{percent(float(scores.mean()))} {interval_text(mean_interval(scores))} n={scores.size}")
             scores_here = setting.all_scores(own)
             if len(benchmarks) > 1:
-                shown.append(NOT_RUN if scores_here is None else _mean_text(scores_here))
+                shown.append(_missing(cells) if scores_here is None else _mean_text(scores_here))
             if scores_here is not None and len(own) > 1:
                 csv_rows.append(_csv_row(folder, setting, AVERAGE, scores_here, marks))
             compared = setting.varied is not None and given is not None and scores_here is not None
@@ -207,6 +207,7 @@ def _spread_part(folders: Sequence[Sensitivity]) -> DocumentPart:
         for varied, finished in _kinds(folder, own):
             means = [_mean(scores) for _, scores in finished]
             best = int(np.argmax(means))
+            best_name = finished[best][0].name if best else "as given"
             given = finished[0][1]
             half = chosen_on_other_half([scores for _, scores in finished])
             unfinished = len(folder.alternatives(varied)) - len(finished)
@@ -217,13 +218,12 @@ def _spread_part(folders: Sequence[Sensitivity]) -> DocumentPart:
                     _TITLES[varied],
                     str(len(finished)) + (f" ({unfinished} unfinished)" if unfinished else ""),
                     percent(means[0]),
-                    f"{finished[best][0].name}: {percent(means[best])}",
+                    f"{best_name}: {percent(means[best])}",
                     "-" if best == 0 else _difference(finished[best][1], given),
                     "-" if half is None else percent(half),
                     f"{percent(min(means))} to {percent(max(means))}: {percent(spread)}",
                 ]
             )
-            best_name = finished[best][0].name
             csv_rows.append(
                 [*folder.head, varied, len(finished), means[0], best_name, means[best], half, min(means), max(means)]
             )
@@ -292,6 +292,11 @@ def _value(setting: SettingResult) -> tuple[float, str]:
         return float(value), ""
     except ValueError:
         return 0.0, value
+
+
+def _missing(cells: Sequence[Scores | str]) -> str:
+    """Why there is no average."""
+    return UNFINISHED if UNFINISHED in [cell for cell in cells if isinstance(cell, str)] else NOT_RUN
 
 
 def _mean(scores: Sequence[Scores]) -> float:
