@@ -157,16 +157,24 @@ def add_eval_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser
     )
     varied = parser.add_argument_group(
         "sensitivity: several settings into subfolders of OUT",
-        "The setting by the options above is evaluated first, then one with each value given here, one change at a "
-        "time; the model is loaded once, and the same command resumes. `verl-ispo table --sensitivity OUT` compares "
-        "them. A base model deserves its best template; the best of many settings is flattered by the choice, and the "
-        "table says by how much.",
+        "The setting by the options above is evaluated first, then one with each value given\n"
+        "here, one change at a time. The model is loaded once, and the same command resumes.\n"
+        "`verl-ispo table --sensitivity OUT` compares them. A base model deserves its best\n"
+        "template; the best of many settings is flattered by the choice, and the table says so.",
     )
     varied.add_argument(
-        "--vary-template", nargs="+", default=[], metavar="NAME_OR_FILE", help="other templates, as for --template"
+        "--vary-template",
+        nargs="+",
+        default=[],
+        metavar="NAME_OR_FILE",
+        help="other templates, as for --template: how much of a score is the form of the prompt",
     )
-    varied.add_argument("--vary-temperature", nargs="+", type=float, default=[], metavar="T", help="other temperatures")
-    varied.add_argument("--vary-top-p", nargs="+", type=float, default=[], metavar="P", help="other values of top-p")
+    varied.add_argument(
+        "--vary-temperature", nargs="+", type=float, default=[], metavar="T", help="other temperatures, such as 0.3 1.0"
+    )
+    varied.add_argument(
+        "--vary-top-p", nargs="+", type=float, default=[], metavar="P", help="other values of top-p, such as 0.9 0.95"
+    )
     varied.add_argument(
         "--vary-max-new-tokens",
         nargs="+",
