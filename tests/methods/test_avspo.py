@@ -124,3 +124,9 @@ def test_the_threshold_stays_in_its_bounds_and_without_one_nothing_moves() -> No
 def test_settings_that_are_refused(settings: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         AVSPOConfig.from_mapping(settings)
+
+
+def test_the_group_filter_is_refused() -> None:
+    (found,) = METHOD.contradictions({"algorithm.filter_groups.enable": True}.get)
+    assert found.second == "algorithm.filter_groups.enable"
+    assert not list(METHOD.contradictions({}.get))

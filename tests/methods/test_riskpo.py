@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from verl.trainer.ppo.core_algos import get_adv_estimator_fn
 
 from verl_ispo.methods.method import MethodBatch
 from verl_ispo.methods.riskpo import (
@@ -23,6 +25,7 @@ from verl_ispo.methods.riskpo import (
     tracked_quantiles,
 )
 from verl_ispo.signals.groups import RolloutGroups
+from verl_ispo.trainer.method_adapter import MissingSignalsError
 
 
 def doubles(*values: float) -> torch.Tensor:
@@ -103,6 +106,14 @@ def test_a_better_rollout_is_never_worth_less_with_uniform_credit() -> None:
 def test_an_empty_batch_and_padding_alone() -> None:
     assert METHOD.advantage(batch("--", [0.0, 0.0]), RiskPOConfig()).tolist() == [0.0, 0.0]
     assert next_quantiles(RiskQuantiles(1.0, 2.0), batch("-", [0.0]), RiskPOConfig()) == RiskQuantiles(1.0, 2.0)
+
+
+def test_a_trainer_that_keeps_no_state_is_refused() -> None:
+    """The rule needs nothing else, but its quantiles would start anew at every step."""
+    with pytest.raises(
+        MissingSignalsError, match=r"adv_estimator=riskpo needs its state from step to step, .*ispo_sync"
+    ):
+        get_adv_estimator_fn("riskpo")(torch.zeros(1, 1), torch.ones(1, 1), np.array(["q"]))
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from verl_ispo.methods.rl_zvp import RLZVPConfig, rl_zvp_advantage, zero_variance_advantage
+from verl_ispo.methods.rl_zvp import METHOD, RLZVPConfig, rl_zvp_advantage, zero_variance_advantage
 from verl_ispo.signals.checks import NonFiniteSignalError, SignalShapeError
 from verl_ispo.signals.groups import RolloutGroups
 
@@ -70,3 +70,9 @@ def test_bad_input_is_named() -> None:
 def test_a_weight_out_of_range_is_refused(value: Any) -> None:
     with pytest.raises(ValueError, match=r"algorithm\.rl_zvp\.entropy_weight must be a number in \(0, inf\)"):
         RLZVPConfig.from_mapping({"entropy_weight": value})
+
+
+def test_the_group_filter_is_refused() -> None:
+    (found,) = METHOD.contradictions({"algorithm.filter_groups.enable": True}.get)
+    assert found.second == "algorithm.filter_groups.enable"
+    assert not list(METHOD.contradictions({}.get))

@@ -4,9 +4,8 @@ s is GRPO's advantage, p the group's accuracy, mu the mean of p over the step's 
 A = (1 - mu) s / (2 (1 - sqrt(p) + 1e-6)) + mu s / (2 (sqrt(p) + 1e-6)); where A > 0 also times min(1, mu / a).
 
 Source: the authors' code (Yu7-code/A-GRAE, commit 5f129eff8e6a). R is the verifier's verdict (ours: p is an accuracy
-under a square root). All-correct and all-incorrect groups have s = 0. Ours: a group of
-one rollout gets 0, since the division by 1e-6 would give it up to 5e5, and it counts in mu with its own outcome (there
-with 0).
+under a square root). All-correct and all-incorrect groups have s = 0. Ours: a group of one rollout gets 0, since the
+division by 1e-6 would give it up to 5e5, and it counts in mu with its own outcome (there with 0).
 """
 
 from __future__ import annotations

@@ -18,14 +18,14 @@ R is the verifier's verdict, and "collapsed" goes by it (ours). A single rollout
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from verl_ispo.config.section import check_choice, check_number, from_section
-from verl_ispo.methods.method import Method, MethodBatch, MethodState, Need
+from verl_ispo.methods.method import Contradiction, Lookup, Method, MethodBatch, MethodState, Need
 from verl_ispo.signals.groups import RolloutGroups
 
 SECTION = "algorithm.avspo"
@@ -198,6 +198,18 @@ def next_threshold(before: CollapseThreshold, batch: MethodBatch, config: AVSPOC
     return CollapseThreshold(threshold, accuracy)
 
 
+def contradictions(setting: Lookup) -> Iterator[Contradiction]:
+    """verl's group filter removes what AVSPO adds to GRPO."""
+    filter_key = "algorithm.filter_groups.enable"
+    if setting(filter_key):
+        yield Contradiction(
+            "algorithm.adv_estimator",
+            filter_key,
+            "the filter throws away the groups of one outcome that AVSPO is to learn from",
+            f"Set {filter_key}=false.",
+        )
+
+
 def _advantage(batch: MethodBatch, config: AVSPOConfig) -> torch.Tensor:
     state = batch.state or CollapseThreshold()
     return avspo_advantage(batch.grpo_advantage, batch.correct, batch.response_mask, batch.groups, state, config)
@@ -209,4 +221,5 @@ METHOD = Method(
     needs=frozenset({Need.CORRECT, Need.GRPO_ADVANTAGE}),
     settings=AVSPOConfig.from_mapping,
     state=MethodState(name="collapse_threshold", kind=CollapseThreshold, update=next_threshold),
+    contradictions=contradictions,
 )

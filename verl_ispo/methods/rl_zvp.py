@@ -10,14 +10,14 @@ score, which may be shaped (ours). A group of one rollout is all correct or all 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from verl_ispo.config.section import check_number, from_section
-from verl_ispo.methods.method import Method, MethodBatch, Need
+from verl_ispo.methods.method import Contradiction, Lookup, Method, MethodBatch, Need
 from verl_ispo.signals.checks import check_finite, check_same_shape
 from verl_ispo.signals.groups import RolloutGroups
 
@@ -97,6 +97,18 @@ def rl_zvp_advantage(
     return torch.where(one_outcome.unsqueeze(-1), zero_variance, grpo_advantage.double())
 
 
+def contradictions(setting: Lookup) -> Iterator[Contradiction]:
+    """verl's group filter removes what RL-ZVP adds to GRPO."""
+    filter_key = "algorithm.filter_groups.enable"
+    if setting(filter_key):
+        yield Contradiction(
+            "algorithm.adv_estimator",
+            filter_key,
+            "the filter throws away the groups of one outcome that RL-ZVP is to learn from",
+            f"Set {filter_key}=false.",
+        )
+
+
 def _advantage(batch: MethodBatch, config: RLZVPConfig) -> torch.Tensor:
     zero_variance = zero_variance_advantage(batch.entropy, batch.response_mask, batch.correct, config)
     return rl_zvp_advantage(batch.grpo_advantage, zero_variance, batch.correct, batch.groups)
@@ -107,4 +119,5 @@ METHOD = Method(
     advantage=_advantage,
     needs=frozenset({Need.CORRECT, Need.ENTROPY, Need.GRPO_ADVANTAGE}),
     settings=RLZVPConfig.from_mapping,
+    contradictions=contradictions,
 )
