@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from verl_ispo.evaluation.evaluation_arguments import add_eval_parser, add_table_parser, run_eval, run_table
 from verl_ispo.explained.methods_arguments import add_methods_parser, run_methods
@@ -12,6 +14,9 @@ from verl_ispo.launch.launch_arguments import COMMANDS as LAUNCH_COMMANDS
 from verl_ispo.launch.launch_arguments import add_launch_parsers, run_launch
 from verl_ispo.probe.probe_arguments import add_probe_parser, run_probe
 from verl_ispo.report.report_arguments import add_report_parser, run_report
+
+if TYPE_CHECKING:
+    from verl_ispo.evaluation.document_part import DocumentPart
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -90,6 +95,12 @@ def parsed(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     return options
 
 
+def _save_charts(part: DocumentPart, path: Path) -> None:
+    from verl_ispo.report.evaluation_charts import save_charts
+
+    save_charts(part, path)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit status."""
     options = parsed(arguments)
@@ -100,7 +111,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.command == "eval":
         return run_eval(options)
     if options.command == "table":
-        return run_table(options)
+        return run_table(options, _save_charts)
     if options.command == "report":
         return run_report(options)
     if options.command == "probe":

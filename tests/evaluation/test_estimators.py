@@ -1,7 +1,9 @@
-"""pass@k, avg@k and maj@k of one problem, against their definitions.
+"""pass@k, G-Pass@k, avg@k and maj@k of one problem, against their definitions.
 
 - pass@k is the share of all subsets of k samples that hold a correct one: every subset is enumerated, for n up to 8.
-- It is unbiased: its mean over binomial outcomes is 1 - (1 - p)^k, summed exactly over all counts.
+- G-Pass@k_tau is the share of those that hold at least tau * k correct ones, and mG-Pass@k its integral: both by the
+  same enumeration, the integral by a fine grid that no jump falls on.
+- pass@k is unbiased: its mean over binomial outcomes is 1 - (1 - p)^k, summed exactly over all counts.
 - maj@k is the expected score of a vote with ties broken at random: every order of the tied answers is enumerated.
 
 Not exercised: nothing of these functions is left out; which samples go in is checked in ``test_table.py``.
@@ -20,7 +22,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from verl_ispo.evaluation import pass_at_k
-from verl_ispo.evaluation.estimators import avg_at_k, maj_at_k
+from verl_ispo.evaluation.estimators import avg_at_k, g_pass_at_k, maj_at_k, mg_pass_at_k
 
 
 @pytest.mark.parametrize("n", range(1, 9))
@@ -29,6 +31,49 @@ def test_pass_at_k_is_the_share_of_subsets_with_a_right_sample(n: int):
         samples = [True] * c + [False] * (n - c)
         subsets = list(itertools.combinations(samples, k))
         assert pass_at_k(n, c, k) == sum(map(any, subsets)) / len(subsets)
+
+
+@pytest.mark.parametrize("n", range(1, 8))
+def test_g_pass_at_k_is_the_share_of_subsets_with_so_many_correct_samples(n: int):
+    for c, k in itertools.product(range(n + 1), range(1, n + 1)):
+        correct = [sum(subset) for subset in itertools.combinations([True] * c + [False] * (n - c), k)]
+        for percent in (1, 25, 50, 55, 75, 100):
+            expected = sum(100 * count >= percent * k for count in correct) / len(correct)
+            assert g_pass_at_k(n, c, k, percent / 100) == expected
+        # midpoints of 840 cells: their edges hold every j / k, so that the sum is the integral
+        taus = [Fraction(2 * cell + 1, 1680) for cell in range(420, 840)]
+        mean = np.mean([sum(count >= tau * k for count in correct) / len(correct) for tau in taus])
+        assert mg_pass_at_k(n, c, k) == pytest.approx(mean)
+
+
+def test_mg_pass_at_k_is_the_papers_sum_for_an_even_k():
+    """2 / k times the sum of G-Pass@k_(i / k) for i above k / 2; for k = 2 that is G-Pass@2 with tau = 1."""
+    for n, c, k in itertools.product((8, 9), range(9), (2, 4, 8)):
+        paper = 2 / k * sum(g_pass_at_k(n, c, k, i / k) for i in range(k // 2 + 1, k + 1))
+        assert mg_pass_at_k(n, c, k) == pytest.approx(paper)
+    assert mg_pass_at_k(4, 3, 2) == g_pass_at_k(4, 3, 2, 1.0) == 0.5
+
+
+@given(n=st.integers(1, 100), data=st.data())
+def test_g_pass_at_k_lies_between_all_and_any(n: int, data: st.DataObject):
+    c, k = data.draw(st.integers(0, n)), data.draw(st.integers(1, n))
+    tau = data.draw(st.floats(0.001, 1.0))
+    every, some = g_pass_at_k(n, c, k, 1.0), g_pass_at_k(n, c, k, 1 / (2 * k))
+    assert some == pytest.approx(pass_at_k(n, c, k))
+    assert every == math.comb(c, k) / math.comb(n, k)
+    assert every <= g_pass_at_k(n, c, k, tau) <= some
+    assert every <= mg_pass_at_k(n, c, k) <= some
+
+
+def test_g_pass_at_k_takes_the_threshold_as_it_is_written():
+    """0.55 * 20 is 11.000000000000002 in float64, which would ask for 12 correct samples."""
+    assert g_pass_at_k(20, 11, 20, 0.55) == 1.0
+
+
+@pytest.mark.parametrize("tau", [0.0, -0.5, 1.01, float("nan")])
+def test_a_threshold_that_is_no_share_is_refused(tau: float):
+    with pytest.raises(ValueError, match=r"tau = .*: give a share above 0 and up to 1"):
+        g_pass_at_k(4, 2, 2, tau)
 
 
 @given(n=st.integers(1, 40), data=st.data(), percent=st.integers(0, 100))

@@ -18,6 +18,7 @@ from hydra import compose, initialize_config_module
 from omegaconf import DictConfig
 from verl.trainer.ppo.core_algos import ADV_ESTIMATOR_REGISTRY, POLICY_LOSS_REGISTRY
 
+from tests.composed import composed as compose_cached
 from verl_ispo import doctor
 from verl_ispo.config.section import from_section
 from verl_ispo.method_presets import method_names, read_preset
@@ -63,8 +64,8 @@ def test_every_method_is_registered_and_has_a_preset(name: str) -> None:
     assert preset.changes["algorithm.adv_estimator"] == name
     assert list(preset.needs) == sorted(need.value for need in method.needs)
     if method.settings is not None and name != "ispo":
-        section = {key.split(".")[-1]: value for key, value in preset.changes.items() if f".{name}." in key}
-        assert method.read_settings(section) is not None
+        # composed, since a preset may refer to another key of the run
+        assert method.read_settings(compose_cached(f"method={name}").algorithm[name]) is not None
 
 
 def test_every_preset_is_a_method_of_the_registry_or_verls() -> None:

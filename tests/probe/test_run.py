@@ -160,6 +160,9 @@ def test_every_preset_of_the_signals_is_compared() -> None:
     assert {"ispo_guarded", "ispo_off", "ispo_no_std", "grpo", "sign"} <= set(names)
     with pytest.raises(UserError, match="rloo"):
         preset_rule("rloo", {})
+    # W-REINFORCE's estimator with other weights
+    with pytest.raises(UserError, match=r"--methods psr: .* the estimator w_reinforce is none of"):
+        preset_rule("psr", {})
 
 
 def test_a_training_file_may_repeat_its_problems(write_benchmark: Callable[..., Path]) -> None:

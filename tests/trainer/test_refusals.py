@@ -17,6 +17,7 @@ from omegaconf import open_dict
 
 from tests.composed import composed
 from verl_ispo.config import ISPOTrainerConfig
+from verl_ispo.methods.registry import method_of
 from verl_ispo.trainer.modes import ISPOTrainerSync
 from verl_ispo.trainer.refusals import UnsupportedSettingError, refuse_unsupported_settings, unsupported_settings
 
@@ -49,6 +50,12 @@ def test_bypass_mode() -> None:
     assert "entropy" in str(caught.value)
 
 
+def test_bypass_mode_under_grpo_vps_without_signals() -> None:
+    settings = ("method=grpo_vps", "trainer.v1.ispo.watch_signals=false")
+    with pytest.raises(UnsupportedSettingError, match="computes no entropy, which adv_estimator=grpo_vps needs"):
+        refuse_unsupported_settings(composed(*settings, "algorithm.rollout_correction.bypass_mode=true"))
+
+
 @pytest.mark.parametrize("mode", ["R2", "R3"])
 def test_router_replay(mode: str) -> None:
     config = composed(f"actor_rollout_ref.actor.megatron.router_replay.mode={mode}", name="ispo_megatron_trainer")
@@ -56,11 +63,12 @@ def test_router_replay(mode: str) -> None:
         refuse_unsupported_settings(config)
 
 
-def test_router_replay_under_prepo_without_signals() -> None:
-    """Its prompts are rows without routes too."""
-    settings = ("method=prepo", "trainer.v1.ispo.watch_signals=false")
+@pytest.mark.parametrize(("method", "scored"), [("prepo", "prompts"), ("grpo_vps", "texts")])
+def test_router_replay_under_methods_that_score_rows_of_their_own(method: str, scored: str) -> None:
+    """Without ISPO's signals; these are rows without routes too."""
+    settings = (f"method={method}", "trainer.v1.ispo.watch_signals=false")
     config = composed(*settings, "actor_rollout_ref.actor.megatron.router_replay.mode=R3", name="ispo_megatron_trainer")
-    with pytest.raises(UnsupportedSettingError, match="the prompts that prepo scores have none"):
+    with pytest.raises(UnsupportedSettingError, match=f"the {scored} that {method} scores have none"):
         refuse_unsupported_settings(config)
 
 
@@ -138,6 +146,7 @@ def test_a_model_whose_rows_are_more_than_tokens(monkeypatch: pytest.MonkeyPatch
     def read(processor: object, *overrides: str) -> None:
         trainer = object.__new__(ISPOTrainerSync)
         trainer.config, trainer.prompt_choice = composed(*overrides), None
+        trainer.method = method_of(trainer.config.algorithm.adv_estimator)
         monkeypatch.setattr(
             "verl.trainer.ppo.v1.trainer_base.PPOTrainer._init_tokenizer",
             lambda self: setattr(self, "processor", processor),
@@ -146,6 +155,8 @@ def test_a_model_whose_rows_are_more_than_tokens(monkeypatch: pytest.MonkeyPatch
 
     with pytest.raises(UnsupportedSettingError, match=r"model\.path=.*vision"):
         read(object())
+    with pytest.raises(UnsupportedSettingError, match=r"model\.path=.*vision"):
+        read(object(), "method=grpo_vps", "trainer.v1.ispo.watch_signals=false")
     read(None)
     read(object(), "method=grpo", "trainer.v1.ispo.watch_signals=false")
 

@@ -6,6 +6,9 @@
   being watched there is neither a reference pass nor an ``ispo/`` metric.
 - ISPO with the gain of the ground truth scores it behind the traces of groups without a correct rollout, in a forward
   of its own, on two workers: the dumped gains are those of the starting model on each text alone.
+- GRPO-VPS scores the ground truth behind each segment, in a forward of its own, on one worker and on two: the dumped
+  advantages are those of the starting model's probabilities on each text alone. Without ISPO's signals being watched
+  it trains too.
 - A contradiction ends the run before a model is loaded.
 
 Not exercised: GTPO, whether a method learns (examples/tiny_study.sh), and the methods that are a setting of verl's
@@ -15,7 +18,9 @@ alone.
 from __future__ import annotations
 
 import json
+import math
 import statistics
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -23,6 +28,8 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tests.training.conftest import TinyTask, Train, TrainingRun
+from verl_ispo.methods.grpo_vps import GRPOVPSConfig, segment_ends
+from verl_ispo.methods.method import CutRequest
 
 pytestmark = pytest.mark.trainer
 TWO_STEPS = ("trainer.total_training_steps=2", "trainer.val_before_train=false", "trainer.test_freq=-1")
@@ -48,7 +55,7 @@ def test_dapo_trains_on_mixed_groups_alone(train: Train) -> None:
         assert step["ispo/advantage_share/mixed"] == pytest.approx(1.0)
 
 
-@pytest.mark.parametrize("method", ["progrpo", "grpo_s"])
+@pytest.mark.parametrize("method", ["progrpo", "grpo_s", pytest.param("grpo_vps", marks=pytest.mark.volume)])
 def test_signals_reach_the_estimator(method: str, train: Train) -> None:
     """On mixed groups, which verl's filter brings: in others these methods have no gradient here."""
     mixed = ("algorithm.filter_groups.enable=true", "algorithm.filter_groups.metric=acc")
@@ -93,6 +100,47 @@ def test_the_gain_of_the_ground_truth(train: Train, tiny_task: TinyTask, tmp_pat
         assert step["timing_s/ispo_right_answer"] > 0
         assert step["ispo/tokens/right_answer"] > 0
         assert "timing_s/ispo_ablated_log_prob" not in step
+
+
+@pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.volume), 2])
+def test_the_probability_of_the_ground_truth_behind_parts_of_a_response(
+    workers: int, train: Train, tiny_task: TinyTask, tmp_path: Path
+) -> None:
+    """The dump has each rollout's mean advantage over tokens: R - mean R, and the segments' progress by length."""
+    config = GRPOVPSConfig(cut_points_per_segment=1, entropy_percentile=0.8)
+    segments = ("algorithm.grpo_vps.cut_points_per_segment=1", "algorithm.grpo_vps.entropy_percentile=0.8")
+    dump = (f"trainer.v1.ispo.dump_dir={tmp_path}", "trainer.v1.ispo.dump_groups=4")
+    run = finished(train("method=grpo_vps", f"trainer.n_gpus_per_node={workers}", *segments, *dump, *TWO_STEPS))
+    tokenizer = AutoTokenizer.from_pretrained(tiny_task.model)
+    model = AutoModelForCausalLM.from_pretrained(tiny_task.model, dtype=torch.float32).eval()
+    lead_in = tokenizer.encode(config.lead_in, add_special_tokens=False)
+    cuts: list[int] = []
+    for group in map(json.loads, (tmp_path / "rollouts/step_000001_0.jsonl").read_text().splitlines()):
+        prompt = tokenizer.encode(group["prompt_text"], add_special_tokens=False)
+        key = tokenizer.encode(group["ground_truth"], add_special_tokens=False)
+        mean_outcome = statistics.fmean(rollout["correct"] for rollout in group["rollouts"])
+        for rollout in group["rollouts"]:
+            response, start = rollout["token_ids"], rollout["lead_in_start"]
+            trace_length = len(response) if start is None else start
+            ends = segment_ends(CutRequest(torch.tensor(rollout["entropy"]), [], trace_length), config)
+            probability = [
+                math.exp(len(key) * mean_log_prob(model, prompt + response[:cut] + lead_in, key)) for cut in [0, *ends]
+            ]
+            progress = sum(
+                (end - begin) * (after - before)
+                for (begin, end), (before, after) in zip(pairwise([0, *ends]), pairwise(probability), strict=True)
+            )
+            expected = rollout["correct"] - mean_outcome + 1.2 * progress / len(response)
+            assert rollout["advantage"] == pytest.approx(expected, abs=1e-3)
+            cuts.append(len(ends))
+    assert max(cuts) > 1
+    assert run.steps[1]["grpo_vps/prefix_scores/cuts"] == pytest.approx(statistics.fmean(cuts))
+    for step in run.steps.values():
+        assert step["grpo_vps/prefix_scores/rate"] == 1
+        assert step["grpo_vps/prefix_scores/too_long"] == 0
+        assert step["grpo_vps/tokens/prefix_scores"] > 0
+        assert step["timing_s/prefix_scores"] > 0
+        assert step["actor/grad_norm"] > 0
 
 
 @pytest.mark.volume  # trainer/test_refusals calls the refusal

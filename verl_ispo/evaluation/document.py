@@ -6,12 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from verl_ispo.evaluation.baseline_comparison import Comparison, choose_baseline, compare
+from verl_ispo.evaluation.document_part import DocumentPart
 from verl_ispo.evaluation.metrics import Metric
 from verl_ispo.evaluation.paper_results import DOUBT_NOTE, SOURCE_NOTE
 from verl_ispo.evaluation.results import EvaluationResult
+from verl_ispo.evaluation.samples import LEAST_SAMPLES, SMALL_SET, lacks_samples
 from verl_ispo.evaluation.table import (
     Group,
     MetricTable,
+    benchmark_title,
     build_metric_table,
     default_metrics,
     group_results,
@@ -31,6 +34,7 @@ class TableDocument:
         groups: the rows' results, for the list of runs.
         notes: caveats on single cells, in the order of their letters a, b, ...
         remarks: caveats on the whole document.
+        parts: tables on request.
     """
 
     tables: tuple[MetricTable, ...]
@@ -39,6 +43,7 @@ class TableDocument:
     groups: tuple[Group, ...]
     notes: tuple[str, ...]
     remarks: tuple[str, ...]
+    parts: tuple[DocumentPart, ...] = ()
 
 
 def build_document(
@@ -105,9 +110,29 @@ def _remarks(groups: Sequence[Group]) -> list[str]:
     ):
         if differ:
             remarks.append(f"The {what} are not the same in all rows; part of a difference may come from that.")
+    remarks += _few_samples(groups)
     unfinished = [str(result.folder.name) for result in results if not result.finished]
     if unfinished:
         remarks.append(
             f"'unfinished': {', '.join(unfinished)} lacks samples; the same verl-ispo eval command resumes it."
         )
     return remarks
+
+
+def _few_samples(groups: Sequence[Group]) -> list[str]:
+    """A warning for each small set with few samples, by name."""
+    rows: dict[tuple[str, int, int], list[str]] = {}
+    for group in groups:
+        for result in group.results:
+            drawn = int(result.manifest["options"]["n"])
+            for name, benchmark in result.benchmarks.items():
+                if lacks_samples(len(benchmark.problems), drawn):
+                    of_set = rows.setdefault((benchmark_title(name), len(benchmark.problems), drawn), [])
+                    if (row := f"{group.base_model} {group.method}") not in of_set:
+                        of_set.append(row)
+    return [
+        f"{title} has {problems} problems and only {drawn} sampled responses to each ({', '.join(names)}): on a set of "
+        f"at most {SMALL_SET} problems draw at least {LEAST_SAMPLES} (--n), since the chance of the sampling "
+        "alone moves its score by points."
+        for (title, problems, drawn), names in rows.items()
+    ]

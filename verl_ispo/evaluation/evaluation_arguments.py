@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 
 EVAL_EPILOG = """\
@@ -27,6 +28,10 @@ examples:
   verl-ispo eval --server http://localhost:8000/v1 --model Qwen/Qwen2.5-Math-7B \
       --benchmarks ~/data/math/math500.parquet --out results/served
 
+  # a base model at three templates and three temperatures, each beside the setting as given
+  verl-ispo eval --model Qwen/Qwen2.5-Math-1.5B --method Base --benchmarks ~/data/math/math500.parquet \\
+      --vary-template qwen_math dapo plain --vary-temperature 0.3 1.0 --out results/base-settings
+
 The same command resumes a run that was killed; on a CPU the result is then the same, byte for byte. Exit status:
 0 done, 2 a fault in files or options (the message names it), 130 interrupted.
 """
@@ -36,6 +41,9 @@ examples:
   verl-ispo table results/* --out tables
   verl-ispo table results/grpo-seed? results/ispo-seed? --baseline GRPO --metrics pass@1_greedy avg@16 --out tables
   verl-ispo table results/* --paper-rows all --format md latex --out tables   # all rows of the paper, run or not
+  verl-ispo table results/* --curves --out tables    # also pass@k by k with a picture, and G-Pass@k
+  verl-ispo table results/* --cost --out tables      # also accuracy against tokens and GPU seconds
+  verl-ispo table --sensitivity results/base-settings --out tables   # of verl-ispo eval --vary-...
 
 Rows are told apart by the --base-model, --method and --training-seed given to verl-ispo eval.
 """
@@ -79,7 +87,11 @@ def add_eval_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser
     parser.add_argument("--out", type=Path, required=True, help="folder of this evaluation; resumed if it exists")
     drawing = parser.add_argument_group("sampling")
     drawing.add_argument(
-        "--n", type=int, default=16, help="samples per problem besides the greedy one; 0: greedy only (default: 16)"
+        "--n",
+        type=int,
+        default=16,
+        help="samples per problem besides the greedy one, each from its own seed: at least 10 on sets of up to 40 "
+        "problems (AIME, AMC); 0: greedy only (default: 16)",
     )
     drawing.add_argument("--temperature", type=float, default=0.6, help="of the samples (default: %(default)s)")
     drawing.add_argument("--top-p", type=float, default=1.0, help="of the samples (default: %(default)s)")
@@ -88,6 +100,12 @@ def add_eval_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser
         type=int,
         default=4096,
         help="longest response; one that reaches it counts as truncated (default: %(default)s)",
+    )
+    drawing.add_argument(
+        "--template",
+        metavar="NAME_OR_FILE",
+        help="other prompts for the same problems: qwen_math, dapo, plain or a Jinja file, as for data_prep, made from "
+        "the bare questions in the files (default: the prompts of the files, which should be those of the training)",
     )
     drawing.add_argument(
         "--seed", type=int, default=0, help="of the sampling, not of the training (default: %(default)s)"
@@ -137,6 +155,34 @@ def add_eval_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser
         metavar="PLACE[:NAME]",
         help="grader with verl's signature, in pkg://a.module or a/file.py (default: %(default)s:compute_score)",
     )
+    varied = parser.add_argument_group(
+        "sensitivity: several settings into subfolders of OUT",
+        "The setting by the options above is evaluated first, then one with each value given\n"
+        "here, one change at a time. The model is loaded once, and the same command resumes.\n"
+        "`verl-ispo table --sensitivity OUT` compares them. A base model deserves its best\n"
+        "template; the best of many settings is flattered by the choice, and the table says so.",
+    )
+    varied.add_argument(
+        "--vary-template",
+        nargs="+",
+        default=[],
+        metavar="NAME_OR_FILE",
+        help="other templates, as for --template: how much of a score is the form of the prompt",
+    )
+    varied.add_argument(
+        "--vary-temperature", nargs="+", type=float, default=[], metavar="T", help="other temperatures, such as 0.3 1.0"
+    )
+    varied.add_argument(
+        "--vary-top-p", nargs="+", type=float, default=[], metavar="P", help="other values of top-p, such as 0.9 0.95"
+    )
+    varied.add_argument(
+        "--vary-max-new-tokens",
+        nargs="+",
+        type=int,
+        default=[],
+        metavar="N",
+        help="other longest responses; shorter ones are told by `verl-ispo table --cost` without sampling again",
+    )
     labels = parser.add_argument_group("names in the table (repeat the command to change them)")
     labels.add_argument("--base-model", help="model the training started from (default: name of --model)")
     labels.add_argument("--method", help="method it was trained with (default: name of --out)")
@@ -156,23 +202,25 @@ def add_table_parser(commands: argparse._SubParsersAction[argparse.ArgumentParse
         epilog=TABLE_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("results", type=Path, nargs="+", metavar="RESULTS", help="folders written by verl-ispo eval")
+    parser.add_argument("results", type=Path, nargs="*", metavar="RESULTS", help="folders written by verl-ispo eval")
     parser.add_argument("--out", type=Path, required=True, help="folder for the tables")
     parser.add_argument(
         "--format",
         nargs="+",
-        choices=("md", "csv", "latex"),
-        default=["md", "csv", "latex"],
-        help="table.md, scores.csv with comparisons.csv, table.tex (default: all)",
+        choices=("md", "csv", "latex", "png"),
+        default=["md", "csv", "latex", "png"],
+        help="table.md; scores.csv, comparisons.csv and one more for each table on request; table.tex; pictures of the "
+        "tables on request that have one (default: all)",
     )
     parser.add_argument(
         "--metrics",
         nargs="+",
         default=[],
         metavar="METRIC",
-        help="pass@1_greedy, avg@K, maj@K (equal answers vote together), maj_text@K (answers compared as text), pass@K "
-        "(default: all but maj_text, with K = the number of samples); and about confidence, where log-probs were "
-        "recorded: auroc_answer, ece_answer, confident_half_answer, and the same with _response (default: all)",
+        help="pass@1_greedy, avg@K, maj@K (equal answers vote together), maj_text@K (answers compared as text), "
+        "pass@K, g_pass@K_TAU (at least TAU * K of K samples are correct), mg_pass@K (its mean over TAU from 0.5 to 1) "
+        "(default: greedy, avg, maj and pass, with K = the number of samples); and about confidence, where log-probs "
+        "were recorded: auroc_answer, ece_answer, confident_half_answer, and the same with _response (default: all)",
     )
     parser.add_argument(
         "--baseline", metavar="METHOD", help="compare with this one (default: GRPO, else Base, else none)"
@@ -184,20 +232,62 @@ def add_table_parser(commands: argparse._SubParsersAction[argparse.ArgumentParse
         help="rows besides those that were run: none, the paper's for the models that were run, or all of the paper's "
         "(default: %(default)s)",
     )
+    requested = parser.add_argument_group("tables on request")
+    requested.add_argument(
+        "--curves",
+        action="store_true",
+        help="pass@k for k = 1, 2, 4, ... up to the number of samples, with a picture, the spread between single "
+        "passes over the set, and G-Pass@k: how often the model is correct again. A method may gain at k = 1 by "
+        "giving up what it reached with many tries, which a single number hides",
+    )
+    requested.add_argument(
+        "--thresholds",
+        type=float,
+        nargs="+",
+        default=[0.25, 0.5, 0.75, 1.0],
+        metavar="TAU",
+        help="of G-Pass@k: the shares of k samples that have to be correct (default: 0.25 0.5 0.75 1)",
+    )
+    requested.add_argument(
+        "--cost",
+        action="store_true",
+        help="accuracy against tokens (mean length, tokens per correct response, accuracy within half, a quarter, ... "
+        "of the longest response, with a picture) and against the GPU seconds of the evaluation and of the training, "
+        "as far as they were recorded: a method that writes or trains more has had a larger budget",
+    )
+    requested.add_argument(
+        "--sensitivity",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="FOLDER",
+        help="folders of verl-ispo eval with --vary-...: accuracy by template, temperature, top-p and length, the best "
+        "of each beside the one that is trained with, the spread, and what a choice on half of the problems scores on "
+        "the other half; RESULTS may be left out",
+    )
 
 
 def run_eval(options: argparse.Namespace) -> int:
     """Run ``eval``; returns the exit status."""
+    from verl_ispo.evaluation import settings_grid
     from verl_ispo.evaluation.evaluation_options import EvaluationOptions
     from verl_ispo.evaluation.run import run
 
     lists = {name: tuple(getattr(options, name)) for name in ("benchmarks", "vllm_args")}
-    given = {name: value for name, value in vars(options).items() if name != "command"}
-    return run(EvaluationOptions(**{**given, **lists}))
+    variations = {name: tuple(getattr(options, f"vary_{name}")) for name in settings_grid.VARIED}
+    left_out = {"command", *(f"vary_{name}" for name in variations)}
+    given = {name: value for name, value in vars(options).items() if name not in left_out}
+    evaluation = EvaluationOptions(**{**given, **lists})
+    return settings_grid.run(evaluation, variations) if any(variations.values()) else run(evaluation)
 
 
-def run_table(options: argparse.Namespace) -> int:
-    """Run ``table``; returns the exit status."""
+def run_table(options: argparse.Namespace, save_charts: Callable[..., None] | None = None) -> int:
+    """Run ``table``; returns the exit status.
+
+    Args:
+        options (`argparse.Namespace`): as parsed.
+        save_charts (`Callable`, *optional*): draws the charts of a part into a PNG; without it there are none.
+    """
     from verl_ispo.evaluation.make_table import TableOptions, run
 
     return run(
@@ -208,5 +298,10 @@ def run_table(options: argparse.Namespace) -> int:
             metrics=tuple(options.metrics),
             baseline=options.baseline,
             paper_rows=options.paper_rows,
-        )
+            curves=options.curves,
+            thresholds=tuple(options.thresholds),
+            cost=options.cost,
+            sensitivity=tuple(options.sensitivity),
+        ),
+        save_charts,
     )

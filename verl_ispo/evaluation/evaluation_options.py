@@ -34,6 +34,7 @@ class EvaluationOptions:
     concurrency: int = 64
     request_timeout_s: float = 1800.0
     vllm_args: tuple[str, ...] = ()
+    template: str | None = None
 
 
 def check_options(options: EvaluationOptions) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from verl_ispo.evaluation.document import TableDocument
+from verl_ispo.evaluation.document_part import DocumentPart
 from verl_ispo.evaluation.statistics import Interval
 from verl_ispo.evaluation.table import Group
 
@@ -57,6 +58,11 @@ def format_comparisons_csv(document: TableDocument) -> str:
         line += [f"{test.p_value:.6g}", f"{comparison.p_holm:.6g}", *comparison.seeds]
         lines.append(line)
     return _csv(_COMPARISON_COLUMNS, lines)
+
+
+def format_part_csv(part: DocumentPart) -> str:
+    """The numbers of a table on request, unrounded shares in [0, 1]; an empty field where nothing is known."""
+    return _csv(part.csv_columns, part.csv_rows)
 
 
 def _checkpoints(group: Group) -> list[str]:

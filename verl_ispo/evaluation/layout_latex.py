@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from verl_ispo.evaluation.document import TableDocument
+from verl_ispo.evaluation.document_part import DocumentPart
 from verl_ispo.evaluation.layout_text import (
     COMPARING,
     READING,
@@ -41,7 +42,14 @@ def format_latex(document: TableDocument) -> str:
     if document.comparisons:
         rows = [comparison_fields(comparison) for comparison in document.comparisons]
         lines += _table(comparison_columns(document.baseline), rows, f"Against {document.baseline}. {COMPARING}")
+    for part in document.parts:
+        lines += part_lines(part)
     return "\n".join(lines) + "\n"
+
+
+def part_lines(part: DocumentPart) -> list[str]:
+    """A table on request."""
+    return _table(part.columns, part.rows, f"{part.title}. {part.reading}")
 
 
 def _table(names: Sequence[str], rows: Iterable[Sequence[str]], caption: str) -> list[str]:

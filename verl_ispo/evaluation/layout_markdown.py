@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from verl_ispo.evaluation.document import TableDocument
+from verl_ispo.evaluation.document_part import DocumentPart
 from verl_ispo.evaluation.layout_text import (
     COMPARING,
     READING,
@@ -21,7 +22,7 @@ _MARKUP = str.maketrans({"|": r"\|", "<": "&lt;", ">": "&gt;", "`": r"\`", "\n":
 
 def format_markdown(document: TableDocument) -> str:
     """All tables, comparisons, runs and notes."""
-    lines = ["# Results", "", READING, ""]
+    lines = ["# Results", ""] + ([READING, ""] if document.tables else [])
     for table in document.tables:
         names = ["base model", "method", "training seeds", *table.columns]
         lines += [f"## {table.metric.title}", "", *_table(names, table_rows(table, document))]
@@ -29,11 +30,19 @@ def format_markdown(document: TableDocument) -> str:
         rows = [comparison_fields(comparison) for comparison in document.comparisons]
         lines += [f"## Against {_escape(document.baseline or '')}", "", COMPARING, ""]
         lines += _table(comparison_columns(document.baseline), rows)
+    for part in document.parts:
+        lines += part_lines(part)
     runs = [run_fields(group, result) for group in document.groups for result in group.results]
-    lines += ["## Runs", "", *_table(RUN_COLUMNS, runs), "## Notes", ""]
+    if runs:
+        lines += ["## Runs", "", *_table(RUN_COLUMNS, runs), "## Notes", ""]
     lines += [f"- ({note_letter(index)}) {_escape(note)}" for index, note in enumerate(document.notes)]
     lines += [f"- {_escape(remark)}" for remark in document.remarks]
     return "\n".join(lines) + "\n"
+
+
+def part_lines(part: DocumentPart) -> list[str]:
+    """A table on request, under its own heading."""
+    return [f"## {_escape(part.title)}", "", _escape(part.reading), "", *_table(part.columns, part.rows)]
 
 
 def _table(names: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:

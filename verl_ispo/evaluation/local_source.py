@@ -13,6 +13,7 @@ from verl_ispo.evaluation.questions import Question
 from verl_ispo.evaluation.replicas import default_replicas, load_replicas
 from verl_ispo.evaluation.response_source import ResponseSource
 from verl_ispo.evaluation.sampler_choice import load_sampler, resolve_sampler, sampler_versions
+from verl_ispo.evaluation.training_cost import training_cost
 from verl_ispo.evaluation.vllm_sampler import built_for_cpu, read_arguments
 from verl_ispo.user_error import UserError
 
@@ -39,8 +40,14 @@ def local_source(options: EvaluationOptions, questions: Sequence[Question]) -> R
     on_this_machine = replicas == 1 and not (gpus_each and os.environ.get("RAY_ADDRESS"))
     return ResponseSource(
         prompts=prompts,
-        model={"path": options.model, "checkpoint_rule": checkpoint.rule, "step": checkpoint.step},
+        model={
+            "path": options.model,
+            "checkpoint_rule": checkpoint.rule,
+            "step": checkpoint.step,
+            "training": training_cost(options.model, checkpoint.step),
+        },
         model_sha256=model_digest(checkpoint.folder),
         sampler={"name": name, "versions": sampler_versions(name), **given},
         load=load if on_this_machine else partial(load_replicas, load, replicas, gpus_each),
+        gpus=replicas * gpus_each,
     )

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from verl_ispo.evaluation.equal_votes import vote_names
-from verl_ispo.evaluation.estimators import avg_at_k, maj_at_k, pass_at_k
+from verl_ispo.evaluation.estimators import avg_at_k, g_pass_at_k, maj_at_k, mg_pass_at_k, pass_at_k
 from verl_ispo.evaluation.results import BenchmarkResult, ProblemResult
 from verl_ispo.evaluation.statistics import Scores
 from verl_ispo.grading.ground_truth_reading import asks_for_several
@@ -34,12 +34,15 @@ class Metric:
 
     Attributes:
         kind (`str`): ``greedy``, ``avg``, ``maj`` (equal answers vote together), ``maj_text`` (answers with the same
-            text do), ``pass``, or one of :data:`CALIBRATION`.
+            text do), ``pass``, ``g_pass``, ``mg_pass``, or one of :data:`CALIBRATION`.
         k (`int`): number of samples; 1 for greedy, and 0 (all that were drawn) for calibration.
+        threshold (`float`, *optional*, defaults to `0.0`): share of the ``k`` samples that has to be correct, for
+            ``g_pass``.
     """
 
     kind: str
     k: int
+    threshold: float = 0.0
 
     @property
     def is_calibration(self) -> bool:
@@ -51,7 +54,9 @@ class Metric:
         """As written in a file and on the command line."""
         if self.is_calibration:
             return self.kind
-        return GREEDY if self.kind == "greedy" else f"{self.kind}@{self.k}"
+        if self.kind == "greedy":
+            return GREEDY
+        return f"{self.kind}@{self.k}" + (f"_{self.threshold:g}" if self.kind == "g_pass" else "")
 
     @property
     def title(self) -> str:
@@ -62,12 +67,15 @@ class Metric:
             "maj": f"maj@{self.k} (majority vote of {self.k} samples; equal answers count together)",
             "maj_text": f"maj_text@{self.k} (majority vote of {self.k} samples; answers compared as text)",
             "pass": f"pass@{self.k} (at least one of {self.k} samples is correct, unbiased)",
+            "g_pass": f"G-Pass@{self.k}, tau = {self.threshold:g} (at least {100 * self.threshold:g} % of {self.k} "
+            "samples are correct, unbiased)",
+            "mg_pass": f"mG-Pass@{self.k} (mean of G-Pass@{self.k} over tau from 0.5 to 1)",
             **CALIBRATION,
         }[self.kind]
 
 
 def parse_metric(text: str) -> Metric:
-    """Read ``pass@1_greedy``, ``avg@16``, ``maj@16``, ``maj_text@16``, ``pass@8`` or ``auroc_answer``.
+    """Read ``pass@1_greedy``, ``avg@16``, ``maj_text@16``, ``pass@8``, ``g_pass@8_0.75`` or ``auroc_answer``.
 
     Raises:
         UserError: for anything else.
@@ -76,11 +84,15 @@ def parse_metric(text: str) -> Metric:
         return Metric("greedy", 1)
     if text in CALIBRATION:
         return Metric(text, 0)
-    match = re.fullmatch(r"(avg|maj|maj_text|pass)@([1-9]\d{0,5})", text)
+    match = re.fullmatch(r"(avg|maj|maj_text|pass|mg_pass)@([1-9]\d{0,5})", text)
+    if match is None and (match := re.fullmatch(r"g_pass@([1-9]\d{0,5})_(0\.\d{1,6}|1(?:\.0+)?)", text)):
+        if float(match[2]) > 0:
+            return Metric("g_pass", int(match[1]), float(match[2]))
+        match = None
     if match is None:
         raise UserError(
-            f"--metrics {text!r}: give {GREEDY}, avg@K, maj@K, maj_text@K or pass@K, such as avg@16, or one of: "
-            f"{', '.join(CALIBRATION)}"
+            f"--metrics {text!r}: give {GREEDY}, avg@K, maj@K, maj_text@K, pass@K or mg_pass@K, such as avg@16, "
+            f"g_pass@K_TAU, such as g_pass@16_0.5 (TAU above 0 and up to 1), or one of: {', '.join(CALIBRATION)}"
         )
     return Metric(match[1], int(match[2]))
 
@@ -88,20 +100,27 @@ def parse_metric(text: str) -> Metric:
 def problem_scores(benchmark: BenchmarkResult, metric: Metric) -> Scores | str:
     """Each problem's score in [0, 1], or in words why there is none; not for calibration.
 
-    avg@k, maj@k and maj_text@k take the first k samples; pass@k is estimated from all of them.
+    avg@k, maj@k and maj_text@k take the first k samples; pass@k and its kin are estimated from all of them.
     """
     if metric.kind == "greedy":
         return np.array([problem.greedy for problem in benchmark.problems], dtype=np.float64)
     drawn = len(benchmark.problems[0].sampled)
     if drawn < metric.k:
         return f"not run (n = {drawn})"
-    if metric.kind == "pass":
-        return np.array([pass_at_k(drawn, sum(problem.sampled), metric.k) for problem in benchmark.problems])
+    if metric.kind in ("pass", "g_pass", "mg_pass"):
+        of_count = {count: _estimate(metric, drawn, count) for count in {sum(p.sampled) for p in benchmark.problems}}
+        return np.array([of_count[sum(problem.sampled)] for problem in benchmark.problems])
     if metric.kind == "avg":
         return np.array([avg_at_k(problem.sampled[: metric.k]) for problem in benchmark.problems])
     if any(prediction is None for problem in benchmark.problems for prediction in problem.predictions):
         return "no answers recorded"  # the reward function returns no `pred`
     return np.array([_vote(problem, metric) for problem in benchmark.problems])
+
+
+def _estimate(metric: Metric, drawn: int, correct: int) -> float:
+    if metric.kind == "g_pass":
+        return g_pass_at_k(drawn, correct, metric.k, metric.threshold)
+    return (mg_pass_at_k if metric.kind == "mg_pass" else pass_at_k)(drawn, correct, metric.k)
 
 
 def _vote(problem: ProblemResult, metric: Metric) -> float:

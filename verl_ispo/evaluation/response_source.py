@@ -20,6 +20,7 @@ class ResponseSource:
         model_sha256: digest of weights and tokenizer; `None` where a server has the weights.
         sampler: the manifest's ``sampler``: name, versions, and what it does not tell.
         load: loads the sampler.
+        gpus: of all replicas together; 0 on a CPU, `None` where a server has them.
     """
 
     prompts: Prompts
@@ -27,3 +28,4 @@ class ResponseSource:
     model_sha256: str | None
     sampler: Mapping[str, Any]
     load: Callable[[], Sampler]
+    gpus: int | None = None

@@ -16,6 +16,8 @@ from verl_ispo.user_error import UserError
 
 SAMPLES_NAME = "samples.jsonl"
 QUESTIONS_NAME = "questions.jsonl"
+SETTINGS_NAME = "settings.json"
+"""In a folder of several evaluations (`verl_ispo.evaluation.settings_grid`)."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ class SampleCounts:
 
 @dataclass(frozen=True)
 class ProblemResult:
-    """One problem: what it is, and how its samples were graded, in the order of their index."""
+    """One problem: what it is, how its samples were graded, in the order of their index; tokens of each response."""
 
     question_id: str
     ground_truth: Any
@@ -49,6 +51,8 @@ class ProblemResult:
     predictions: tuple[str | None, ...]
     greedy_log_probs: LogProbs
     log_probs: tuple[LogProbs, ...]
+    greedy_tokens: int
+    tokens: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -105,10 +109,14 @@ def load_result(folder: Path) -> EvaluationResult:
     """
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; give folders that verl-ispo eval has written")
+    if (folder / SETTINGS_NAME).is_file():
+        raise UserError(
+            f"{folder}: holds evaluations at several settings; give it to --sensitivity, and not as RESULTS"
+        )
     manifest = read_manifest(folder)
     if not (folder / SAMPLES_NAME).is_file():
         return EvaluationResult(folder, manifest, {}, finished=False)
-    samples: dict[tuple[str, str], dict[tuple[str, int], tuple[bool, str | None, LogProbs]]] = {}
+    samples: dict[tuple[str, str], dict[tuple[str, int], tuple[bool, str | None, LogProbs, int]]] = {}
     counts: dict[str, Counter[str]] = {}
     for record in read_samples(folder / SAMPLES_NAME):
         of_problem = samples.setdefault((record["benchmark"], record["question_id"]), {})
@@ -116,7 +124,7 @@ def load_result(folder: Path) -> EvaluationResult:
         if key in of_problem:
             raise UserError(f"{folder / SAMPLES_NAME}: {record['question_id']} has sample {key} twice; remove one")
         log_probs = LogProbs(record["response_log_prob"], record["answer_log_prob"])
-        of_problem[key] = (record["correct"], record["prediction"], log_probs)
+        of_problem[key] = (record["correct"], record["prediction"], log_probs, record["tokens"])
         counts.setdefault(record["benchmark"], Counter()).update(
             {
                 "samples": 1,
@@ -144,10 +152,12 @@ def load_result(folder: Path) -> EvaluationResult:
                 question["ground_truth"],
                 question["prompt_sha256"],
                 of_problem["greedy", 0][0],
-                tuple(correct for correct, _, _ in sampled),
-                tuple(prediction for _, prediction, _ in sampled),
+                tuple(correct for correct, _, _, _ in sampled),
+                tuple(prediction for _, prediction, _, _ in sampled),
                 of_problem["greedy", 0][2],
-                tuple(log_probs for _, _, log_probs in sampled),
+                tuple(log_probs for _, _, log_probs, _ in sampled),
+                of_problem["greedy", 0][3],
+                tuple(tokens for _, _, _, tokens in sampled),
             )
         )
     if samples:

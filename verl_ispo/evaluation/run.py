@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
+from data_prep.prompt_templates import load_template
 from verl_ispo.atomic_file import write_text
 from verl_ispo.command_line import run_command
 from verl_ispo.evaluation.confidence import mean_log_probs
@@ -18,13 +19,15 @@ from verl_ispo.evaluation.evaluation_options import EvaluationOptions, check_opt
 from verl_ispo.evaluation.grader import Grader
 from verl_ispo.evaluation.local_source import local_source
 from verl_ispo.evaluation.manifest import FORMAT, MANIFEST_NAME, read_manifest, refuse_differences, write_manifest
+from verl_ispo.evaluation.prompt_template import with_template
 from verl_ispo.evaluation.prompts import Prompts
 from verl_ispo.evaluation.questions import Question, questions_digest, read_questions
 from verl_ispo.evaluation.response_source import ResponseSource
 from verl_ispo.evaluation.results import QUESTIONS_NAME, SAMPLES_NAME, load_result
-from verl_ispo.evaluation.sampler import Completion
-from verl_ispo.evaluation.samples import PlannedSample, SampleLog, plan_samples
+from verl_ispo.evaluation.sampler import Completion, Sampler
+from verl_ispo.evaluation.samples import LEAST_SAMPLES, SMALL_SET, PlannedSample, SampleLog, lacks_samples, plan_samples
 from verl_ispo.evaluation.score_summary import format_summary, summarise
+from verl_ispo.evaluation.timing import SamplingClock, device_name
 from verl_ispo.process_lock import take_lock
 from verl_ispo.user_error import UserError
 
@@ -34,12 +37,19 @@ SUMMARY_NAME = "summary.json"
 LOCK_NAME = ".lock"
 
 
-def evaluate(options: EvaluationOptions) -> dict[str, Any]:
+Load = Callable[[ResponseSource], Sampler]
+
+
+def evaluate(options: EvaluationOptions, load: Load = lambda source: source.load()) -> dict[str, Any]:
     """Run or resume an evaluation; returns the summary, which is also in ``summary.json``.
 
     In ``options.out``: ``manifest.json``, ``questions.jsonl``, ``samples.partial.jsonl`` until all samples are
     there, then ``samples.jsonl`` and ``summary.json``. On a CPU these are the same bytes however often the run was
-    interrupted.
+    interrupted. Beside them ``timing.jsonl``, which is not.
+
+    Args:
+        options (`EvaluationOptions`): of the evaluation.
+        load (`Callable`, *optional*): gives the sampler of a source, so that several evaluations can share one.
 
     Raises:
         UserError: for what the user can correct; what was sampled until then is kept.
@@ -47,10 +57,13 @@ def evaluate(options: EvaluationOptions) -> dict[str, Any]:
     """
     check_options(options)
     questions = read_questions(options.benchmarks)
+    if options.template is not None:
+        questions = with_template(questions, load_template(options.template))
     grader = Grader(options.reward_function)
     grader.check_ground_truths(questions)
     source = _source(options, questions)
     manifest = _manifest(options, source, questions, grader)
+    _warn_of_few_samples(options.n, manifest["inputs"]["benchmarks"])
     plan = plan_samples(questions, options.n, options.temperature, options.seed)
 
     with _exclusive(options.out):
@@ -59,7 +72,7 @@ def evaluate(options: EvaluationOptions) -> dict[str, Any]:
         if not samples_path.is_file():
             log = SampleLog(options.out / LOG_NAME)
             try:
-                _sample(options, plan, source, grader, log)
+                _sample(options, plan, source, load, grader, log)
                 log.publish(samples_path, [planned.key for planned in plan])
             finally:
                 log.close()
@@ -115,11 +128,23 @@ def _manifest(
             "max_new_tokens": options.max_new_tokens,
             "context_tokens": source.prompts.context_tokens,
             "seed": options.seed,
+            "template": None if options.template is None else load_template(options.template).name,
         },
         "inputs": {"model_sha256": source.model_sha256, "benchmarks": benchmarks},
         "sampler": dict(source.sampler),
         "grader": {**grader.identity(), "verl_ispo": __version__},
     }
+
+
+def _warn_of_few_samples(drawn: int, benchmarks: Mapping[str, Mapping[str, Any]]) -> None:
+    small = [name for name, inputs in benchmarks.items() if lacks_samples(inputs["problems"], drawn)]
+    if small:
+        print(
+            f"warning: --n {drawn}: few for sets of at most {SMALL_SET} problems ({', '.join(small)}), of which the "
+            f"chance of the sampling alone moves the score by points; give {LEAST_SAMPLES} or more to report it",
+            file=sys.stderr,
+            flush=True,
+        )
 
 
 @contextmanager
@@ -145,6 +170,9 @@ def _begin_or_resume(options: EvaluationOptions, manifest: dict[str, Any], quest
             for name, value in manifest["labels"].items()
         }
         manifest = {**manifest, "labels": labels}
+        if manifest["model"].get("training") is None and recorded["model"].get("training") is not None:
+            # the run's folder has moved since
+            manifest["model"]["training"] = recorded["model"]["training"]
         if recorded != manifest:
             print("Labels or paths in the manifest have changed; the samples are the same.", flush=True)
             write_manifest(out, manifest)
@@ -173,6 +201,7 @@ def _sample(
     options: EvaluationOptions,
     plan: Sequence[PlannedSample],
     source: ResponseSource,
+    load: Load,
     grader: Grader,
     log: SampleLog,
 ) -> None:
@@ -188,7 +217,7 @@ def _sample(
     log.append(_records([(planned, NOT_SAMPLED) for planned in unsampled], prompts, grader))
     if not missing:
         return
-    sampler = source.load()
+    sampler = load(source)
     requests = [prompts.request(planned, options.top_p) for planned in missing]
     truncated = 0
     with tqdm(
@@ -199,9 +228,11 @@ def _sample(
         mininterval=1.0 if sys.stderr.isatty() else 30.0,
         smoothing=0.05,
     ) as progress:
+        clock = SamplingClock(options.out, device_name(source.gpus), source.gpus)
         for batch in sampler(requests):
             records = _records([(missing[index], completion) for index, completion in batch], prompts, grader)
             log.append(records)
+            clock.batch(len(records))
             truncated += sum(record["finish_reason"] == "length" for record in records)
             progress.set_postfix(truncated=truncated, refresh=False)
             progress.update(len(batch))

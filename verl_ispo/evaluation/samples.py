@@ -26,6 +26,12 @@ from verl_ispo.user_error import UserError
 SampleKey = tuple[str, str, str, int]
 """Benchmark, question id, mode, sample index."""
 
+SMALL_SET = 40
+"""A set of up to this many problems, such as AIME (30) and AMC (40), is small (ours)."""
+
+LEAST_SAMPLES = 10
+"""Sampled responses, each from its own seed, that a problem of a small set needs (ours)."""
+
 
 @dataclass(frozen=True)
 class LogProbs:
@@ -87,6 +93,11 @@ def plan_samples(
             ),
         )
     ]
+
+
+def lacks_samples(problems: int, samples_per_question: int) -> bool:
+    """Whether so few samples of so few problems leave the score to chance; without samples, greedy alone does too."""
+    return problems <= SMALL_SET and samples_per_question < LEAST_SAMPLES
 
 
 def record_key(record: Mapping[str, Any]) -> SampleKey:

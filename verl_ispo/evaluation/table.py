@@ -155,7 +155,7 @@ def group_results(results: Sequence[EvaluationResult]) -> list[Group]:
                 )
         same_method.append(result)
     finished = [result for result in results if result.finished]
-    _refuse_mixed_problems(finished)
+    refuse_mixed_problems(finished)
     for methods in by_name.values():
         _refuse_mixed_rules([result for same in methods.values() for result in same])
     return [
@@ -207,7 +207,6 @@ def default_metrics(results: Sequence[EvaluationResult]) -> list[Metric]:
 
 def build_metric_table(groups: Sequence[Group], benchmarks: Sequence[str], metric: Metric) -> MetricTable:
     """All cells of one metric."""
-    columns = tuple(benchmark_title(name) for name in benchmarks)
     rows = []
     for group in groups:
         if metric.is_calibration:
@@ -217,12 +216,24 @@ def build_metric_table(groups: Sequence[Group], benchmarks: Sequence[str], metri
             if len(benchmarks) > 1:
                 cells.append(_average(group, benchmarks, metric))
         rows.append(Row(group.base_model, group.method, tuple(cells)))
-    return MetricTable(metric, (*columns, AVERAGE) if len(benchmarks) > 1 else columns, tuple(rows))
+    return MetricTable(metric, table_columns(benchmarks), tuple(rows))
+
+
+def table_columns(benchmarks: Sequence[str]) -> tuple[str, ...]:
+    """Headings of the benchmarks, and of their average where there are several."""
+    columns = tuple(benchmark_title(name) for name in benchmarks)
+    return (*columns, AVERAGE) if len(columns) > 1 else columns
 
 
 def benchmark_title(name: str) -> str:
     """The paper's spelling of a benchmark's name, if it has it."""
     return paper_spelling(name, [figure.benchmark for figure in paper_figures()])
+
+
+def curve_label(group: Group, groups: Sequence[Group]) -> str:
+    """A row's name in a chart: the method, after its base model where there are several."""
+    several = len({other.base_model for other in groups}) > 1
+    return f"{group.base_model} {group.method}" if several else group.method
 
 
 def _paper_position(name: str, by_paper: Sequence[str]) -> int:
@@ -296,7 +307,12 @@ def _calibration_cell(group: Group, benchmarks: Sequence[BenchmarkCalibration | 
     )
 
 
-def _refuse_mixed_problems(results: Iterable[EvaluationResult]) -> None:
+def refuse_mixed_problems(results: Iterable[EvaluationResult]) -> None:
+    """Refuse finished results of one benchmark that are not on the same problems.
+
+    Raises:
+        UserError: naming the ids, ground truths or folders that differ.
+    """
     first: dict[str, tuple[EvaluationResult, BenchmarkResult]] = {}
     for result in results:
         for name, benchmark in result.benchmarks.items():

@@ -224,21 +224,56 @@ class MethodState:
 
 
 @dataclass(frozen=True)
+class PromptCandidates:
+    """What a method draws a step's prompts from where it needs no forward for that.
+
+    Attributes:
+        keys: of each candidate, as in `MethodBatch.prompt_keys`.
+        keep: how many prompts the step trains on.
+        step: number of the step, from 1.
+        state: the method's state before it.
+    """
+
+    keys: Sequence[str]
+    keep: int
+    step: int
+    state: Any
+
+
+@dataclass(frozen=True)
+class DrawnPrompts:
+    """Which candidates a step trains on.
+
+    Attributes:
+        rows: indices of candidates, `(keep,)` int64; one may be there several times, each with rollouts of its own.
+        score: what they were drawn by, `(candidates,)`, for the metrics; `None` where nothing was.
+    """
+
+    rows: torch.Tensor
+    score: torch.Tensor | None = None
+
+
+@dataclass(frozen=True)
 class PromptChoice:
-    """How a method chooses the prompts of a step from a larger number of candidates.
+    """How a method chooses the prompts of a step: by `score` and `choose`, or by `draw`.
 
     Attributes:
         keep_fraction: from the settings to the share of the candidates that is kept, in (0, 1].
+        score_name: what a prompt's score is called in the metrics.
         score: from the log-probs of the prompts' tokens but the first and their mask, both `(prompts, prompt_length)`,
             to one number per prompt.
-        score_name: what that number is called in the metrics.
         choose: from the scores, the number to keep, and progress in [0, 1] to the indices of the prompts to keep.
+        draw: from the candidates and the settings to what is kept, without a forward.
+        earlier: from the method's state to the keys of earlier prompts that are the next step's candidates; empty where
+            these are new ones. With `draw` alone.
     """
 
     keep_fraction: Callable[[Any], float]
-    score: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
     score_name: str
-    choose: Callable[[torch.Tensor, int, float], torch.Tensor]
+    score: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None
+    choose: Callable[[torch.Tensor, int, float], torch.Tensor] | None = None
+    draw: Callable[[PromptCandidates, Any], DrawnPrompts] | None = None
+    earlier: Callable[[Any], Sequence[str]] | None = None
 
 
 @dataclass(frozen=True)
@@ -281,6 +316,8 @@ class Method:
         prompt_choice: which prompts a step trains on, where the method chooses.
         state: what it carries from step to step.
         contradictions: from a look-up of verl's settings to the pairs that make no sense under this method.
+        reward: what it rewards in place of the verifier's verdict, in words; `None` for a method that trains on the
+            verdict or the score. ISPO's signals and the metrics keep the verdict as "correct" either way.
     """
 
     name: str
@@ -298,6 +335,7 @@ class Method:
     prompt_choice: PromptChoice | None = None
     state: MethodState | None = None
     contradictions: Callable[[Lookup], Iterator[Contradiction]] | None = None
+    reward: str | None = None
 
     @property
     def brings_a_loss(self) -> bool:

@@ -69,7 +69,9 @@ def preset_rule(name: str, overrides: Mapping[str, Any]) -> PresetRule:
     changes = read_preset(name).changes
     estimator = str(changes.get("algorithm.adv_estimator", "grpo"))
     method = method_of(estimator)
-    if estimator != "grpo" and (method is None or not method.needs <= _PER_ROLLOUT):
+    # A rule with settings of its own may be another preset's, and one may go by lengths, which are not handed over.
+    has_settings = method is not None and method.settings is not None and Need.ISPO_SIGNALS not in method.needs
+    if estimator != "grpo" and (method is None or has_settings or not method.needs <= _PER_ROLLOUT):
         raise UserError(
             f"--methods {name}: the probe compares one advantage per rollout, and the estimator {estimator} is none of "
             f"GRPO, sign and ISPO; choose among {' '.join([*BESIDE, *signal_presets()])}"

@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 from markupsafe import Markup
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import MaxNLocator, PercentFormatter, StrMethodFormatter
 
 from verl_ispo.atomic_file import atomic_file
 from verl_ispo.report.visible_text import visible
@@ -85,6 +85,7 @@ class Axes:
         thresholds: label to a value at which a horizontal line is drawn.
         changes: step and colour of each vertical line, where a run went on with other settings.
         x_label: label of the x axis.
+        doubling: each tick of x is twice the one before.
     """
 
     unit: str
@@ -94,6 +95,7 @@ class Axes:
     thresholds: Mapping[str, float] | None = None
     changes: Sequence[tuple[int, str]] = ()
     x_label: str = "training step"
+    doubling: bool = False
 
 
 def draw_lines(lines: Sequence[Line], axes: Axes, name: str, description: str) -> Markup:
@@ -127,10 +129,13 @@ def save_grid(charts: Sequence[tuple[str, Sequence[Line], Axes]], columns: int, 
     rows = math.ceil(len(charts) / columns)
     with matplotlib.rc_context(_style("black", "#dddddd")):
         figure = Figure(figsize=(12, 3.2 * rows), layout="constrained")
-        grid = figure.subplots(rows, columns, sharex=True, squeeze=False).flat
+        grid = figure.subplots(rows, columns, sharex=True, squeeze=False).flatten()
         for plot, (title, lines, axes) in zip(grid, charts, strict=False):
             plot.set_title(title, loc="left", fontsize=10.5)
             draw_on(plot, lines, axes)
+        for empty in range(len(charts), rows * columns):
+            grid[empty].set_axis_off()
+            grid[empty - columns].tick_params(labelbottom=True)
         figure.supxlabel(x_label, fontsize=10)
         handles, labels = grid[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside upper center", ncols=len(labels), frameon=False, fontsize=12)
@@ -156,8 +161,13 @@ def draw_on(plot: matplotlib.axes.Axes, lines: Sequence[Line], axes: Axes) -> No
     for step, colour in axes.changes:
         plot.axvline(step, color=colour, linewidth=1, linestyle=(0, (1, 2)), zorder=2)
     first, last = axes.step_range
-    plot.set_xlim(first - 0.02 * (last - first + 1), last + 0.02 * (last - first + 1))
-    plot.xaxis.set_major_locator(MaxNLocator(6, integer=True, steps=TICK_STEPS))
+    if axes.doubling:
+        plot.set_xscale("log", base=2)
+        plot.set_xlim(first / 1.1, last * 1.1)
+        plot.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    else:
+        plot.set_xlim(first - 0.02 * (last - first + 1), last + 0.02 * (last - first + 1))
+        plot.xaxis.set_major_locator(MaxNLocator(6, integer=True, steps=TICK_STEPS))
     plot.yaxis.set_major_locator(MaxNLocator(5, steps=TICK_STEPS))
     if axes.percent:
         plot.yaxis.set_major_formatter(PercentFormatter(xmax=1))

@@ -46,6 +46,10 @@ class RolloutGroups:
         """Largest minus smallest value of each group, `(count,)`."""
         return self.reduce(values, "amax") - self.reduce(values, "amin")
 
+    def with_tokens(self, response_mask: torch.Tensor) -> torch.Tensor:
+        """Groups with at least one token, `(count,)` bool; the others only pad the batch, and no prompt is theirs."""
+        return self.reduce(response_mask.bool().any(dim=-1).float(), "amax") > 0
+
     def all_wrong(self, correct: torch.Tensor) -> torch.Tensor:
         """Groups without a correct rollout, `(count,)` bool."""
         return self.reduce(correct.float(), "amax") == 0

@@ -37,9 +37,9 @@ def forward_rows(heads: Sequence[torch.Tensor], tails: Sequence[torch.Tensor]) -
     )
 
 
-def with_forward_settings(rows: TensorDict, temperature: float) -> TensorDict:
-    """Mark the rows as a plain forward: no loss, no entropy, the rollout's temperature."""
-    tu.assign_non_tensor(rows, temperature=temperature, compute_loss=False, calculate_entropy=False)
+def with_forward_settings(rows: TensorDict, temperature: float, entropy: bool = False) -> TensorDict:
+    """Mark the rows as a plain forward: no loss, the rollout's temperature, the entropy where it is asked for."""
+    tu.assign_non_tensor(rows, temperature=temperature, compute_loss=False, calculate_entropy=entropy)
     return rows
 
 

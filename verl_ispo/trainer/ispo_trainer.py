@@ -91,6 +91,10 @@ class ISPOTrainerMixin(MethodHooksMixin):
         if not self.trains_ispo:
             what = "logged, not trained on" if self.observes_signals else "neither computed nor trained on"
             logger.info(f"adv_estimator={config.algorithm.adv_estimator}: ISPO's signals are {what}")
+        if self.method is not None and self.method.reward is not None:
+            logger.info(
+                f'rewarded is {self.method.reward}; "correct" in signals and metrics is the verifier\'s verdict'
+            )
 
     @property
     def trains_ispo(self) -> bool:
@@ -127,7 +131,7 @@ class ISPOTrainerMixin(MethodHooksMixin):
     def _init_tokenizer(self) -> None:
         super()._init_tokenizer()
         # verl makes a processor for models whose rows are more than tokens.
-        sends_rows = self.observes_signals or self.prompt_choice is not None
+        sends_rows = self.observes_signals or self.prompt_choice is not None or Need.PREFIX_SCORES in self._needs
         if self.processor is not None and sends_rows:
             raise UnsupportedSettingError(multimodal_refusal(self.config.actor_rollout_ref.model.path).sentence)
 
@@ -140,7 +144,7 @@ class ISPOTrainerMixin(MethodHooksMixin):
     def _compute_old_log_prob(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
         if not self.observes_signals and not self._needs:
             return super()._compute_old_log_prob(batch, metrics)
-        finds_answers = self.observes_signals or Need.ANSWER_TEXT in self._needs
+        finds_answers = self.observes_signals or bool(self._needs & {Need.ANSWER_TEXT, Need.PREFIX_SCORES})
         wanted = ["input_ids"] if finds_answers else []
         wanted += ["extra_fields"] if self.observes_signals or Need.CORRECT in self._needs else []
         wanted += ["rm_scores"] if self._scores_right_answers else []
@@ -170,6 +174,7 @@ class ISPOTrainerMixin(MethodHooksMixin):
             given_log_prob=given_log_prob,
             prompt_log_probs=prompt_log_probs(batch) if Need.PROMPT_LOG_PROB in self._needs else None,
             extra_fields=objects(data, "extra_fields") if "extra_fields" in wanted else None,
+            prefix_scores=self._prefix_scores(batch, answers, metrics) if Need.PREFIX_SCORES in self._needs else None,
         )
         return result
 

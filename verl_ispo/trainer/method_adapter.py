@@ -83,7 +83,8 @@ def advantage_estimator(method: Method) -> Callable[..., tuple[torch.Tensor, tor
 
 
 def _missing(method: Method) -> str:
-    needs = ", ".join(sorted(need.value for need in method.needs))
+    state = ["its state from step to step"] if method.state is not None else []
+    needs = ", ".join(sorted(need.value for need in method.needs) + state)
     return (
         f"algorithm.adv_estimator={method.name} needs {needs}, which stock trainer modes do not hand to an estimator. "
         f"Set trainer.v1.trainer_mode to one of {', '.join(ISPO_TRAINER_MODES)} (with trainer.use_v1=true), or "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, fields
@@ -14,18 +13,20 @@ import torch
 from omegaconf import DictConfig
 from transfer_queue import KVBatchMeta
 from verl.utils.config import omega_conf_to_dataclass
+from verl.utils.debug import marked_timer
 from verl.utils.seqlen_balancing import get_group_balanced_partitions
 from verl.workers.utils.padding import response_to_nested
 
 from verl_ispo.config.signal_use import observes_signals
-from verl_ispo.methods.method import GROUP_COLUMN, MethodBatch, Need
+from verl_ispo.methods.method import GROUP_COLUMN, MethodBatch, Need, PrefixScores
 from verl_ispo.methods.registry import method_of, methods
 from verl_ispo.signals.diagnostics import ObservedBatch
 from verl_ispo.signals.groups import RolloutGroups
 from verl_ispo.trainer.hand_over import KnownOfBatch
 from verl_ispo.trainer.method_loss import COLUMN_PREFIX, method_loss
-from verl_ispo.trainer.policy_pass import PolicyPass
-from verl_ispo.trainer.prompt_selection import PromptSelectionMixin
+from verl_ispo.trainer.policy_pass import FoundAnswers, PolicyPass
+from verl_ispo.trainer.prefix_forward import scores_behind_prefixes
+from verl_ispo.trainer.prompt_selection import PromptSelectionMixin, prompt_key
 from verl_ispo.trainer.refusals import UnsupportedSettingError
 from verl_ispo.trainer.repeatable_order import repeatable_order
 from verl_ispo.trainer.step_batch import StepBatch, fetch, prompt_of, store
@@ -82,6 +83,23 @@ class MethodHooksMixin(PromptSelectionMixin):
         if self.method is not None and self.method.whole_groups:
             batch.extra_info["force_group_size"] = self._rollouts_per_prompt
         return super()._update_actor(batch, metrics)
+
+    def _prefix_scores(self, batch: KVBatchMeta, answers: FoundAnswers, metrics: dict) -> PrefixScores:
+        """A further forward, over the ground truth behind parts of the responses."""
+        with marked_timer("prefix_scores", self.timing_raw):
+            scores, found = scores_behind_prefixes(
+                batch,
+                self.actor_rollout_wg,
+                self.config,
+                self.method,
+                answers.prompts,
+                answers.responses,
+                answers.spans,
+                self._token_text(),
+                encode=lambda text: self.tokenizer.encode(text, add_special_tokens=False),
+            )
+        metrics.update(found)
+        return scores
 
     def _known(self, step: StepBatch, observed: ObservedBatch | None) -> KnownOfBatch:
         """What the method needs of the batch beyond verl's rewards, on verl's rows."""
@@ -206,7 +224,7 @@ def prompt_keys(step: StepBatch) -> tuple[str, ...]:
     """A hash of each rollout's prompt, on verl's rows; `""` for padding rows."""
     keys = [""] * step.verl_rows
     for row, prompt in zip(step.rows.tolist(), step.tokens("prompts"), strict=True):
-        keys[row] = hashlib.blake2b(str(prompt.tolist()).encode(), digest_size=8).hexdigest()
+        keys[row] = prompt_key(prompt.tolist())
     return tuple(keys)
 
 

@@ -71,8 +71,8 @@ def multimodal_refusal(what: str) -> Refusal:
     """For a model with a vision or audio tower; the trainer reads its config.json only once it has started."""
     return Refusal(
         f"{MODEL}.path",
-        f"{MODEL}.path={what} has a vision or audio tower, and ISPO's trace-ablated prompts are text without images, "
-        "sound or multi-dimensional position ids. Take a text model.",
+        f"{MODEL}.path={what} has a vision or audio tower, and the texts that ISPO's signals and some methods "
+        "score are without images, sound or multi-dimensional position ids. Take a text model.",
     )
 
 
@@ -86,16 +86,18 @@ def _without_what_signals_need(config: DictConfig) -> Iterator[Refusal]:
     needs_pass = method is not None and bool(method.needs & OF_THE_POLICY_PASS)
     bypass = f"{ALGORITHM}.rollout_correction.bypass_mode"
     if (needs_signals or needs_pass) and _setting(config, bypass):
+        reader = "ISPO's entropy filter" if needs_signals else f"adv_estimator={method.name}"
         yield Refusal(
             bypass,
-            f"{bypass}=true takes old log-probs from the rollout engine and computes no entropy, which ISPO's entropy "
-            f"filter needs. Set {bypass}=false.",
+            f"{bypass}=true takes old log-probs from the rollout engine and computes no entropy, which {reader} needs. "
+            f"Set {bypass}=false.",
         )
     # Megatron and VeOmni have router replay, under the same key of their own section.
     replay = f"{ACTOR}.{_setting(config, f'{ACTOR}.strategy')}.router_replay.mode"
-    scores_prompts = method is not None and method.prompt_choice is not None
-    if (needs_signals or scores_prompts) and _setting(config, replay) not in (None, "disabled"):
-        rows = "the trace-ablated rows" if needs_signals else f"the prompts that {method.name} scores"
+    sends_rows = method is not None and (method.prompt_choice is not None or Need.PREFIX_SCORES in method.needs)
+    if (needs_signals or sends_rows) and _setting(config, replay) not in (None, "disabled"):
+        scored = "prompts" if method is not None and method.prompt_choice is not None else "texts"
+        rows = "the trace-ablated rows" if needs_signals else f"the {scored} that {method.name} scores"
         yield Refusal(
             replay,
             f"{replay}={_setting(config, replay)} records or replays expert routes row by row, and {rows} have none. "

@@ -34,6 +34,29 @@ def right_answers_of_all_wrong_groups(batch: KVBatchMeta, step: StepBatch) -> li
     right_answers: list[str | None] = [None] * len(batch)
     if not rows:
         return right_answers
+    texts = ground_truth_texts(
+        batch,
+        rows,
+        reader="algorithm.ispo.all_wrong_groups=right_answer",
+        remedy="set algorithm.ispo.all_wrong_groups=informative",
+    )
+    for row in rows:
+        right_answers[row] = texts[prompt_of(batch.keys[row])]
+    return right_answers
+
+
+def ground_truth_texts(batch: KVBatchMeta, rows: Sequence[int], reader: str, remedy: str) -> dict[str, str]:
+    """The ground truth's text of each prompt that some rows answer; empty where it is no text of an answer.
+
+    Args:
+        batch (`KVBatchMeta`).
+        rows (`Sequence[int]`): of the batch.
+        reader (`str`): the setting that reads ground truths, for the message.
+        remedy (`str`): what else can be done than add them, for the message.
+
+    Raises:
+        UnsupportedSettingError: the data has no ``reward_model``.
+    """
     # The rollouts of a prompt come from one row of the data.
     key_of_prompt = {prompt_of(batch.keys[row]): batch.keys[row] for row in rows}
     keys = list(key_of_prompt.values())
@@ -41,22 +64,34 @@ def right_answers_of_all_wrong_groups(batch: KVBatchMeta, step: StepBatch) -> li
     reward_models = objects(fetch(asked, ["reward_model"]), "reward_model")
     if not reward_models:
         raise UnsupportedSettingError(
-            "algorithm.ispo.all_wrong_groups=right_answer reads reward_model.ground_truth, and data.train_files has no "
-            "column reward_model. Add it, or set algorithm.ispo.all_wrong_groups=informative."
+            f"{reader} reads reward_model.ground_truth, and data.train_files has no column reward_model. Add it, or "
+            f"{remedy}."
         )
-    texts = {
+    return {
         prompt: right_answer_text(reward_model.get("ground_truth")) if isinstance(reward_model, Mapping) else ""
         for prompt, reward_model in zip(key_of_prompt, reward_models, strict=True)
     }
-    for row in rows:
-        right_answers[row] = texts[prompt_of(batch.keys[row])]
-    return right_answers
 
 
 def log_probs_of_tails(
     workers: Any, config: DictConfig, heads: Sequence[torch.Tensor], tails: Sequence[torch.Tensor]
 ) -> list[torch.Tensor]:
-    """Log-probs of each tail's tokens behind its head, under the policy's present weights, in verl's own forward.
+    """Log-probs of each tail's tokens behind its head, as `forward_over_tails` gives them.
+
+    Returns:
+        `list[torch.Tensor]`: float32, one tensor for each tail.
+    """
+    return forward_over_tails(workers, config, heads, tails, ["log_probs"])["log_probs"]
+
+
+def forward_over_tails(
+    workers: Any,
+    config: DictConfig,
+    heads: Sequence[torch.Tensor],
+    tails: Sequence[torch.Tensor],
+    outputs: Sequence[str],
+) -> dict[str, list[torch.Tensor]]:
+    """What verl's own forward says of each tail's tokens behind its head, under the policy's present weights.
 
     Short stand-in rows fill the number up to what workers and micro-batches divide; long and short rows are spread
     evenly over the workers.
@@ -65,12 +100,13 @@ def log_probs_of_tails(
         workers: verl's worker group with the policy.
         config (`DictConfig`): the training's.
         heads, tails (`Sequence[torch.Tensor]`): token ids, at least one each.
+        outputs (`Sequence[str]`): of ``log_probs`` and ``entropy``, in nats.
 
     Returns:
-        `list[torch.Tensor]`: float32, one tensor for each tail.
+        `dict[str, list[torch.Tensor]]`: for each of the outputs, one float32 tensor for each tail.
     """
     if not heads:
-        return []
+        return {name: [] for name in outputs}
     data_parallel_size = max(workers._query_dispatch_info("actor")) + 1
     count, stand_ins = len(heads), -len(heads) % row_multiple(config, data_parallel_size)
     heads, tails = [*heads, *[heads[0][:1]] * stand_ins], [*tails, *[tails[0][:1]] * stand_ins]
@@ -79,10 +115,11 @@ def log_probs_of_tails(
     # By length, so that a micro-batch is not padded to one long row.
     order = [row for share in shares for row in sorted(share, key=lambda row: (int(lengths[row]), row))]
     rows = forward_rows([heads[row] for row in order], [tails[row] for row in order])
-    output = workers.compute_log_prob(with_forward_settings(rows, config.actor_rollout_ref.rollout.temperature))
-    found = response_from_nested(output["log_probs"], rows["response_mask"]).unbind()
+    temperature = config.actor_rollout_ref.rollout.temperature
+    output = workers.compute_log_prob(with_forward_settings(rows, temperature, entropy="entropy" in outputs))
     place = {row: at for at, row in enumerate(order)}
-    return [found[place[row]].float() for row in range(count)]
+    found = {name: response_from_nested(output[name], rows["response_mask"]).unbind() for name in outputs}
+    return {name: [values[place[row]].float() for row in range(count)] for name, values in found.items()}
 
 
 def row_multiple(config: DictConfig, data_parallel_size: int) -> int:
