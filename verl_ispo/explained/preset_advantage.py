@@ -69,15 +69,23 @@ class KnownRollouts:
     score_prefixes: ScorePrefixes | None = None
 
 
+# Values of the shared training settings that presets refer to.
+OTHER_KEYS = {"${data.max_response_length}": 4096}
+
+
 def estimator_of(preset: MethodPreset) -> str:
     """verl's ``algorithm.adv_estimator`` under a preset."""
     return str(preset.changes.get("algorithm.adv_estimator", "grpo"))
 
 
 def settings_of(preset: MethodPreset, method: Method) -> Any:
-    """The checked settings of a method under a preset."""
+    """The checked settings of a method under a preset; what refers to another key has the value of `OTHER_KEYS`."""
     section = f"algorithm.{method.name}."
-    own = {key.removeprefix(section): value for key, value in preset.changes.items() if key.startswith(section)}
+    own = {
+        key.removeprefix(section): OTHER_KEYS.get(str(value), value)
+        for key, value in preset.changes.items()
+        if key.startswith(section)
+    }
     return method.read_settings(own)
 
 
