@@ -123,14 +123,9 @@ def m2po_loss(batch: LossBatch, config: M2POConfig) -> TokenLoss:
         left_out = away & (squares > keeping_threshold(squares[away], config.second_moment_bound))
         return TokenLoss(torch.where(left_out, 0.0, free), left_out)
     tau = capping_threshold(squares[away], config.second_moment_bound)
-    low, high = max(-math.expm1(-tau), config.min_clip_low), max(_expm1(tau), config.min_clip_high)
+    low, high = max(-math.expm1(-tau), config.min_clip_low), max(math.expm1(tau), config.min_clip_high)
     bounded = -batch.advantages * ratio.clamp(1 - low, 1 + high)
     return TokenLoss(torch.maximum(free, bounded), bounded > free)
-
-
-def _expm1(tau: float) -> float:
-    # log r is clamped to 20, so that only the infinite tau overflows.
-    return math.inf if math.isinf(tau) else math.expm1(tau)
 
 
 METHOD = Method(
