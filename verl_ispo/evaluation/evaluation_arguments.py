@@ -35,6 +35,7 @@ TABLE_EPILOG = """\
 examples:
   verl-ispo table results/* --out tables
   verl-ispo table results/grpo-seed? results/ispo-seed? --baseline GRPO --metrics pass@1_greedy avg@16 --out tables
+  verl-ispo table results/* --audit --out tables      # 50 graded samples for a person to check, in tables/audit.csv
   verl-ispo table results/* --paper-rows all --format md latex --out tables   # all rows of the paper, run or not
 
 Rows are told apart by the --base-model, --method and --training-seed given to verl-ispo eval.
@@ -184,6 +185,22 @@ def add_table_parser(commands: argparse._SubParsersAction[argparse.ArgumentParse
         help="rows besides those that were run: none, the paper's for the models that were run, or all of the paper's "
         "(default: %(default)s)",
     )
+    audit = parser.add_argument_group("how often the grader errs")
+    audit.add_argument(
+        "--audit",
+        action="store_true",
+        help="draw graded samples at random into OUT/audit.csv, for a person to judge; a file with verdicts is never "
+        "overwritten. Once it is filled in, every table in OUT has the grader's error rate under it",
+    )
+    audit.add_argument(
+        "--audit-samples",
+        type=int,
+        default=50,
+        metavar="N",
+        help="how many: half of what the grader accepted, half of what it rejected, evenly by status "
+        "(default: %(default)s)",
+    )
+    audit.add_argument("--audit-seed", type=int, default=0, metavar="N", help="of the draw (default: %(default)s)")
 
 
 def run_eval(options: argparse.Namespace) -> int:
@@ -208,5 +225,8 @@ def run_table(options: argparse.Namespace) -> int:
             metrics=tuple(options.metrics),
             baseline=options.baseline,
             paper_rows=options.paper_rows,
+            audit=options.audit,
+            audit_samples=options.audit_samples,
+            audit_seed=options.audit_seed,
         )
     )

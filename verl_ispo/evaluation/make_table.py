@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from verl_ispo.atomic_file import write_text
 from verl_ispo.command_line import run_command
+from verl_ispo.evaluation.audit_draw import AUDIT_CSV, DEFAULT_NUMBER, DEFAULT_SEED, draw_audit, results_digests
+from verl_ispo.evaluation.audit_rates import audit_remarks
 from verl_ispo.evaluation.document import build_document
 from verl_ispo.evaluation.layout_csv import format_comparisons_csv, format_scores_csv
 from verl_ispo.evaluation.layout_latex import format_latex
@@ -26,15 +28,27 @@ class TableOptions:
     metrics: tuple[str, ...]
     baseline: str | None
     paper_rows: str
+    audit: bool = False
+    audit_samples: int = DEFAULT_NUMBER
+    audit_seed: int = DEFAULT_SEED
 
 
 def run(options: TableOptions) -> int:
     """The command; returns its exit status: 0, or 2 for a fault that the user can correct."""
 
     def work() -> None:
+        if options.audit_samples < 2 or options.audit_seed < 0:
+            raise UserError(
+                f"--audit-samples {options.audit_samples}, --audit-seed {options.audit_seed}: give 2 or more samples "
+                "and a seed of 0 or more"
+            )
         results = [load_result(folder) for folder in options.results]
         metrics = [parse_metric(text) for text in options.metrics]
         document = build_document(results, metrics, options.baseline, options.paper_rows)
+        audited = draw_audit(options.out, results, options.audit_samples, options.audit_seed) if options.audit else ""
+        if (options.out / AUDIT_CSV).exists():
+            remarks = audit_remarks(options.out, results_digests(results))
+            document = replace(document, remarks=(*document.remarks, *remarks))
         texts = {}
         markdown = format_markdown(document)
         if "md" in options.formats:
@@ -52,5 +66,7 @@ def run(options: TableOptions) -> int:
             raise UserError(f"--out {options.out}: {error}") from error
         print(markdown)
         print("Written: " + ", ".join(str(options.out / name) for name in texts))
+        if audited:
+            print(audited)
 
     return run_command("verl-ispo table", work)

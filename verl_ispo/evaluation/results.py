@@ -129,7 +129,7 @@ def load_result(folder: Path) -> EvaluationResult:
     drawn = int(manifest["options"]["n"])
     expected = {("greedy", 0), *(("sampled", index) for index in range(drawn))}
     problems: dict[str, list[ProblemResult]] = {}
-    for question in _read_questions(folder / QUESTIONS_NAME):
+    for question in read_question_lines(folder / QUESTIONS_NAME):
         benchmark, question_id = question["benchmark"], question["question_id"]
         of_problem = samples.pop((benchmark, question_id), {})
         if set(of_problem) != expected:
@@ -162,7 +162,12 @@ def load_result(folder: Path) -> EvaluationResult:
     return EvaluationResult(folder, manifest, benchmarks, finished=True)
 
 
-def _read_questions(path: Path) -> Iterator[dict[str, Any]]:
+def read_question_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """Read the problems of a result folder.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
     try:
         lines = path.read_bytes().splitlines()
         yield from (json.loads(line) for line in lines)
