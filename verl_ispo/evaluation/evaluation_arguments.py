@@ -185,6 +185,14 @@ def add_table_parser(commands: argparse._SubParsersAction[argparse.ArgumentParse
         help="rows besides those that were run: none, the paper's for the models that were run, or all of the paper's "
         "(default: %(default)s)",
     )
+    parser.add_argument(
+        "--reference",
+        type=Path,
+        metavar="FILE",
+        help="more figures to show beside ours: a CSV file with the columns base_model, method, benchmark, metric (as "
+        "in --metrics), value (percent) and source (what to cite). One of them replaces the paper's own figure where "
+        "both are about one cell; --paper-rows adds its rows too",
+    )
     audit = parser.add_argument_group("how often the grader errs")
     audit.add_argument(
         "--audit",
@@ -225,6 +233,7 @@ def run_table(options: argparse.Namespace) -> int:
             metrics=tuple(options.metrics),
             baseline=options.baseline,
             paper_rows=options.paper_rows,
+            reference=options.reference,
             audit=options.audit,
             audit_samples=options.audit_samples,
             audit_seed=options.audit_seed,

@@ -14,6 +14,7 @@ from verl_ispo.evaluation.layout_csv import format_comparisons_csv, format_score
 from verl_ispo.evaluation.layout_latex import format_latex
 from verl_ispo.evaluation.layout_markdown import format_markdown
 from verl_ispo.evaluation.metrics import parse_metric
+from verl_ispo.evaluation.reference_figures import read_reference, reference_remarks
 from verl_ispo.evaluation.results import load_result
 from verl_ispo.user_error import UserError
 
@@ -28,6 +29,7 @@ class TableOptions:
     metrics: tuple[str, ...]
     baseline: str | None
     paper_rows: str
+    reference: Path | None = None
     audit: bool = False
     audit_samples: int = DEFAULT_NUMBER
     audit_seed: int = DEFAULT_SEED
@@ -44,7 +46,14 @@ def run(options: TableOptions) -> int:
             )
         results = [load_result(folder) for folder in options.results]
         metrics = [parse_metric(text) for text in options.metrics]
-        document = build_document(results, metrics, options.baseline, options.paper_rows)
+        reference = read_reference(options.reference) if options.reference is not None else ()
+        document = build_document(results, metrics, options.baseline, options.paper_rows, reference)
+        if options.reference is not None:
+            shown = [cell.paper for table in document.tables for row in table.rows for cell in row.cells if cell.paper]
+            remarks = reference_remarks(
+                options.reference, reference, [figure for figure in shown if figure in reference]
+            )
+            document = replace(document, remarks=(*document.remarks, *remarks))
         audited = draw_audit(options.out, results, options.audit_samples, options.audit_seed) if options.audit else ""
         if (options.out / AUDIT_CSV).exists():
             remarks = audit_remarks(options.out, results_digests(results))

@@ -74,7 +74,7 @@ class Score:
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell of a table: a score, or in words why there is none; and the paper's score, if it has one."""
+    """One cell of a table: a score, or in words why there is none; and the paper's or a reference's, if any."""
 
     score: Score | None
     missing: str
@@ -165,18 +165,21 @@ def group_results(results: Sequence[EvaluationResult]) -> list[Group]:
     ]
 
 
-def with_paper_rows(groups: Sequence[Group], which: str) -> list[Group]:
-    """Add rows of the paper that were not run: ``run`` none, ``models`` those of models that were run, ``all`` all."""
+def with_paper_rows(groups: Sequence[Group], which: str, reference: Sequence[PaperFigure] = ()) -> list[Group]:
+    """Add rows that were not run, of the paper and of ``reference``: ``run`` none, ``models`` those of models that were
+    run, ``all`` all.
+    """
     by_model: dict[str, list[Group]] = {}
     for group in groups:
         by_model.setdefault(group.base_model, []).append(group)
     if which != "run":
-        for figure in paper_figures():
-            if which == "models" and figure.base_model not in by_model:
+        for figure in (*paper_figures(), *reference):
+            base_model = paper_spelling(figure.base_model, list(by_model))
+            if which == "models" and base_model not in by_model:
                 continue
-            of_model = by_model.setdefault(figure.base_model, [])
+            of_model = by_model.setdefault(base_model, [])
             if all(canonical(group.method) != canonical(figure.method) for group in of_model):
-                of_model.append(Group(figure.base_model, figure.method, ()))
+                of_model.append(Group(base_model, figure.method, ()))
     return [group for of_model in by_model.values() for group in of_model]
 
 
@@ -205,7 +208,9 @@ def default_metrics(results: Sequence[EvaluationResult]) -> list[Metric]:
     return [Metric("greedy", 1), *more, *(Metric(kind, 0) for kind in CALIBRATION if told)]
 
 
-def build_metric_table(groups: Sequence[Group], benchmarks: Sequence[str], metric: Metric) -> MetricTable:
+def build_metric_table(
+    groups: Sequence[Group], benchmarks: Sequence[str], metric: Metric, reference: Sequence[PaperFigure] = ()
+) -> MetricTable:
     """All cells of one metric."""
     columns = tuple(benchmark_title(name) for name in benchmarks)
     rows = []
@@ -213,7 +218,7 @@ def build_metric_table(groups: Sequence[Group], benchmarks: Sequence[str], metri
         if metric.is_calibration:
             cells = _calibration_cells(group, benchmarks, metric)
         else:
-            cells = [_cell(group, benchmark, metric) for benchmark in benchmarks]
+            cells = [_cell(group, benchmark, metric, reference) for benchmark in benchmarks]
             if len(benchmarks) > 1:
                 cells.append(_average(group, benchmarks, metric))
         rows.append(Row(group.base_model, group.method, tuple(cells)))
@@ -230,8 +235,8 @@ def _paper_position(name: str, by_paper: Sequence[str]) -> int:
     return names.index(canonical(name)) if canonical(name) in names else len(names)
 
 
-def _cell(group: Group, benchmark: str, metric: Metric) -> Cell:
-    paper = find_figure(group.base_model, group.method, benchmark, metric.name)
+def _cell(group: Group, benchmark: str, metric: Metric, reference: Sequence[PaperFigure]) -> Cell:
+    paper = find_figure(group.base_model, group.method, benchmark, metric.name, reference)
     scores = group.scores(benchmark, metric)
     if isinstance(scores, str):
         return Cell(None, scores, paper)
