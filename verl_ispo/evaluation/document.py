@@ -12,6 +12,8 @@ from verl_ispo.evaluation.results import EvaluationResult
 from verl_ispo.evaluation.table import (
     Group,
     MetricTable,
+    averaged_benchmarks,
+    benchmark_title,
     build_metric_table,
     default_metrics,
     group_results,
@@ -73,6 +75,9 @@ def build_document(
         for note in (*(cell.score.notes if cell.score else ()), *(cell.paper.notes if cell.paper else ()))
     ]
     remarks = _remarks(groups)
+    averaged = averaged_benchmarks(benchmarks)
+    if later := [benchmark_title(name) for name in benchmarks if name not in averaged]:
+        remarks.append(f"The average leaves out {', '.join(later)}, later than the paper and its models.")
     if any(cell.paper and cell.paper.label == "paper" for cell in cells):
         remarks += [SOURCE_NOTE, DOUBT_NOTE]
     return TableDocument(tables, chosen, tuple(comparisons), tuple(groups), tuple(dict.fromkeys(notes)), tuple(remarks))

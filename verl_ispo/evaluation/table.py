@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from data_prep.benchmark_names import LATER_BENCHMARKS
 from verl_ispo.evaluation.calibration import interval
 from verl_ispo.evaluation.calibration_scores import BenchmarkCalibration, benchmark_calibration, has_log_probs
 from verl_ispo.evaluation.metrics import CALIBRATION, Metric, problem_scores
@@ -220,9 +221,15 @@ def build_metric_table(
         else:
             cells = [_cell(group, benchmark, metric, reference) for benchmark in benchmarks]
             if len(benchmarks) > 1:
-                cells.append(_average(group, benchmarks, metric))
+                cells.append(_average(group, averaged_benchmarks(benchmarks), metric))
         rows.append(Row(group.base_model, group.method, tuple(cells)))
     return MetricTable(metric, (*columns, AVERAGE) if len(benchmarks) > 1 else columns, tuple(rows))
+
+
+def averaged_benchmarks(benchmarks: Sequence[str]) -> list[str]:
+    """The benchmarks that the average is over: all of them, but none that is later than the paper beside others."""
+    later = {canonical(name) for name in LATER_BENCHMARKS}
+    return [name for name in benchmarks if canonical(name) not in later] or list(benchmarks)
 
 
 def benchmark_title(name: str) -> str:
@@ -276,7 +283,9 @@ def _calibration_cells(group: Group, benchmarks: Sequence[str], metric: Metric) 
         else:
             results = [result.benchmarks[benchmark] for result in group.results]
             found.append(benchmark_calibration(results, metric, stream))
-    groups = [[one] for one in found] + ([found] if len(found) > 1 else [])
+    averaged = averaged_benchmarks(benchmarks)
+    in_average = [one for benchmark, one in zip(benchmarks, found, strict=True) if benchmark in averaged]
+    groups = [[one] for one in found] + ([in_average] if len(found) > 1 else [])
     return [_calibration_cell(group, of_group) for of_group in groups]
 
 
