@@ -58,6 +58,63 @@ def add_engine_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--tensor-parallel-size", type=int, default=1, help="GPUs for one model (vLLM; default: 1)")
 
 
+def add_replica_options(group: argparse._ArgumentGroup) -> None:
+    """How many engines, and their arguments."""
+    group.add_argument(
+        "--replicas",
+        type=int,
+        metavar="N",
+        help="engines at a time, as Ray actors on this machine or the cluster that RAY_ADDRESS names; the results are "
+        "the same for any N (default: all GPUs / tensor parallel size; 1 on a CPU)",
+    )
+    group.add_argument(
+        "--vllm-args",
+        nargs="+",
+        default=[],
+        metavar="KEY=VALUE",
+        help="more arguments of vllm.LLM, such as kv_cache_memory_bytes=2147483648, with which several evaluations "
+        "share a GPU, or enforce_eager=true, which starts sooner and generates slower (default: none)",
+    )
+
+
+def add_server_options(parser: argparse.ArgumentParser, chat: bool = True) -> None:
+    """The options of a server that samples; ``chat``: prompts may be messages too."""
+    server = parser.add_argument_group("a server instead of an engine here")
+    server.add_argument(
+        "--server",
+        metavar="URL",
+        help="any OpenAI-compatible server, such as http://localhost:8000/v1; its key is read from OPENAI_API_KEY. "
+        "What it does not tell (log-probs, token ids) or repeat (seeds) is listed in the manifest",
+    )
+    if chat:
+        server.add_argument(
+            "--server-prompts",
+            choices=("token-ids", "chat"),
+            default="token-ids",
+            help="token-ids: by the tokenizer of --model, as in training; chat: messages, of which the server makes "
+            "tokens by its own template (default: %(default)s)",
+        )
+    server.add_argument("--served-model", metavar="NAME", help="the model's name there (default: the only one)")
+    server.add_argument("--concurrency", type=int, default=64, help="requests at a time (default: %(default)s)")
+    server.add_argument(
+        "--request-timeout-s",
+        type=float,
+        default=1800.0,
+        metavar="S",
+        help="longest wait for one response, in seconds (default: %(default)s)",
+    )
+
+
+def add_reward_option(parser: argparse.ArgumentParser) -> None:
+    """What grades."""
+    parser.add_argument(
+        "--reward-function",
+        default="pkg://verl_ispo.grading",
+        metavar="PLACE[:NAME]",
+        help="grader with verl's signature, in pkg://a.module or a/file.py (default: %(default)s:compute_score)",
+    )
+
+
 def add_eval_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add ``eval`` to the subcommands."""
     parser = commands.add_parser(
@@ -94,50 +151,9 @@ def add_eval_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser
         "--seed", type=int, default=0, help="of the sampling, not of the training (default: %(default)s)"
     )
     add_engine_options(drawing)
-    drawing.add_argument(
-        "--replicas",
-        type=int,
-        metavar="N",
-        help="engines at a time, as Ray actors on this machine or the cluster that RAY_ADDRESS names; the results are "
-        "the same for any N (default: all GPUs / tensor parallel size; 1 on a CPU)",
-    )
-    drawing.add_argument(
-        "--vllm-args",
-        nargs="+",
-        default=[],
-        metavar="KEY=VALUE",
-        help="more arguments of vllm.LLM, such as kv_cache_memory_bytes=2147483648, with which several evaluations "
-        "share a GPU, or enforce_eager=true, which starts sooner and generates slower (default: none)",
-    )
-    server = parser.add_argument_group("a server instead of an engine here")
-    server.add_argument(
-        "--server",
-        metavar="URL",
-        help="any OpenAI-compatible server, such as http://localhost:8000/v1; its key is read from OPENAI_API_KEY. "
-        "What it does not tell (log-probs, token ids) or repeat (seeds) is listed in the manifest",
-    )
-    server.add_argument(
-        "--server-prompts",
-        choices=("token-ids", "chat"),
-        default="token-ids",
-        help="token-ids: by the tokenizer of --model, as in training; chat: messages, of which the server makes tokens "
-        "by its own template (default: %(default)s)",
-    )
-    server.add_argument("--served-model", metavar="NAME", help="the model's name there (default: the only one)")
-    server.add_argument("--concurrency", type=int, default=64, help="requests at a time (default: %(default)s)")
-    server.add_argument(
-        "--request-timeout-s",
-        type=float,
-        default=1800.0,
-        metavar="S",
-        help="longest wait for one response, in seconds (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--reward-function",
-        default="pkg://verl_ispo.grading",
-        metavar="PLACE[:NAME]",
-        help="grader with verl's signature, in pkg://a.module or a/file.py (default: %(default)s:compute_score)",
-    )
+    add_replica_options(drawing)
+    add_server_options(parser)
+    add_reward_option(parser)
     labels = parser.add_argument_group("names in the table (repeat the command to change them)")
     labels.add_argument("--base-model", help="model the training started from (default: name of --model)")
     labels.add_argument("--method", help="method it was trained with (default: name of --out)")

@@ -34,6 +34,8 @@ class EvaluationOptions:
     concurrency: int = 64
     request_timeout_s: float = 1800.0
     vllm_args: tuple[str, ...] = ()
+    raw_prompts: bool = False
+    """Whether prompts are the text of the last message alone, without a chat template."""
 
 
 def check_options(options: EvaluationOptions) -> None:

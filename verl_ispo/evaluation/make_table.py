@@ -15,7 +15,7 @@ from verl_ispo.evaluation.layout_latex import format_latex
 from verl_ispo.evaluation.layout_markdown import format_markdown
 from verl_ispo.evaluation.metrics import parse_metric
 from verl_ispo.evaluation.reference_figures import read_reference, reference_remarks
-from verl_ispo.evaluation.results import load_result
+from verl_ispo.evaluation.results import PARTIAL_PROMPTS, load_result
 from verl_ispo.user_error import UserError
 
 
@@ -45,6 +45,12 @@ def run(options: TableOptions) -> int:
                 "and a seed of 0 or more"
             )
         results = [load_result(folder) for folder in options.results]
+        for result in results:
+            if PARTIAL_PROMPTS in result.manifest["options"]:
+                raise UserError(
+                    f"{result.folder}: verl-ispo contamination wrote it, about cut questions; its scores are in "
+                    "contamination.md there, so leave it out"
+                )
         metrics = [parse_metric(text) for text in options.metrics]
         reference = read_reference(options.reference) if options.reference is not None else ()
         document = build_document(results, metrics, options.baseline, options.paper_rows, reference)

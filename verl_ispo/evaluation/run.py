@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from tqdm import tqdm
@@ -21,7 +22,7 @@ from verl_ispo.evaluation.manifest import FORMAT, MANIFEST_NAME, read_manifest, 
 from verl_ispo.evaluation.prompts import Prompts
 from verl_ispo.evaluation.questions import Question, questions_digest, read_questions
 from verl_ispo.evaluation.response_source import ResponseSource
-from verl_ispo.evaluation.results import QUESTIONS_NAME, SAMPLES_NAME, load_result
+from verl_ispo.evaluation.results import QUESTIONS_NAME, SAMPLES_NAME, EvaluationResult, load_result
 from verl_ispo.evaluation.sampler import Completion
 from verl_ispo.evaluation.samples import PlannedSample, SampleLog, plan_samples
 from verl_ispo.evaluation.score_summary import format_summary, summarise
@@ -46,11 +47,27 @@ def evaluate(options: EvaluationOptions) -> dict[str, Any]:
         KeyboardInterrupt: on Ctrl-C or SIGTERM; what was sampled is kept.
     """
     check_options(options)
-    questions = read_questions(options.benchmarks)
+    summary = summarise(evaluate_questions(options, read_questions(options.benchmarks)))
+    write_text(options.out / SUMMARY_NAME, json.dumps(summary, indent=2) + "\n")
+    return summary
+
+
+def evaluate_questions(
+    options: EvaluationOptions, questions: Sequence[Question], settings: Mapping[str, Any] = MappingProxyType({})
+) -> EvaluationResult:
+    """`evaluate` on questions that need not be those of a file, and without a summary.
+
+    Args:
+        options (`EvaluationOptions`): ``benchmarks`` is not read.
+        questions (`Sequence[Question]`): what is asked.
+        settings (`Mapping`, *optional*): more entries of the manifest's ``options``, which a resumed run must repeat.
+    """
+    check_options(options)
     grader = Grader(options.reward_function)
     grader.check_ground_truths(questions)
     source = _source(options, questions)
     manifest = _manifest(options, source, questions, grader)
+    manifest["options"] |= settings
     plan = plan_samples(questions, options.n, options.temperature, options.seed)
 
     with _exclusive(options.out):
@@ -64,9 +81,7 @@ def evaluate(options: EvaluationOptions) -> dict[str, Any]:
             finally:
                 log.close()
         (options.out / LOG_NAME).unlink(missing_ok=True)
-        summary = summarise(load_result(options.out))
-        write_text(options.out / SUMMARY_NAME, json.dumps(summary, indent=2) + "\n")
-    return summary
+        return load_result(options.out)
 
 
 def run(options: EvaluationOptions) -> int:
