@@ -24,13 +24,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from data_prep.benchmark_names import LATER_BENCHMARKS, PAPER_BENCHMARKS
 from data_prep.columns import choose_question_column, question_text
 from data_prep.prompt_templates import unwrap_dapo
 from data_prep.sources import local_parts
 from data_prep.text_normalization import ngram_hashes, normalized_texts, word_hashes, word_lists
 from verl_ispo.user_error import UserError
 
-BENCHMARK_NAMES = ("aime24", "aime25", "amc23", "math500", "olympiadbench")
 DEFAULT_NGRAM_WORDS = 13
 MIN_CONTAINED_WORDS = 5
 DEFAULT_MIN_OVERLAP = 0.5
@@ -73,7 +73,8 @@ def load_benchmarks(save_dir: Path, files: Sequence[Path]) -> list[BenchmarkQues
     Raises:
         UserError: if a file cannot be read or holds no question.
     """
-    prepared = [save_dir / f"{name}.parquet" for name in BENCHMARK_NAMES if (save_dir / f"{name}.parquet").is_file()]
+    known = [save_dir / f"{name}.parquet" for name in (*PAPER_BENCHMARKS, *LATER_BENCHMARKS)]
+    prepared = [path for path in known if path.is_file()]
     by_name = {}
     for path in [*prepared, *files]:
         for part in local_parts(path):

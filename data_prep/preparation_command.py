@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from data_prep.benchmark_names import LATER_BENCHMARKS, PAPER_BENCHMARKS
 from data_prep.benchmark_set import Benchmark, prepare_benchmark
-from data_prep.decontamination import BENCHMARK_NAMES, DEFAULT_MIN_OVERLAP, DEFAULT_NGRAM_WORDS, load_benchmarks
+from data_prep.decontamination import DEFAULT_MIN_OVERLAP, DEFAULT_NGRAM_WORDS, load_benchmarks
 from data_prep.prompt_lengths import load_prompt_meter
 from data_prep.prompt_shots import with_shots
 from data_prep.prompt_templates import PromptTemplate, load_template
@@ -96,7 +97,8 @@ def run_training_set(source: TrainingSource, argv: Sequence[str] | None = None) 
         default=[],
         metavar="FILE",
         help="benchmark files whose questions must not be in the training set (prepared parquet, or any file with a "
-        f"question column); those of {', '.join(BENCHMARK_NAMES)} prepared in --local_save_dir are always used",
+        f"question column); those of {', '.join((*PAPER_BENCHMARKS, *LATER_BENCHMARKS))} prepared in --local_save_dir "
+        "are always used",
     )
     group.add_argument("--no_decontaminate", action="store_true", help="do not compare with any benchmark")
     group.add_argument(
@@ -147,7 +149,7 @@ def run_training_set(source: TrainingSource, argv: Sequence[str] | None = None) 
             raise UserError("--no_decontaminate and --decontaminate_against exclude each other; remove one of them")
         name = source.name or args.data_source
         output_name = re.sub(r"[^\w.-]+", "_", name).strip(".")
-        if output_name in BENCHMARK_NAMES or not output_name:
+        if output_name in (*PAPER_BENCHMARKS, *LATER_BENCHMARKS) or not output_name:
             raise UserError(f"--data_source {name!r}: would overwrite the benchmark of that name; choose another name")
         template = _template(args)
         meter = load_prompt_meter(args.tokenizer) if args.tokenizer else None
@@ -261,10 +263,10 @@ def _parts(args: argparse.Namespace, hub_id: str | None, hub_config: str | None,
 def _benchmarks(args: argparse.Namespace) -> list[Any]:
     benchmarks = load_benchmarks(args.local_save_dir.expanduser(), args.decontaminate_against)
     names = [benchmark.name for benchmark in benchmarks]
-    missing = [name for name in BENCHMARK_NAMES if name not in names]
+    missing = [name for name in PAPER_BENCHMARKS if name not in names]
     if not benchmarks:
         raise UserError(
-            f"no benchmark to decontaminate against: none of {', '.join(BENCHMARK_NAMES)} is prepared in "
+            f"no benchmark to decontaminate against: none of {', '.join(PAPER_BENCHMARKS)} is prepared in "
             f"{args.local_save_dir}. Prepare them there first (python -m data_prep.aime24 ...), pass "
             "--decontaminate_against FILE..., or pass --no_decontaminate"
         )

@@ -19,9 +19,9 @@ from tqdm import tqdm
 from data_prep import deduplication, near_duplicates, text_normalization
 from data_prep.answer_kinds import answer_strings, ground_truth, one_of_equal, uncheckable_reason
 from data_prep.atomic_output import OutputFiles, exclusive_output
+from data_prep.benchmark_names import PAPER_BENCHMARKS
 from data_prep.columns import question_text
 from data_prep.decontamination import (
-    BENCHMARK_NAMES,
     MIN_CONTAINED_WORDS,
     BenchmarkIndex,
     BenchmarkQuestions,
@@ -232,7 +232,7 @@ def _drop_contaminated(
     options: TrainingOptions, spool: Spool, kept: np.ndarray, findings: Findings, dropped_file: BinaryIO
 ) -> None:
     names = [benchmark.name for benchmark in options.benchmarks]
-    missing = [name for name in BENCHMARK_NAMES if name not in names]
+    missing = [name for name in PAPER_BENCHMARKS if name not in names]
     if missing:
         findings.notes.append(f"NOT decontaminated against {', '.join(missing)}: their questions were not given.")
     details: dict[str, Any] = {"benchmarks": [], "missing_benchmarks": missing}

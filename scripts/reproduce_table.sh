@@ -15,6 +15,8 @@
 #   MODEL_PATH=           folder of the weights, with one model only (default: the hub, or its cache)
 #   DATA=                 folder of data_prep: training set and the five benchmarks
 #   STEPS=1000            training steps of each cell (ours: the paper states none, its figures reach 1000)
+#   BUDGET_TOKENS= BUDGET_GPU_HOURS=   equal budgets instead of equal steps: each cell ends at the first step at which it
+#                         has spent them (scripts/train.sh says what counts), after STEPS steps at the latest
 #   OUT=runs/table        folder of all runs, results and the table
 #   N=16                  samples per problem beside the greedy response, in the evaluation
 #   LAUNCHER="bash scripts/train.sh"   what trains a cell; "sbatch --wait scripts/slurm/train.sbatch" on Slurm (the
@@ -30,7 +32,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/variables.sh"
 case "${1:-}" in
     -h | --help) print_help "$0"; exit 0 ;;
 esac
-values MODEL_PATH DATA STEPS OUT N LAUNCHER SECONDS_PER_STEP
+values MODEL_PATH DATA STEPS BUDGET_TOKENS BUDGET_GPU_HOURS OUT N LAUNCHER SECONDS_PER_STEP
 words MODELS METHODS SEEDS
 flags DRY_RUN PRINT_ONLY
 # the other variables of scripts/train.sh and scripts/eval.sh

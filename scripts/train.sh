@@ -34,6 +34,8 @@
 #   TRAIN_TP=2            tensor parallel size of ENGINE=megatron (ours; for the actor and the reference)
 #   SEED=1                of data order and rollouts
 #   STEPS=1000            training steps (ours: the paper states none, its figures reach 1000)
+#   BUDGET_TOKENS= BUDGET_GPU_HOURS=   end at the first step at which the run has spent so many tokens of rollouts (such as
+#                         2e9), or hours of rollouts and training times the GPUs, over all its starts; STEPS is then the most
 #   SAVE_FREQ=50          steps between checkpoints
 #   KEEP=2                checkpoints to keep, over all starts (about 90 GB each for 7B, 12 bytes per parameter). With 1, a
 #                         kill while one is saved can leave none: verl removes the old one before it records the new
@@ -64,7 +66,7 @@ case "${1:-}" in
     -h | --help) print_help "$0"; exit 0 ;;
 esac
 values MODEL MODEL_PATH MODEL_COPIES METHOD DATA REWARD ENGINE ROLLOUT NNODES GPUS_PER_NODE ROLLOUT_TP TRAIN_TP SEED STEPS
-values SAVE_FREQ KEEP GRACE_S TEST_FREQ LOGGERS SCREEN OUT RAY_ADDRESS
+values BUDGET_TOKENS BUDGET_GPU_HOURS SAVE_FREQ KEEP GRACE_S TEST_FREQ LOGGERS SCREEN OUT RAY_ADDRESS
 words TRAIN_FILES VAL_FILES RAY_ENV
 flags CHANGE DRY_RUN PRINT_ONLY
 exec "${PYTHON:-python}" -m verl_ispo.cli train "${options[@]}" -- "$@"

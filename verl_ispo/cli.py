@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from verl_ispo.evaluation.contamination_arguments import add_contamination_parser, run_contamination
 from verl_ispo.evaluation.evaluation_arguments import add_eval_parser, add_table_parser, run_eval, run_table
 from verl_ispo.explained.methods_arguments import add_methods_parser, run_methods
 from verl_ispo.launch.launch_arguments import COMMANDS as LAUNCH_COMMANDS
@@ -67,6 +68,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_methods_parser(commands)
     add_eval_parser(commands)
     add_table_parser(commands)
+    add_contamination_parser(commands)
     add_report_parser(commands)
     add_probe_parser(commands)
     return parser
@@ -112,6 +114,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return run_eval(options)
     if options.command == "table":
         return run_table(options, _save_charts)
+    if options.command == "contamination":
+        return run_contamination(options)
     if options.command == "report":
         return run_report(options)
     if options.command == "probe":

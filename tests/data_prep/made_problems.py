@@ -13,7 +13,8 @@ import pyarrow.parquet as pq
 from data_prep.preparation_command import run_benchmark, run_training_set
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-BENCHMARKS = {"aime24": 30, "aime25": 30, "amc23": 40, "math500": 500, "olympiadbench": 675}
+PAPER_BENCHMARKS = {"aime24": 30, "aime25": 30, "amc23": 40, "math500": 500, "olympiadbench": 675}
+BENCHMARKS = {**PAPER_BENCHMARKS, "aime26": 30, "hmmt_feb25": 30, "brumo25": 30}
 
 ADJECTIVES = ["red", "blue", "tall", "short", "round", "heavy", "light", "quick", "slow", "brave"]
 NOUNS = ["apple", "bridge", "castle", "desert", "engine", "forest", "garden"]
@@ -99,6 +100,17 @@ def made_benchmark(name: str, path: Path, first: int = 100_000) -> Path:
     elif name == "math500":
         rows = [
             {"problem": q, "solution": "", "answer": f"{i}\\pi", "unique_id": str(i)} for i, q in enumerate(questions)
+        ]
+    elif name in ("aime26", "hmmt_feb25", "brumo25"):
+        # MathArena's columns; an answer is a whole number in AIME, LaTeX in the others
+        rows = [
+            {
+                "problem_idx": i + 1,
+                "answer": i if name == "aime26" else f"\\frac{{{i}}}{{7}}",
+                "problem_type": ["Algebra", "Number Theory"],
+                "problem": q,
+            }
+            for i, q in enumerate(questions)
         ]
     else:
         rows = [{"id": f"I-{i}", "problem": q, "answer": str(i)} for i, q in enumerate(questions)]

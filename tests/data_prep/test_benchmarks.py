@@ -1,9 +1,10 @@
-r"""The five benchmarks: every problem once, the published count, answers that a grader can use.
+r"""The benchmarks: every problem once, the published count, answers that a grader can use.
 
 Derivation. A benchmark's score means something only if it has the published number of problems; so the count is
 checked, copies are removed (verl's AIME 2024 repeats each problem 32 times), and anything else is an error. What is
 special about each publication is made here in small: leading zeros and one incorrect key (AIME), floats (AMC), lists,
-several answers, units and tolerances (OlympiadBench). The real files are checked where they are available.
+several answers, units and tolerances (OlympiadBench), LaTeX (HMMT, BRUMO). The paper's real files are checked where
+they are available.
 
 Not exercised: the hub's copies themselves.
 """
@@ -15,10 +16,20 @@ import json
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from made_problems import BENCHMARKS, command, made_benchmark, olympiad_rows, problem, result_of, write_jsonl
+from made_problems import (
+    BENCHMARKS,
+    PAPER_BENCHMARKS,
+    command,
+    made_benchmark,
+    olympiad_rows,
+    problem,
+    result_of,
+    write_jsonl,
+)
 
 from data_prep.prompt_templates import QWEN_MATH_SYSTEM, wrap_dapo
 from data_prep.schema import OUTPUT_SCHEMA
+from verl_ispo.grading import compute_score
 
 PROBLEM_12 = (
     "Define $f(x)=|| x|-\\tfrac{1}{2}|$ and $g(x)=|| x|-\\tfrac{1}{4}|$. Find the number of intersections of the "
@@ -159,7 +170,31 @@ def test_olympiadbench_is_picked_out_of_the_full_set(tmp_path):
     assert result.card["rows"]["dropped: outside the benchmark"] == 4
 
 
-@pytest.mark.parametrize("name", BENCHMARKS)
+def test_the_later_contests_come_as_matharena_publishes_them(tmp_path):
+    """Parquet with a whole number or LaTeX as the answer; several solutions stand in one text, in any order."""
+    answers = ["\\frac{-1+\\sqrt{17}}{2}, \\frac{-1-\\sqrt{17}}{2}", "2^{25} \\cdot 26!", *map(str, range(28))]
+    rows = [
+        {"problem_idx": number, "answer": answer, "problem_type": ["Algebra"], "problem": problem(number)}
+        for number, answer in enumerate(answers)
+    ]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "train-00000-of-00001.parquet")
+    source = tmp_path / "train-00000-of-00001.parquet"
+    assert command("hmmt_feb25", "--local_dataset_path", source, "--local_save_dir", tmp_path) == 0
+    result = result_of(tmp_path, "hmmt_feb25")
+    assert [row["reward_model"]["ground_truth"] for row in result.rows] == answers
+    assert not any("FAILS" in note for note in result.card["notes"])
+    for response, correct in (
+        (r"\frac{-1-\sqrt{17}}{2}, \frac{-1+\sqrt{17}}{2}", True),
+        (r"\frac{-1+\sqrt{17}}{2}", False),
+    ):
+        row = result.rows[0]
+        graded = compute_score(
+            row["data_source"], f"\\boxed{{{response}}}", row["reward_model"]["ground_truth"], row["extra_info"]
+        )
+        assert graded["acc"] == correct
+
+
+@pytest.mark.parametrize("name", PAPER_BENCHMARKS)
 def test_the_real_files(real_data, tmp_path, name):
     source = real_data / f"{name}.jsonl"
     assert command(name, "--local_dataset_path", source, "--local_save_dir", tmp_path) == 0

@@ -16,7 +16,16 @@ import random
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from made_problems import BENCHMARKS, command, made_benchmark, made_rows, problem, result_of, write_jsonl
+from made_problems import (
+    BENCHMARKS,
+    PAPER_BENCHMARKS,
+    command,
+    made_benchmark,
+    made_rows,
+    problem,
+    result_of,
+    write_jsonl,
+)
 
 from data_prep.prompt_templates import wrap_dapo
 from data_prep.reading import MAX_QUESTION_CHARS
@@ -248,7 +257,7 @@ def test_the_card_reads_well(prepare):
 
 
 def test_the_real_training_file(real_data, tmp_path):
-    for name in BENCHMARKS:
+    for name in PAPER_BENCHMARKS:
         assert command(name, "--local_dataset_path", real_data / f"{name}.jsonl", "--local_save_dir", tmp_path) == 0
     arguments = ["--data_source", "deepmath", "--local_save_dir", tmp_path]
     assert command("generic", "--local_dataset_path", real_data / "deepmath_5k.jsonl", *arguments) == 0

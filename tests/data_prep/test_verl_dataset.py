@@ -9,7 +9,7 @@ Not exercised: a training run, which the trainer's tests have.
 from __future__ import annotations
 
 import pytest
-from made_problems import BENCHMARKS, command, made_benchmark, made_rows, problem, write_jsonl
+from made_problems import BENCHMARKS, PAPER_BENCHMARKS, command, made_benchmark, made_rows, problem, write_jsonl
 
 from data_prep.prompt_templates import wrap_dapo
 
@@ -83,10 +83,10 @@ def test_the_length_filter_counts_as_verl_does(load, tmp_path, tokenizer_path):
 
 def test_the_real_files(real_data, load, tmp_path):
     options = ["--local_save_dir", tmp_path]
-    for name, count in BENCHMARKS.items():
+    for name, count in PAPER_BENCHMARKS.items():
         assert command(name, "--local_dataset_path", real_data / f"{name}.jsonl", *options) == 0
         check(load(tmp_path / f"{name}.parquet"), name, count)
     arguments = ["--local_dataset_path", real_data / "deepmath_5k.jsonl", "--data_source", "deepmath", *options]
     assert command("generic", *arguments) == 0
     assert len(load(tmp_path / "deepmath.parquet")) > 4900
-    assert len(load(*(tmp_path / f"{name}.parquet" for name in [*BENCHMARKS, "deepmath"]))) > 6000
+    assert len(load(*(tmp_path / f"{name}.parquet" for name in [*PAPER_BENCHMARKS, "deepmath"]))) > 6000

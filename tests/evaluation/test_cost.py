@@ -24,6 +24,7 @@ from verl_ispo import cli
 from verl_ispo.evaluation.cost import cost_parts, scores_within
 from verl_ispo.evaluation.evaluation_options import EvaluationOptions
 from verl_ispo.evaluation.manifest import MANIFEST_NAME, read_manifest, write_manifest
+from verl_ispo.evaluation.pass_curves import curve_parts
 from verl_ispo.evaluation.results import SAMPLES_NAME, load_result
 from verl_ispo.evaluation.run import evaluate
 from verl_ispo.evaluation.table import group_results
@@ -215,3 +216,16 @@ def test_the_command_writes_each_layout_and_the_picture(write_result: ResultWrit
     assert (out / "accuracy_by_tokens.csv").is_file()
     for picture in ("accuracy_by_tokens.png", "cost.png"):
         assert (out / picture).read_bytes().startswith(b"\x89PNG")
+
+
+def test_averages_of_the_tables_on_request_leave_out_later_benchmarks(write_result: ResultWriter):
+    """As those of the scores do: on AIME 2026 nothing is solved here, which the averages must not show."""
+    folder = write_result("g", {"sums": "11", "aime26": "0"}, {"sums": ["11", "11"], "aime26": ["00"]})
+    groups = group_results([load_result(folder)])
+    tokens, cost = cost_parts(groups, ["sums", "aime26"])
+    [pass_part] = curve_parts(groups, ["sums", "aime26"])
+    assert [row[3].split()[0] for row in tokens.rows if row[0] == "Average"] == ["100.0"]
+    assert cost.rows[0][2] == "100.0"
+    [average] = [row for row in pass_part.rows if row[0] == "Average"]
+    assert average[3].startswith("100.0")
+    assert average[-1] == "0.0, 100.0 to 100.0 (2 passes)"

@@ -238,7 +238,7 @@ def test_settings_as_results_and_results_as_settings_are_refused_with_the_remedy
     assert cli.main(["table", *out]) == 2
     assert "give at least one folder that verl-ispo eval has written" in capsys.readouterr().err
     assert cli.main(["table", "--sensitivity", str(folder), "--curves", *out]) == 2
-    assert "--curves and --cost are about RESULTS" in capsys.readouterr().err
+    assert "--curves, --cost, --audit and --reference are about RESULTS" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -309,6 +309,24 @@ def test_a_step_chosen_by_hand_is_named(write_result: ResultWriter):
     )
 
 
+def test_contests_later_than_the_paper_are_columns_but_in_no_average_with_its_benchmarks(write_result: ResultWriter):
+    names = ("aime24", "aime25", "amc23", "math500", "olympiadbench", "aime26", "hmmt_feb25")
+    five, later = dict.fromkeys(names[:5], "10"), dict.fromkeys(names[5:], "11")
+    folders = [
+        write_result("g", {**five, **later}, base_model=QWEN, method="GRPO"),
+        write_result("i", {**five, **later, "aime24": "11"}, base_model=QWEN, method="ISPO"),
+    ]
+    document = build_document([load_result(folder) for folder in folders], [GREEDY])
+    table = document.tables[0]
+    assert table.columns[-3:] == ("aime26", "hmmt_feb25", "Average")
+    assert [row.cells[-1].score.value for row in table.rows] == [pytest.approx(0.5), pytest.approx(0.6)]
+    [average] = [comparison for comparison in document.comparisons if comparison.benchmark == "Average"]
+    assert average.difference == pytest.approx(0.1)
+    assert "The average leaves out aime26, hmmt_feb25, later than the paper and its models." in document.remarks
+    alone = build_document([load_result(write_result("l", later))], [GREEDY])
+    assert alone.tables[0].rows[0].cells[-1].score.value == 1.0
+
+
 # --- hostile names
 
 

@@ -14,7 +14,7 @@ ABLATED_PASSES = ("separate", "merged")
 
 @dataclass(frozen=True)
 class ISPOTrainerConfig:
-    """Settings of ISPO's trainer modes; none of them changes what is computed.
+    """Settings of ISPO's trainer modes; none of them changes what a step computes.
 
     Args:
         watch_signals (`bool`, *optional*, defaults to `True`):
@@ -28,6 +28,10 @@ class ISPOTrainerConfig:
             Put a batch's rows into an order that a second run repeats; verl's depends on random ids and on arrival.
         keep_over_starts (`bool`, *optional*, defaults to `False`):
             Count ``trainer.max_actor_ckpt_to_keep`` over all starts of a run, where verl starts over at each one.
+        budget_tokens (`float`, *optional*):
+            End after the first step at which the run has spent so many tokens of rollouts, above 0. `None`: no limit.
+        budget_gpu_hours (`float`, *optional*):
+            The same for the hours of its steps times the GPUs, above 0.
         dump_dir (`str`, *optional*):
             Folder of the rollout dump that ``verl-ispo report`` reads; created if missing. `None`: no dump.
         dump_every (`int`, *optional*, defaults to `10`):
@@ -45,6 +49,8 @@ class ISPOTrainerConfig:
     poll_interval_s: float | None = None
     repeatable_order: bool = False
     keep_over_starts: bool = False
+    budget_tokens: float | None = None
+    budget_gpu_hours: float | None = None
     dump_dir: str | None = None
     dump_every: int = 10
     dump_groups: int = 4
@@ -54,8 +60,9 @@ class ISPOTrainerConfig:
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f"{SECTION}.{name} must be true or false, got {getattr(self, name)!r}")
         check_choice(f"{SECTION}.ablated_pass", self.ablated_pass, ABLATED_PASSES)
-        if self.poll_interval_s is not None:
-            check_number(f"{SECTION}.poll_interval_s", self.poll_interval_s, low=0.0, low_open=True)
+        for name in ("poll_interval_s", "budget_tokens", "budget_gpu_hours"):
+            if getattr(self, name) is not None:
+                check_number(f"{SECTION}.{name}", getattr(self, name), low=0.0, low_open=True)
         if self.dump_dir is not None and not (isinstance(self.dump_dir, str) and self.dump_dir.strip()):
             raise ValueError(f"{SECTION}.dump_dir must be a folder or null, got {self.dump_dir!r}")
         for name in ("dump_every", "dump_groups"):

@@ -19,7 +19,7 @@ from verl_ispo.evaluation.statistics import (
     mcnemar_exact,
     sign_flip_test,
 )
-from verl_ispo.evaluation.table import AVERAGE, Group, benchmark_title
+from verl_ispo.evaluation.table import AVERAGE, Group, averaged_benchmarks, benchmark_title
 from verl_ispo.user_error import UserError
 
 COMPARED_KINDS = ("greedy", "avg")
@@ -95,8 +95,9 @@ def compare(
                 test = mcnemar_exact(ours, theirs) if single else sign_flip_test([(ours, theirs)])
                 interval = difference_interval(ours, theirs)
                 found.append(_comparison(group, baseline, benchmark, metric, [(ours, theirs)], interval, test, seeds))
-            if len(benchmarks) > 1 and len(pairs) == len(benchmarks):
-                all_pairs = list(pairs.values())
+            averaged = averaged_benchmarks(benchmarks)
+            if len(benchmarks) > 1 and all(benchmark in pairs for benchmark in averaged):
+                all_pairs = [pairs[benchmark] for benchmark in averaged]
                 interval, test = macro_difference_interval(all_pairs), sign_flip_test(all_pairs)
                 found.append(_comparison(group, baseline, AVERAGE, metric, all_pairs, interval, test, seeds))
     adjusted = holm([comparison.test.p_value for comparison in found])

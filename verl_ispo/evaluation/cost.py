@@ -15,7 +15,7 @@ from verl_ispo.evaluation.document_part import NOT_RECORDED, Chart, Curve, Docum
 from verl_ispo.evaluation.layout_text import interval_text, percent
 from verl_ispo.evaluation.results import BenchmarkResult, EvaluationResult, ProblemResult
 from verl_ispo.evaluation.statistics import Scores, macro_mean_interval, mean_interval
-from verl_ispo.evaluation.table import NOT_RUN, UNFINISHED, Group, curve_label, table_columns
+from verl_ispo.evaluation.table import NOT_RUN, UNFINISHED, Group, averaged_benchmarks, curve_label, table_columns
 from verl_ispo.evaluation.timing import read_timing
 
 HALVINGS = 4
@@ -68,7 +68,7 @@ def _tokens_part(groups: Sequence[Group], benchmarks: Sequence[str]) -> Document
     csv_rows: list[list[Any]] = []
     charts = []
     for at, column in enumerate(table_columns(benchmarks)):
-        names = [benchmarks[at]] if at < len(benchmarks) else list(benchmarks)
+        names = [benchmarks[at]] if at < len(benchmarks) else averaged_benchmarks(benchmarks)
         curves = []
         for group in groups:
             head = [column, group.base_model, group.method]
@@ -124,13 +124,14 @@ def _cost_part(groups: Sequence[Group], benchmarks: Sequence[str]) -> DocumentPa
     rows: list[list[str]] = []
     csv_rows: list[list[Any]] = []
     points = []
+    averaged = averaged_benchmarks(benchmarks)
     for group in groups:
-        reason = _missing(group, benchmarks)
+        reason = _missing(group, averaged)
         accuracy = None
         if not reason:
             per_benchmark = [
                 scores_within([result.benchmarks[name] for result in group.results], _longest(group)).mean()
-                for name in benchmarks
+                for name in averaged
             ]
             accuracy = float(np.mean(per_benchmark))
         sampling, devices, sampling_text = _sampling(group.results)

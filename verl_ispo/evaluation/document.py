@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from verl_ispo.evaluation.baseline_comparison import Comparison, choose_baseline, compare
 from verl_ispo.evaluation.document_part import DocumentPart
 from verl_ispo.evaluation.metrics import Metric
-from verl_ispo.evaluation.paper_results import DOUBT_NOTE, SOURCE_NOTE
+from verl_ispo.evaluation.paper_results import DOUBT_NOTE, SOURCE_NOTE, PaperFigure
 from verl_ispo.evaluation.results import EvaluationResult
 from verl_ispo.evaluation.samples import LEAST_SAMPLES, SMALL_SET, lacks_samples
 from verl_ispo.evaluation.table import (
     Group,
     MetricTable,
+    averaged_benchmarks,
     benchmark_title,
     build_metric_table,
     default_metrics,
@@ -51,6 +52,7 @@ def build_document(
     metrics: Sequence[Metric] = (),
     baseline: str | None = None,
     paper_rows: str = "run",
+    reference: Sequence[PaperFigure] = (),
 ) -> TableDocument:
     """Build all tables and comparisons.
 
@@ -59,14 +61,15 @@ def build_document(
         metrics (`Sequence[Metric]`, *optional*): greedy pass@1, avg@k, maj@k and pass@k by default.
         baseline (`str`, *optional*): method to compare with, `GRPO` or else `Base` by default.
         paper_rows (`str`, *optional*, defaults to `"run"`): see `with_paper_rows`.
+        reference (`Sequence[PaperFigure]`, *optional*): more figures to show, see `reference_figures`.
 
     Raises:
         UserError: see `group_results`.
     """
-    groups = with_paper_rows(group_results(results), paper_rows)
+    groups = with_paper_rows(group_results(results), paper_rows, reference)
     benchmarks = table_benchmarks(groups)
     metrics = list(metrics) or default_metrics(results)
-    tables = tuple(build_metric_table(groups, benchmarks, metric) for metric in metrics)
+    tables = tuple(build_metric_table(groups, benchmarks, metric, reference) for metric in metrics)
     chosen = choose_baseline(groups, baseline)
     comparisons = [] if chosen is None else compare(groups, benchmarks, metrics, chosen)
     cells = [cell for table in tables for row in table.rows for cell in row.cells]
@@ -76,7 +79,10 @@ def build_document(
         for note in (*(cell.score.notes if cell.score else ()), *(cell.paper.notes if cell.paper else ()))
     ]
     remarks = _remarks(groups)
-    if any(cell.paper for cell in cells):
+    averaged = averaged_benchmarks(benchmarks)
+    if later := [benchmark_title(name) for name in benchmarks if name not in averaged]:
+        remarks.append(f"The average leaves out {', '.join(later)}, later than the paper and its models.")
+    if any(cell.paper and cell.paper.label == "paper" for cell in cells):
         remarks += [SOURCE_NOTE, DOUBT_NOTE]
     return TableDocument(tables, chosen, tuple(comparisons), tuple(groups), tuple(dict.fromkeys(notes)), tuple(remarks))
 

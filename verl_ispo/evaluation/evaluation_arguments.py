@@ -40,6 +40,7 @@ TABLE_EPILOG = """\
 examples:
   verl-ispo table results/* --out tables
   verl-ispo table results/grpo-seed? results/ispo-seed? --baseline GRPO --metrics pass@1_greedy avg@16 --out tables
+  verl-ispo table results/* --audit --out tables      # 50 graded samples for a person to check, in tables/audit.csv
   verl-ispo table results/* --paper-rows all --format md latex --out tables   # all rows of the paper, run or not
   verl-ispo table results/* --curves --out tables    # also pass@k by k with a picture, and G-Pass@k
   verl-ispo table results/* --cost --out tables      # also accuracy against tokens and GPU seconds
@@ -63,6 +64,63 @@ def add_engine_options(group: argparse._ArgumentGroup) -> None:
         help="auto: vLLM if it is installed and there is a GPU, else the CPU (default)",
     )
     group.add_argument("--tensor-parallel-size", type=int, default=1, help="GPUs for one model (vLLM; default: 1)")
+
+
+def add_replica_options(group: argparse._ArgumentGroup) -> None:
+    """How many engines, and their arguments."""
+    group.add_argument(
+        "--replicas",
+        type=int,
+        metavar="N",
+        help="engines at a time, as Ray actors on this machine or the cluster that RAY_ADDRESS names; the results are "
+        "the same for any N (default: all GPUs / tensor parallel size; 1 on a CPU)",
+    )
+    group.add_argument(
+        "--vllm-args",
+        nargs="+",
+        default=[],
+        metavar="KEY=VALUE",
+        help="more arguments of vllm.LLM, such as kv_cache_memory_bytes=2147483648, with which several evaluations "
+        "share a GPU, or enforce_eager=true, which starts sooner and generates slower (default: none)",
+    )
+
+
+def add_server_options(parser: argparse.ArgumentParser, chat: bool = True) -> None:
+    """The options of a server that samples; ``chat``: prompts may be messages too."""
+    server = parser.add_argument_group("a server instead of an engine here")
+    server.add_argument(
+        "--server",
+        metavar="URL",
+        help="any OpenAI-compatible server, such as http://localhost:8000/v1; its key is read from OPENAI_API_KEY. "
+        "What it does not tell (log-probs, token ids) or repeat (seeds) is listed in the manifest",
+    )
+    if chat:
+        server.add_argument(
+            "--server-prompts",
+            choices=("token-ids", "chat"),
+            default="token-ids",
+            help="token-ids: by the tokenizer of --model, as in training; chat: messages, of which the server makes "
+            "tokens by its own template (default: %(default)s)",
+        )
+    server.add_argument("--served-model", metavar="NAME", help="the model's name there (default: the only one)")
+    server.add_argument("--concurrency", type=int, default=64, help="requests at a time (default: %(default)s)")
+    server.add_argument(
+        "--request-timeout-s",
+        type=float,
+        default=1800.0,
+        metavar="S",
+        help="longest wait for one response, in seconds (default: %(default)s)",
+    )
+
+
+def add_reward_option(parser: argparse.ArgumentParser) -> None:
+    """What grades."""
+    parser.add_argument(
+        "--reward-function",
+        default="pkg://verl_ispo.grading",
+        metavar="PLACE[:NAME]",
+        help="grader with verl's signature, in pkg://a.module or a/file.py (default: %(default)s:compute_score)",
+    )
 
 
 def add_eval_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -111,50 +169,9 @@ def add_eval_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser
         "--seed", type=int, default=0, help="of the sampling, not of the training (default: %(default)s)"
     )
     add_engine_options(drawing)
-    drawing.add_argument(
-        "--replicas",
-        type=int,
-        metavar="N",
-        help="engines at a time, as Ray actors on this machine or the cluster that RAY_ADDRESS names; the results are "
-        "the same for any N (default: all GPUs / tensor parallel size; 1 on a CPU)",
-    )
-    drawing.add_argument(
-        "--vllm-args",
-        nargs="+",
-        default=[],
-        metavar="KEY=VALUE",
-        help="more arguments of vllm.LLM, such as kv_cache_memory_bytes=2147483648, with which several evaluations "
-        "share a GPU, or enforce_eager=true, which starts sooner and generates slower (default: none)",
-    )
-    server = parser.add_argument_group("a server instead of an engine here")
-    server.add_argument(
-        "--server",
-        metavar="URL",
-        help="any OpenAI-compatible server, such as http://localhost:8000/v1; its key is read from OPENAI_API_KEY. "
-        "What it does not tell (log-probs, token ids) or repeat (seeds) is listed in the manifest",
-    )
-    server.add_argument(
-        "--server-prompts",
-        choices=("token-ids", "chat"),
-        default="token-ids",
-        help="token-ids: by the tokenizer of --model, as in training; chat: messages, of which the server makes tokens "
-        "by its own template (default: %(default)s)",
-    )
-    server.add_argument("--served-model", metavar="NAME", help="the model's name there (default: the only one)")
-    server.add_argument("--concurrency", type=int, default=64, help="requests at a time (default: %(default)s)")
-    server.add_argument(
-        "--request-timeout-s",
-        type=float,
-        default=1800.0,
-        metavar="S",
-        help="longest wait for one response, in seconds (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--reward-function",
-        default="pkg://verl_ispo.grading",
-        metavar="PLACE[:NAME]",
-        help="grader with verl's signature, in pkg://a.module or a/file.py (default: %(default)s:compute_score)",
-    )
+    add_replica_options(drawing)
+    add_server_options(parser)
+    add_reward_option(parser)
     varied = parser.add_argument_group(
         "sensitivity: several settings into subfolders of OUT",
         "The setting by the options above is evaluated first, then one with each value given\n"
@@ -232,6 +249,30 @@ def add_table_parser(commands: argparse._SubParsersAction[argparse.ArgumentParse
         help="rows besides those that were run: none, the paper's for the models that were run, or all of the paper's "
         "(default: %(default)s)",
     )
+    parser.add_argument(
+        "--reference",
+        type=Path,
+        metavar="FILE",
+        help="more figures to show beside ours: a CSV file with the columns base_model, method, benchmark, metric (as "
+        "in --metrics), value (percent) and source (what to cite). One of them replaces the paper's own figure where "
+        "both are about one cell; --paper-rows adds its rows too",
+    )
+    audit = parser.add_argument_group("how often the grader errs")
+    audit.add_argument(
+        "--audit",
+        action="store_true",
+        help="draw graded samples at random into OUT/audit.csv, for a person to judge; a file with verdicts is never "
+        "overwritten. Once it is filled in, every table in OUT has the grader's error rate under it",
+    )
+    audit.add_argument(
+        "--audit-samples",
+        type=int,
+        default=50,
+        metavar="N",
+        help="how many: half of what the grader accepted, half of what it rejected, evenly by status "
+        "(default: %(default)s)",
+    )
+    audit.add_argument("--audit-seed", type=int, default=0, metavar="N", help="of the draw (default: %(default)s)")
     requested = parser.add_argument_group("tables on request")
     requested.add_argument(
         "--curves",
@@ -298,6 +339,10 @@ def run_table(options: argparse.Namespace, save_charts: Callable[..., None] | No
             metrics=tuple(options.metrics),
             baseline=options.baseline,
             paper_rows=options.paper_rows,
+            reference=options.reference,
+            audit=options.audit,
+            audit_samples=options.audit_samples,
+            audit_seed=options.audit_seed,
             curves=options.curves,
             thresholds=tuple(options.thresholds),
             cost=options.cost,

@@ -35,6 +35,8 @@ class EvaluationOptions:
     request_timeout_s: float = 1800.0
     vllm_args: tuple[str, ...] = ()
     template: str | None = None
+    raw_prompts: bool = False
+    """Whether prompts are the text of the last message alone, without a chat template."""
 
 
 def check_options(options: EvaluationOptions) -> None:

@@ -25,16 +25,16 @@ def format_markdown(document: TableDocument) -> str:
     lines = ["# Results", ""] + ([READING, ""] if document.tables else [])
     for table in document.tables:
         names = ["base model", "method", "training seeds", *table.columns]
-        lines += [f"## {table.metric.title}", "", *_table(names, table_rows(table, document))]
+        lines += [f"## {table.metric.title}", "", *markdown_table(names, table_rows(table, document))]
     if document.comparisons:
         rows = [comparison_fields(comparison) for comparison in document.comparisons]
         lines += [f"## Against {_escape(document.baseline or '')}", "", COMPARING, ""]
-        lines += _table(comparison_columns(document.baseline), rows)
+        lines += markdown_table(comparison_columns(document.baseline), rows)
     for part in document.parts:
         lines += part_lines(part)
     runs = [run_fields(group, result) for group in document.groups for result in group.results]
     if runs:
-        lines += ["## Runs", "", *_table(RUN_COLUMNS, runs), "## Notes", ""]
+        lines += ["## Runs", "", *markdown_table(RUN_COLUMNS, runs), "## Notes", ""]
     lines += [f"- ({note_letter(index)}) {_escape(note)}" for index, note in enumerate(document.notes)]
     lines += [f"- {_escape(remark)}" for remark in document.remarks]
     return "\n".join(lines) + "\n"
@@ -42,10 +42,12 @@ def format_markdown(document: TableDocument) -> str:
 
 def part_lines(part: DocumentPart) -> list[str]:
     """A table on request, under its own heading."""
-    return [f"## {_escape(part.title)}", "", _escape(part.reading), "", *_table(part.columns, part.rows)]
+    return [f"## {_escape(part.title)}", "", _escape(part.reading), "", *markdown_table(part.columns, part.rows)]
 
 
-def _table(names: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+def markdown_table(names: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """The lines of a table, with an empty one behind them; cells are escaped."""
+
     def line(fields: Iterable[str]) -> str:
         return "| " + " | ".join(fields) + " |"
 

@@ -51,7 +51,7 @@ def p_text(p_value: float) -> str:
 
 
 def cell_text(cell: Cell, document: TableDocument) -> tuple[str, str]:
-    """What we have and what the paper has (empty if nothing), with the letters of their caveats."""
+    """What we have and what the paper or a reference has (empty if nothing), with the letters of their caveats."""
     if cell.score is None:
         ours = cell.missing
     else:
@@ -108,7 +108,10 @@ def table_rows(table: MetricTable, document: TableDocument) -> list[list[str]]:
     rows = []
     for row in table.rows:
         cells = [cell_text(cell, document) for cell in row.cells]
-        shown = [f"{ours}; paper {paper}" if paper else ours for ours, paper in cells]
+        labels = [cell.paper.label if cell.paper else "" for cell in row.cells]
+        shown = [
+            f"{ours}; {label} {theirs}" if theirs else ours for (ours, theirs), label in zip(cells, labels, strict=True)
+        ]
         rows.append([row.base_model, row.method, seeds[row.base_model, row.method] or "-", *shown])
     return rows
 

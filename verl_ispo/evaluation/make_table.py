@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from verl_ispo.atomic_file import write_text
 from verl_ispo.command_line import run_command
+from verl_ispo.evaluation.audit_draw import AUDIT_CSV, DEFAULT_NUMBER, DEFAULT_SEED, draw_audit, results_digests
+from verl_ispo.evaluation.audit_rates import audit_remarks
 from verl_ispo.evaluation.cost import cost_parts
 from verl_ispo.evaluation.document import TableDocument, build_document
 from verl_ispo.evaluation.document_part import DocumentPart
@@ -17,7 +18,8 @@ from verl_ispo.evaluation.layout_latex import format_latex
 from verl_ispo.evaluation.layout_markdown import format_markdown
 from verl_ispo.evaluation.metrics import parse_metric
 from verl_ispo.evaluation.pass_curves import THRESHOLDS, curve_parts
-from verl_ispo.evaluation.results import load_result
+from verl_ispo.evaluation.reference_figures import read_reference, reference_remarks
+from verl_ispo.evaluation.results import PARTIAL_PROMPTS, EvaluationResult, load_result
 from verl_ispo.evaluation.sensitivity import load_sensitivity, sensitivity_parts
 from verl_ispo.evaluation.table import table_benchmarks
 from verl_ispo.user_error import UserError
@@ -36,6 +38,10 @@ class TableOptions:
     metrics: tuple[str, ...]
     baseline: str | None
     paper_rows: str
+    reference: Path | None = None
+    audit: bool = False
+    audit_samples: int = DEFAULT_NUMBER
+    audit_seed: int = DEFAULT_SEED
     curves: bool = False
     thresholds: tuple[float, ...] = THRESHOLDS
     cost: bool = False
@@ -46,13 +52,24 @@ def run(options: TableOptions, save_charts: SaveCharts | None = None) -> int:
     """The command; returns its exit status: 0, or 2 for a fault that the user can correct."""
 
     def work() -> None:
+        if options.audit_samples < 2 or options.audit_seed < 0:
+            raise UserError(
+                f"--audit-samples {options.audit_samples}, --audit-seed {options.audit_seed}: give 2 or more samples "
+                "and a seed of 0 or more"
+            )
         results = [load_result(folder) for folder in options.results]
-        metrics = [parse_metric(text) for text in options.metrics]
-        if not results and options.sensitivity:
-            document = TableDocument((), None, (), (), (), ())
-        else:
-            document = build_document(results, metrics, options.baseline, options.paper_rows)
-        document = dataclasses.replace(document, parts=_parts(options, document))
+        for result in results:
+            if PARTIAL_PROMPTS in result.manifest["options"]:
+                raise UserError(
+                    f"{result.folder}: verl-ispo contamination wrote it, about cut questions; its scores are in "
+                    "contamination.md there, so leave it out"
+                )
+        document = _document(options, results)
+        audited = draw_audit(options.out, results, options.audit_samples, options.audit_seed) if options.audit else ""
+        if results and (options.out / AUDIT_CSV).exists():
+            remarks = audit_remarks(options.out, results_digests(results))
+            document = replace(document, remarks=(*document.remarks, *remarks))
+        document = replace(document, parts=_parts(options, document))
         texts = {}
         markdown = format_markdown(document)
         if "md" in options.formats:
@@ -73,16 +90,35 @@ def run(options: TableOptions, save_charts: SaveCharts | None = None) -> int:
             raise UserError(f"--out {options.out}: {error}") from error
         print(markdown)
         print("Written: " + ", ".join(str(options.out / name) for name in [*texts, *drawn]))
+        if audited:
+            print(audited)
 
     return run_command("verl-ispo table", work)
+
+
+def _document(options: TableOptions, results: Sequence[EvaluationResult]) -> TableDocument:
+    """The scores, with the figures of a reference beside them; without results only tables on request follow."""
+    metrics = [parse_metric(text) for text in options.metrics]
+    if not results and options.sensitivity:
+        if options.curves or options.cost or options.audit or options.reference is not None:
+            raise UserError(
+                "--curves, --cost, --audit and --reference are about RESULTS: give folders that verl-ispo eval has "
+                "written"
+            )
+        return TableDocument((), None, (), (), (), ())
+    reference = read_reference(options.reference) if options.reference is not None else ()
+    document = build_document(results, metrics, options.baseline, options.paper_rows, reference)
+    if options.reference is None:
+        return document
+    shown = [cell.paper for table in document.tables for row in table.rows for cell in row.cells if cell.paper]
+    remarks = reference_remarks(options.reference, reference, [figure for figure in shown if figure in reference])
+    return replace(document, remarks=(*document.remarks, *remarks))
 
 
 def _parts(options: TableOptions, document: TableDocument) -> tuple[DocumentPart, ...]:
     """The tables that were asked for."""
     if any(not 0.0 < tau <= 1.0 for tau in options.thresholds):
         raise UserError(f"--thresholds {' '.join(map(str, options.thresholds))}: give shares above 0 and up to 1")
-    if (options.curves or options.cost) and not options.results:
-        raise UserError("--curves and --cost are about RESULTS: give folders that verl-ispo eval has written")
     groups = [group for group in document.groups if group.results]
     benchmarks = table_benchmarks(document.groups)
     parts: list[DocumentPart] = []

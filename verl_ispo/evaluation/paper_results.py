@@ -39,6 +39,7 @@ class PaperFigure:
         percent (`float`): the figure.
         source (`str`): the paper's table.
         notes (`tuple[str, ...]`): caveats that hold for this figure.
+        label (`str`, *optional*, defaults to `"paper"`): what is written before it in a cell.
     """
 
     base_model: str
@@ -48,6 +49,7 @@ class PaperFigure:
     percent: float
     source: str
     notes: tuple[str, ...]
+    label: str = "paper"
 
 
 @functools.cache
@@ -68,10 +70,15 @@ def paper_figures() -> tuple[PaperFigure, ...]:
     )
 
 
-def find_figure(base_model: str, method: str, benchmark: str, metric: str) -> PaperFigure | None:
-    """The paper's figure for these names, written however (``aime24`` is ``AIME24``, ``Qwen/X`` is ``X``)."""
+def find_figure(
+    base_model: str, method: str, benchmark: str, metric: str, reference: Sequence[PaperFigure] = ()
+) -> PaperFigure | None:
+    """The figure for these names, written however (``aime24`` is ``AIME24``, ``Qwen/X`` is ``X``).
+
+    Figures of ``reference`` come before the paper's.
+    """
     wanted = (canonical(base_model), canonical(method), canonical(benchmark), metric)
-    for figure in paper_figures():
+    for figure in (*reference, *paper_figures()):
         names = (canonical(figure.base_model), canonical(figure.method), canonical(figure.benchmark), figure.metric)
         if names == wanted:
             return figure

@@ -16,7 +16,15 @@ from verl_ispo.evaluation.document_part import Chart, Curve, DocumentPart
 from verl_ispo.evaluation.layout_text import interval_text, percent
 from verl_ispo.evaluation.metrics import Metric
 from verl_ispo.evaluation.results import EvaluationResult
-from verl_ispo.evaluation.table import AVERAGE, Cell, Group, build_metric_table, curve_label, table_columns
+from verl_ispo.evaluation.table import (
+    AVERAGE,
+    Cell,
+    Group,
+    averaged_benchmarks,
+    build_metric_table,
+    curve_label,
+    table_columns,
+)
 from verl_ispo.user_error import UserError
 
 THRESHOLDS = (0.25, 0.5, 0.75, 1.0)
@@ -86,7 +94,9 @@ def curve_parts(
             if not known:
                 continue
             names = (column, group.base_model, group.method)
-            passes = single_passes(group.results, benchmarks if column == AVERAGE else [benchmarks[at]])
+            passes = single_passes(
+                group.results, averaged_benchmarks(benchmarks) if column == AVERAGE else [benchmarks[at]]
+            )
             pass_rows.append([*names, *(_text(one) for one in cells), _passes_text(passes)])
             pass_csv += [[*names, f"pass@{k}", k, None, *_numbers(one)] for k, one in zip(ks, cells, strict=True)]
             curves.append(

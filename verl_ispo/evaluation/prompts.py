@@ -43,7 +43,7 @@ class Prompts(Protocol):
 
 
 class TokenPrompts:
-    """`Prompts` as token ids, by the tokenizer's chat template.
+    """`Prompts` as token ids, by the tokenizer's chat template, or of the bare text (``options.raw_prompts``).
 
     A response ends at the end of the model's context at the latest. A prompt that fills it gets no response and counts
     as incorrect: leaving the problem out would change the benchmark.
@@ -59,7 +59,7 @@ class TokenPrompts:
 
     def __init__(self, folder: str, questions: Sequence[Question], options: EvaluationOptions) -> None:
         tokenizer, declared = _tokenizer_and_context(folder)
-        if not tokenizer.chat_template:
+        if not options.raw_prompts and not tokenizer.chat_template:
             raise UserError(
                 f"{folder}: the tokenizer has no chat template, so prompts cannot be built; put a "
                 "chat_template.jinja into that folder, the one used in training"
@@ -72,7 +72,11 @@ class TokenPrompts:
         self._max_new_tokens = options.max_new_tokens
         self._ids: dict[tuple[str, str], tuple[int, ...]] = {
             (question.benchmark, question.question_id): tuple(
-                tokenizer.apply_chat_template(list(question.messages), add_generation_prompt=True, return_dict=False)
+                tokenizer(question.messages[-1]["content"])["input_ids"]
+                if options.raw_prompts
+                else tokenizer.apply_chat_template(
+                    list(question.messages), add_generation_prompt=True, return_dict=False
+                )
             )
             for question in questions
         }

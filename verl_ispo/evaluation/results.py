@@ -18,6 +18,8 @@ SAMPLES_NAME = "samples.jsonl"
 QUESTIONS_NAME = "questions.jsonl"
 SETTINGS_NAME = "settings.json"
 """In a folder of several evaluations (`verl_ispo.evaluation.settings_grid`)."""
+PARTIAL_PROMPTS = "partial_prompts"
+"""The manifest's option by which a folder of ``verl-ispo contamination`` is known: the shares of the questions."""
 
 
 @dataclass(frozen=True)
@@ -137,7 +139,7 @@ def load_result(folder: Path) -> EvaluationResult:
     drawn = int(manifest["options"]["n"])
     expected = {("greedy", 0), *(("sampled", index) for index in range(drawn))}
     problems: dict[str, list[ProblemResult]] = {}
-    for question in _read_questions(folder / QUESTIONS_NAME):
+    for question in read_question_lines(folder / QUESTIONS_NAME):
         benchmark, question_id = question["benchmark"], question["question_id"]
         of_problem = samples.pop((benchmark, question_id), {})
         if set(of_problem) != expected:
@@ -172,7 +174,12 @@ def load_result(folder: Path) -> EvaluationResult:
     return EvaluationResult(folder, manifest, benchmarks, finished=True)
 
 
-def _read_questions(path: Path) -> Iterator[dict[str, Any]]:
+def read_question_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """Read the problems of a result folder.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
     try:
         lines = path.read_bytes().splitlines()
         yield from (json.loads(line) for line in lines)

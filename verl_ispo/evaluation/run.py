@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from tqdm import tqdm
@@ -23,7 +25,7 @@ from verl_ispo.evaluation.prompt_template import with_template
 from verl_ispo.evaluation.prompts import Prompts
 from verl_ispo.evaluation.questions import Question, questions_digest, read_questions
 from verl_ispo.evaluation.response_source import ResponseSource
-from verl_ispo.evaluation.results import QUESTIONS_NAME, SAMPLES_NAME, load_result
+from verl_ispo.evaluation.results import QUESTIONS_NAME, SAMPLES_NAME, EvaluationResult, load_result
 from verl_ispo.evaluation.sampler import Completion, Sampler
 from verl_ispo.evaluation.samples import LEAST_SAMPLES, SMALL_SET, PlannedSample, SampleLog, lacks_samples, plan_samples
 from verl_ispo.evaluation.score_summary import format_summary, summarise
@@ -40,7 +42,12 @@ LOCK_NAME = ".lock"
 Load = Callable[[ResponseSource], Sampler]
 
 
-def evaluate(options: EvaluationOptions, load: Load = lambda source: source.load()) -> dict[str, Any]:
+def load_source(source: ResponseSource) -> Sampler:
+    """The sampler of a source, for one evaluation alone."""
+    return source.load()
+
+
+def evaluate(options: EvaluationOptions, load: Load = load_source) -> dict[str, Any]:
     """Run or resume an evaluation; returns the summary, which is also in ``summary.json``.
 
     In ``options.out``: ``manifest.json``, ``questions.jsonl``, ``samples.partial.jsonl`` until all samples are
@@ -59,11 +66,32 @@ def evaluate(options: EvaluationOptions, load: Load = lambda source: source.load
     questions = read_questions(options.benchmarks)
     if options.template is not None:
         questions = with_template(questions, load_template(options.template))
+    _warn_of_few_samples(options.n, questions)
+    summary = summarise(evaluate_questions(options, questions, load=load))
+    write_text(options.out / SUMMARY_NAME, json.dumps(summary, indent=2) + "\n")
+    return summary
+
+
+def evaluate_questions(
+    options: EvaluationOptions,
+    questions: Sequence[Question],
+    settings: Mapping[str, Any] = MappingProxyType({}),
+    load: Load = load_source,
+) -> EvaluationResult:
+    """`evaluate` on questions that need not be those of a file, and without a summary.
+
+    Args:
+        options (`EvaluationOptions`): ``benchmarks`` and ``template`` are not read.
+        questions (`Sequence[Question]`): what is asked.
+        settings (`Mapping`, *optional*): more entries of the manifest's ``options``, which a resumed run must repeat.
+        load (`Callable`, *optional*): see `evaluate`.
+    """
+    check_options(options)
     grader = Grader(options.reward_function)
     grader.check_ground_truths(questions)
     source = _source(options, questions)
     manifest = _manifest(options, source, questions, grader)
-    _warn_of_few_samples(options.n, manifest["inputs"]["benchmarks"])
+    manifest["options"] |= settings
     plan = plan_samples(questions, options.n, options.temperature, options.seed)
 
     with _exclusive(options.out):
@@ -77,9 +105,7 @@ def evaluate(options: EvaluationOptions, load: Load = lambda source: source.load
             finally:
                 log.close()
         (options.out / LOG_NAME).unlink(missing_ok=True)
-        summary = summarise(load_result(options.out))
-        write_text(options.out / SUMMARY_NAME, json.dumps(summary, indent=2) + "\n")
-    return summary
+        return load_result(options.out)
 
 
 def run(options: EvaluationOptions) -> int:
@@ -136,8 +162,9 @@ def _manifest(
     }
 
 
-def _warn_of_few_samples(drawn: int, benchmarks: Mapping[str, Mapping[str, Any]]) -> None:
-    small = [name for name, inputs in benchmarks.items() if lacks_samples(inputs["problems"], drawn)]
+def _warn_of_few_samples(drawn: int, questions: Sequence[Question]) -> None:
+    problems = Counter(question.benchmark for question in questions)
+    small = [name for name, count in problems.items() if lacks_samples(count, drawn)]
     if small:
         print(
             f"warning: --n {drawn}: few for sets of at most {SMALL_SET} problems ({', '.join(small)}), of which the "

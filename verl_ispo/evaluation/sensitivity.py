@@ -32,6 +32,7 @@ from verl_ispo.evaluation.table import (
     AVERAGE,
     NOT_RUN,
     UNFINISHED,
+    averaged_benchmarks,
     benchmark_title,
     refuse_mixed_problems,
     seed_name,
@@ -245,8 +246,9 @@ def _spread_part(folders: Sequence[Sensitivity]) -> DocumentPart:
 
 
 def _benchmarks(folder: Sensitivity) -> list[str]:
+    """Those that the means are over."""
     result = folder.settings[0].result
-    return [] if result is None else result.planned_benchmarks
+    return [] if result is None else averaged_benchmarks(result.planned_benchmarks)
 
 
 def _kinds(

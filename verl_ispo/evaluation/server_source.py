@@ -88,7 +88,7 @@ def server_source(options: EvaluationOptions, questions: Sequence[Question]) -> 
             "served_model": served_model,
             "prompts": "messages, by the served chat template"
             if options.server_prompts == CHAT
-            else f"token ids, by the chat template of {options.model}",
+            else f"token ids, by the {'tokenizer' if options.raw_prompts else 'chat template'} of {options.model}",
             "missing": missing,
             "versions": {"openai": version("openai"), "server": _server_version(client)},
         },

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from data_prep.benchmark_names import LATER_BENCHMARKS
 from verl_ispo.evaluation.calibration import interval
 from verl_ispo.evaluation.calibration_scores import BenchmarkCalibration, benchmark_calibration, has_log_probs
 from verl_ispo.evaluation.metrics import CALIBRATION, Metric, problem_scores
@@ -74,7 +75,7 @@ class Score:
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell of a table: a score, or in words why there is none; and the paper's score, if it has one."""
+    """One cell of a table: a score, or in words why there is none; and the paper's or a reference's, if any."""
 
     score: Score | None
     missing: str
@@ -165,18 +166,21 @@ def group_results(results: Sequence[EvaluationResult]) -> list[Group]:
     ]
 
 
-def with_paper_rows(groups: Sequence[Group], which: str) -> list[Group]:
-    """Add rows of the paper that were not run: ``run`` none, ``models`` those of models that were run, ``all`` all."""
+def with_paper_rows(groups: Sequence[Group], which: str, reference: Sequence[PaperFigure] = ()) -> list[Group]:
+    """Add rows that were not run, of the paper and of ``reference``: ``run`` none, ``models`` those of models that were
+    run, ``all`` all.
+    """
     by_model: dict[str, list[Group]] = {}
     for group in groups:
         by_model.setdefault(group.base_model, []).append(group)
     if which != "run":
-        for figure in paper_figures():
-            if which == "models" and figure.base_model not in by_model:
+        for figure in (*paper_figures(), *reference):
+            base_model = paper_spelling(figure.base_model, list(by_model))
+            if which == "models" and base_model not in by_model:
                 continue
-            of_model = by_model.setdefault(figure.base_model, [])
+            of_model = by_model.setdefault(base_model, [])
             if all(canonical(group.method) != canonical(figure.method) for group in of_model):
-                of_model.append(Group(figure.base_model, figure.method, ()))
+                of_model.append(Group(base_model, figure.method, ()))
     return [group for of_model in by_model.values() for group in of_model]
 
 
@@ -205,16 +209,18 @@ def default_metrics(results: Sequence[EvaluationResult]) -> list[Metric]:
     return [Metric("greedy", 1), *more, *(Metric(kind, 0) for kind in CALIBRATION if told)]
 
 
-def build_metric_table(groups: Sequence[Group], benchmarks: Sequence[str], metric: Metric) -> MetricTable:
+def build_metric_table(
+    groups: Sequence[Group], benchmarks: Sequence[str], metric: Metric, reference: Sequence[PaperFigure] = ()
+) -> MetricTable:
     """All cells of one metric."""
     rows = []
     for group in groups:
         if metric.is_calibration:
             cells = _calibration_cells(group, benchmarks, metric)
         else:
-            cells = [_cell(group, benchmark, metric) for benchmark in benchmarks]
+            cells = [_cell(group, benchmark, metric, reference) for benchmark in benchmarks]
             if len(benchmarks) > 1:
-                cells.append(_average(group, benchmarks, metric))
+                cells.append(_average(group, averaged_benchmarks(benchmarks), metric))
         rows.append(Row(group.base_model, group.method, tuple(cells)))
     return MetricTable(metric, table_columns(benchmarks), tuple(rows))
 
@@ -223,6 +229,12 @@ def table_columns(benchmarks: Sequence[str]) -> tuple[str, ...]:
     """Headings of the benchmarks, and of their average where there are several."""
     columns = tuple(benchmark_title(name) for name in benchmarks)
     return (*columns, AVERAGE) if len(columns) > 1 else columns
+
+
+def averaged_benchmarks(benchmarks: Sequence[str]) -> list[str]:
+    """The benchmarks that the average is over: all of them, but none that is later than the paper beside others."""
+    later = {canonical(name) for name in LATER_BENCHMARKS}
+    return [name for name in benchmarks if canonical(name) not in later] or list(benchmarks)
 
 
 def benchmark_title(name: str) -> str:
@@ -241,8 +253,8 @@ def _paper_position(name: str, by_paper: Sequence[str]) -> int:
     return names.index(canonical(name)) if canonical(name) in names else len(names)
 
 
-def _cell(group: Group, benchmark: str, metric: Metric) -> Cell:
-    paper = find_figure(group.base_model, group.method, benchmark, metric.name)
+def _cell(group: Group, benchmark: str, metric: Metric, reference: Sequence[PaperFigure]) -> Cell:
+    paper = find_figure(group.base_model, group.method, benchmark, metric.name, reference)
     scores = group.scores(benchmark, metric)
     if isinstance(scores, str):
         return Cell(None, scores, paper)
@@ -282,7 +294,9 @@ def _calibration_cells(group: Group, benchmarks: Sequence[str], metric: Metric) 
         else:
             results = [result.benchmarks[benchmark] for result in group.results]
             found.append(benchmark_calibration(results, metric, stream))
-    groups = [[one] for one in found] + ([found] if len(found) > 1 else [])
+    averaged = averaged_benchmarks(benchmarks)
+    in_average = [one for benchmark, one in zip(benchmarks, found, strict=True) if benchmark in averaged]
+    groups = [[one] for one in found] + ([in_average] if len(found) > 1 else [])
     return [_calibration_cell(group, of_group) for of_group in groups]
 
 

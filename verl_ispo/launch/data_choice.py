@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from data_prep.benchmark_names import PAPER_BENCHMARKS
 from verl_ispo.user_error import UserError
 
 TRAINING_SET = "dapo_math.parquet"
-BENCHMARKS = tuple(f"{name}.parquet" for name in ("aime24", "aime25", "amc23", "math500", "olympiadbench"))
+BENCHMARKS = tuple(f"{name}.parquet" for name in PAPER_BENCHMARKS)
 """The paper's five, as data_prep writes them."""
 
 

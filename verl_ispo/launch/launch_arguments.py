@@ -256,6 +256,13 @@ def _add_training_options(parser: argparse.ArgumentParser) -> None:
     how.add_argument("--steps", type=whole_number("STEPS"), metavar="N", help=(
         "training steps (default: 1000; ours: the paper states none, its figures reach 1000)"
     ))  # fmt: skip
+    how.add_argument("--budget-tokens", type=float, metavar="N", help=(
+        "end at the first step at which the run has spent so many tokens, such as 2e9, over all its starts: prompts "
+        "and responses of all rollouts, thrown away ones too; --steps is then the most (default: no limit)"
+    ))  # fmt: skip
+    how.add_argument("--budget-gpu-hours", type=float, metavar="H", help=(
+        "the same for the hours of rollouts and training, times the GPUs (default: no limit)"
+    ))  # fmt: skip
     how.add_argument(
         "--save-freq", type=whole_number("SAVE_FREQ"), metavar="N", help="steps between checkpoints (default: 50)"
     )

@@ -23,6 +23,7 @@ from verl_ispo.launch.start_training import train
 from verl_ispo.launch.training_options import TrainingOptions, as_variables
 from verl_ispo.launch.training_process import call
 from verl_ispo.method_presets import method_names, paper_methods
+from verl_ispo.runs.spent import Budget, latest_spent
 from verl_ispo.user_error import UserError
 
 SECONDS_PER_STEP = {"grpo": 18.2, "dr_grpo": 18.2, "dapo": 26.4}
@@ -141,19 +142,33 @@ class InterruptedBySignal(Exception):
 
 def plan(options: TableRunOptions, cells: Sequence[Cell]) -> str:
     """The state of each cell, and an estimate for the cells to train."""
-    steps, out = options.training.steps, options.out.resolve()
-    lines = [f"plan: {len(cells)} cells of {steps} steps, and the start of each model evaluated; {out}"]
+    steps, budget, out = options.training.steps, options.training.budget, options.out.resolve()
+    length = f"{steps} steps" if budget == Budget() else f"{budget} ({steps} steps at most)"
+    lines = [f"plan: {len(cells)} cells of {length}, and the start of each model evaluated; {out}"]
     left = []
     for cell in cells:
         state = _state(options, cell)
         if state == "to do":
             left.append(cell)
-        lines.append(f"  {cell.model:<22} {cell.method:<24} seed {cell.seed:<3} {state}")
+        spent = latest_spent(_run(options, cell) / "checkpoints")
+        cost = "" if spent is None else f" ({spent})"
+        lines.append(f"  {cell.model:<22} {cell.method:<24} seed {cell.seed:<3} {state}{cost}")
     rates = [options.seconds_per_step or SECONDS_PER_STEP.get(cell.method, OTHER_SECONDS_PER_STEP) for cell in left]
     source = f"SECONDS_PER_STEP={options.seconds_per_step:g}" if options.seconds_per_step else RATES
-    hours = math.fsum(rates) * steps / 3600
-    estimate = f"estimate: {hours:.0f} hours for the {len(left)} cells to train, one after the other; from {source}."
+    gpus = options.training.nnodes * options.training.workers_per_node
+    longest = (budget.gpu_hours or math.inf) / gpus
+    hours = math.fsum(min(rate * steps / 3600, longest) for rate in rates)
+    at_most = "at most " if budget.tokens else ""
+    estimate = (
+        f"estimate: {at_most}{hours:.0f} hours for the {len(left)} cells to train, one after the other; from {source}."
+    )
     lines += textwrap.wrap(estimate, 120)
+    if budget != Budget():
+        lines += textwrap.wrap(
+            "A cell ends at the first step at which its budget is spent; one that ends by its steps first has spent "
+            "less, so set STEPS high enough. What each has spent is beside it, once it has a checkpoint.",
+            120,
+        )
     lines.append(
         "Not included: start-up, validations, checkpoints and the evaluations (1275 problems, greedy and the samples)."
     )

@@ -42,6 +42,8 @@ MAY_DIFFER = (
     "trainer.resume_mode",
     "trainer.resume_from_path",
     "trainer.v1.ispo.keep_over_starts",
+    "trainer.v1.ispo.budget_tokens",
+    "trainer.v1.ispo.budget_gpu_hours",
     # where, and what is shown
     "trainer.default_local_dir",
     "trainer.logger",

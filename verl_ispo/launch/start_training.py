@@ -45,7 +45,8 @@ from verl_ispo.launch.training_settings import (
 from verl_ispo.launch.unwritable_home import stand_ins
 from verl_ispo.preflight.hydra_overrides import quoted
 from verl_ispo.preflight.training_length import data_end
-from verl_ispo.runs.checkpoint_folder import ask_to_stop, forget_stop, megatron_sizes, resumption
+from verl_ispo.runs.checkpoint_folder import ask_to_stop, forget_stop, megatron_sizes, noted_step, resumption
+from verl_ispo.runs.spent import Budget, Spent, latest_spent
 from verl_ispo.secret_values import FILE_VARIABLE, redacted_overrides, write_secrets
 
 METRICS_VARIABLE = "VERL_FILE_LOGGER_PATH"
@@ -151,12 +152,18 @@ def _start(options: TrainingOptions, settings: TrainingSettings, environment: di
     if done >= wanted:
         print(f"{folder}: its {done} steps are done; for more steps set STEPS (--steps), for another run OUT (--out)")
         return 0
+    budget = Budget.of_section(settings.config.trainer.v1.ispo)
+    checkpoints = Path(settings.config.trainer.default_local_dir)
+    if (spent := latest_spent(checkpoints)) is not None and budget.is_spent(spent):
+        done = max(done, noted_step(checkpoints) or 0)
+        note_done(folder, done)
+        print(f"{folder}: its budget of {budget} is spent after {done} steps ({spent}); for more set a larger one")
+        return 0
     end = data_end(settings.config)
     if end is not None:
         print(f"the training will end after step {end[0]}: {end[1]}", file=sys.stderr)
     settings = _resuming(settings)
     settings = made_copy(options, settings)
-    checkpoints = Path(settings.config.trainer.default_local_dir)
     own = {METRICS_VARIABLE: str(files.metrics)}
     own |= logger_variables(folder, settings.config.trainer.logger, environment)
     secrets_file, secrets = folder / SECRETS_FILE, passed_secrets(environment, options.ray_env)
@@ -197,7 +204,8 @@ def _start(options: TrainingOptions, settings: TrainingSettings, environment: di
     trained = 0 if settings.config.trainer.val_only else steps_trained(files.metrics, folder, otherwise=wanted)
     note_done(folder, max(done, trained))
     if trained < wanted:
-        print(f"{options.label}: ended after step {max(done, trained)} of {wanted}{_ended_early(settings)} ({folder})")
+        why = _ended_early(settings, budget, latest_spent(checkpoints))
+        print(f"{options.label}: ended after step {max(done, trained)} of {wanted}{why} ({folder})")
         return 0
     print(f"{options.label}: done ({folder})")
     return 0
@@ -258,10 +266,12 @@ def _resuming(settings: TrainingSettings) -> TrainingSettings:
     return settings
 
 
-def _ended_early(settings: TrainingSettings) -> str:
+def _ended_early(settings: TrainingSettings, budget: Budget, spent: Spent | None) -> str:
     """What in the settings ends a training before its steps."""
     if settings.config.trainer.val_only:
         return ": trainer.val_only=true only validates"
+    if spent is not None and budget.is_spent(spent):
+        return f": its budget of {budget} is spent ({spent})"
     return f": the data end after trainer.total_epochs={settings.config.trainer.total_epochs}"
 
 

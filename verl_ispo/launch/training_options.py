@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
@@ -13,6 +14,7 @@ from verl_ispo.launch.ray_cluster import check_ray_address
 from verl_ispo.launch.run_config import arguments_digest
 from verl_ispo.launch.seed_and_loggers import check_loggers, check_seed
 from verl_ispo.method_presets import method_names
+from verl_ispo.runs.spent import Budget
 from verl_ispo.secret_values import refuse_secrets
 from verl_ispo.user_error import UserError
 
@@ -43,6 +45,8 @@ class TrainingOptions:
         train_tp (`int`, *optional*, defaults to `2`): tensor parallel size of Megatron.
         seed (`int`, *optional*, defaults to `1`): of data order and rollouts.
         steps (`int`, *optional*, defaults to `1000`): training steps.
+        budget_tokens, budget_gpu_hours (`float`, *optional*): the training ends at the first step at which one of them
+            is spent (`verl_ispo.runs.spent`), after `steps` steps at the latest.
         save_freq, test_freq (`int`, *optional*, defaults to `50`): steps between checkpoints, between validations; -1
             for none.
         keep (`int`, *optional*, defaults to `2`): checkpoints to keep.
@@ -76,6 +80,8 @@ class TrainingOptions:
     train_tp: int = 2
     seed: int = 1
     steps: int = 1000
+    budget_tokens: float | None = None
+    budget_gpu_hours: float | None = None
     save_freq: int = 50
     keep: int = 2
     grace_s: int = 20
@@ -101,6 +107,15 @@ class TrainingOptions:
                 check_from_one(name.upper(), value)
         if self.grace_s < 0:
             raise UserError(f"{given('GRACE_S', self.grace_s)} is below 0; set GRACE_S=0 to end at once")
+        for name in ("budget_tokens", "budget_gpu_hours"):
+            value = getattr(self, name)
+            if value is not None and not 0.0 < value < math.inf:
+                raise UserError(f"{given(name.upper(), value)} is no budget; give a number above 0, such as 2e9")
+            if value is not None and self.save_freq < 1:
+                raise UserError(
+                    f"{given(name.upper(), value)} with {given('SAVE_FREQ', self.save_freq)}: what is spent is counted "
+                    "over starts in the checkpoints, and nothing would be saved; set SAVE_FREQ to 1 or more"
+                )
         check_seed("SEED", self.seed)
         check_loggers(self.loggers, packages=False)
         _ = self.choice
@@ -132,6 +147,11 @@ class TrainingOptions:
         check_files_exist(self.files)
         if not self.ray_address:  # else verl's main runs on another machine
             check_loggers(self.loggers, packages=True)
+
+    @property
+    def budget(self) -> Budget:
+        """When it ends besides its steps."""
+        return Budget(self.budget_tokens, self.budget_gpu_hours)
 
     @property
     def starts(self) -> bool:

@@ -164,6 +164,11 @@ def run_overrides(options: TrainingOptions) -> list[str]:
         "trainer.resume_mode=auto",
         f"{DUMP_FOLDER_KEY}={quoted(folder / 'dump')}",
         f"hydra.run.dir={quoted(folder)}",
+        *(
+            f"trainer.v1.ispo.{name}={float(value)!r}"
+            for name in ("budget_tokens", "budget_gpu_hours")
+            if (value := getattr(options, name)) is not None
+        ),
     ]
 
 

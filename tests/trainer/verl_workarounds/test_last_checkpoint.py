@@ -42,6 +42,7 @@ class Loop(TrainerWorkarounds):
             }
         )
         self.global_steps, self._last_step, self._of_data = begun, None, of_data
+        self.replay_buffer = SimpleNamespace()
         self.trained: list[int] = []
         self.saved: list[int] = []
         self.asked_in: int | None = None
@@ -83,6 +84,7 @@ def verls_loop_alone() -> Any:
             patch.setattr(PPOTrainer, name, nothing)
         for name in ("_reissue_inflight_prompts", "_consume_sync_metrics"):
             patch.setattr(PPOTrainer, name, nothing)
+        patch.setattr(PPOTrainer, "_get_n_gpus_for_throughput", lambda _: 1)
         patch.setattr(PPOTrainer, "_init_dataloader", data)
         patch.setattr(PPOTrainer, "step", step)
         patch.setattr(PPOTrainer, "_save_checkpoint", save)

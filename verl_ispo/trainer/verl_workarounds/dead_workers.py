@@ -17,6 +17,8 @@ from ray.actor import ActorHandle
 from ray.exceptions import ActorDiedError, RayError
 from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer, ReplayBufferAsync
 
+from verl_ispo.trainer.budget import CountingReplayBuffer
+
 logger = logging.getLogger(__name__)
 logger.setLevel(os.getenv("VERL_LOGGING_LEVEL", "INFO"))
 
@@ -77,7 +79,7 @@ class WorkerWatch:
             logger.warning(f"{name} cannot be reached at the moment: {error}")
 
 
-class WatchfulReplayBuffer(ReplayBuffer):
+class WatchfulReplayBuffer(CountingReplayBuffer):
     """verl's synchronous replay buffer with a `WorkerWatch`."""
 
     watch: WorkerWatch
@@ -87,7 +89,7 @@ class WatchfulReplayBuffer(ReplayBuffer):
         return super()._wait_for_next_poll(partition_id, last_debug_time)
 
 
-class WatchfulReplayBufferAsync(ReplayBufferAsync):
+class WatchfulReplayBufferAsync(CountingReplayBuffer, ReplayBufferAsync):
     """verl's asynchronous replay buffer with a `WorkerWatch`."""
 
     watch: WorkerWatch

@@ -11,11 +11,11 @@ from omegaconf import DictConfig
 from ray.actor import ActorHandle
 from transfer_queue import KVBatchMeta
 from verl.trainer.ppo.v1.replay_buffer import ReplayBuffer
-from verl.trainer.ppo.v1.trainer_base import PPOTrainer
 from verl.utils.debug import marked_timer
 from verl.workers.rollout.llm_server import LLMServerManager
 
 from verl_ispo.runs.checkpoint_folder import megatron_sizes, note_latest, noted_step, resumption
+from verl_ispo.trainer.budget import BudgetedTrainer
 from verl_ispo.trainer.verl_workarounds.dead_queue import watch_queue
 from verl_ispo.trainer.verl_workarounds.dead_workers import WorkerWatch, watchful
 from verl_ispo.trainer.verl_workarounds.early_log_line import log_before_the_checkpoint
@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 logger.setLevel(os.getenv("VERL_LOGGING_LEVEL", "INFO"))
 
 
-class TrainerWorkarounds(PPOTrainer):
+class TrainerWorkarounds(BudgetedTrainer):
     """verl's V1 trainer with the workarounds of this folder."""
 
     # whether `max_actor_ckpt_to_keep` counts over all starts of a run
