@@ -19,6 +19,7 @@ from omegaconf import OmegaConf
 from verl_ispo.user_error import UserError
 
 PRESET_FOLDER = Path(__file__).parent / "config" / "method"
+SHARED = Path(__file__).parent / "config" / "ispo_training.yaml"
 SOURCE, EXTRA_COST, PAPER_ROW = "Source: ", "Extra cost: ", "Row of the paper's table: "
 
 
@@ -112,6 +113,21 @@ def _changes(name: str) -> dict[str, Any]:
     for base in bases:
         changes |= _flat(content) if base == "_self_" else _changes(base)
     return changes
+
+
+def method_section(preset: MethodPreset, method: str) -> dict[str, Any]:
+    """The keys that a preset sets under ``algorithm.<method>``.
+
+    A value that is another setting (``${data.max_response_length}``) is that setting's in what all methods share.
+    """
+    start = f"algorithm.{method}."
+    keys = [key for key in preset.changes if key.startswith(start)]
+    if not any("${" in str(preset.changes[key]) for key in keys):
+        return {key.removeprefix(start): preset.changes[key] for key in keys}
+    shared = OmegaConf.load(SHARED)
+    for key, value in preset.changes.items():
+        OmegaConf.update(shared, key, value, force_add=True)
+    return {key.removeprefix(start): OmegaConf.select(shared, key) for key in keys}
 
 
 @dataclass(frozen=True)

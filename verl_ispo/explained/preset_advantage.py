@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from verl_ispo.config.ispo_config import ISPOConfig
-from verl_ispo.method_presets import MethodPreset
+from verl_ispo.method_presets import MethodPreset, method_section
 from verl_ispo.methods.method import Method, MethodBatch, Need, PrefixScores
 from verl_ispo.methods.registry import method_of
 from verl_ispo.signals.composite import ISPOReward, compute_ispo_reward
@@ -76,9 +76,7 @@ def estimator_of(preset: MethodPreset) -> str:
 
 def settings_of(preset: MethodPreset, method: Method) -> Any:
     """The checked settings of a method under a preset."""
-    section = f"algorithm.{method.name}."
-    own = {key.removeprefix(section): value for key, value in preset.changes.items() if key.startswith(section)}
-    return method.read_settings(own)
+    return method.read_settings(method_section(preset, method.name))
 
 
 def what_is_missing(preset: MethodPreset, known: KnownRollouts) -> list[str]:

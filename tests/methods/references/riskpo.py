@@ -8,6 +8,8 @@ from typing import Any
 
 from verl_ispo.methods.method import MethodBatch
 
+ORDER_IS_PART_OF_THE_RULE = "a bundle is made of prompts that follow each other, and of their rollouts in turn"
+
 
 def advantage(batch: MethodBatch, settings: Any) -> list[list[float]]:
     masks = batch.response_mask.tolist()
