@@ -173,8 +173,13 @@ def preset_keys(name: str, with_bases: bool = True) -> list[PresetKey]:
             comments, comment = [*comments[:depth], above], []
             if value.strip():
                 dotted = ".".join(sections)
-                keys[dotted] = PresetKey(dotted, value.strip().strip("\"'"), comments[-1])
+                keys[dotted] = PresetKey(dotted, _unquoted(value.strip()), comments[-1])
     return list(keys.values())
+
+
+def _unquoted(value: str) -> str:
+    """A value as it is written; without quotes, unless an escape inside needs them."""
+    return value if "\\" in value else value.strip("\"'")
 
 
 def _flat(section: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

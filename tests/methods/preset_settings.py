@@ -21,7 +21,7 @@ from types import ModuleType
 from typing import Any
 
 from tests.methods.twenty_batches import prefix_scores
-from verl_ispo.method_presets import method_names, method_section, read_preset
+from verl_ispo.method_presets import method_names, read_preset
 from verl_ispo.methods.method import Method, MethodBatch, Need
 from verl_ispo.methods.registry import method_of
 
@@ -38,6 +38,8 @@ FIELDS_OF_NEEDS = {
     Need.PROMPT_KEY: ("prompt_keys",),
     Need.PREFIX_SCORES: ("prefix_scores",),
 }
+# What a preset's value refers to, in a batch whose longest response has 200 tokens.
+OTHER_KEYS = {"${data.max_response_length}": 200}
 ALWAYS_THERE = {"rewards", "response_mask", "groups", "normalize_by_std", "step", "total_steps", "state"}
 
 
@@ -83,11 +85,16 @@ def presets_with_reference() -> dict[str, PresetSettings]:
     """All presets whose estimator is a method with a reference, by name."""
     found = {}
     for name in method_names():
-        preset = read_preset(name)
-        method = method_of(preset.changes.get("algorithm.adv_estimator"))
+        changes = read_preset(name).changes
+        method = method_of(changes.get("algorithm.adv_estimator"))
         reference = None if method is None else reference_of(method.name)
         if reference is not None:
-            settings = method.read_settings(method_section(preset, method.name))
-            by_std = bool(preset.changes.get("algorithm.norm_adv_by_std_in_grpo", True))
-            found[name] = PresetSettings(method, settings, by_std, reference)
+            section = f"algorithm.{method.name}."
+            own = {
+                key.removeprefix(section): OTHER_KEYS.get(str(value), value)
+                for key, value in changes.items()
+                if key.startswith(section)
+            }
+            by_std = bool(changes.get("algorithm.norm_adv_by_std_in_grpo", True))
+            found[name] = PresetSettings(method, method.read_settings(own), by_std, reference)
     return found

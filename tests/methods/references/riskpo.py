@@ -8,7 +8,7 @@ from typing import Any
 
 from verl_ispo.methods.method import MethodBatch
 
-ORDER_IS_PART_OF_THE_RULE = "a bundle is made of prompts that follow each other, and of their rollouts in turn"
+ORDER_IS_PART_OF_THE_RULE = "prompts are bundled by their first row, and the j-th rollouts of a bundle by their rows"
 
 
 def advantage(batch: MethodBatch, settings: Any) -> list[list[float]]:
