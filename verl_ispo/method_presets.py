@@ -19,6 +19,7 @@ from omegaconf import OmegaConf
 from verl_ispo.user_error import UserError
 
 PRESET_FOLDER = Path(__file__).parent / "config" / "method"
+SHARED = Path(__file__).parent / "config" / "ispo_training.yaml"
 SOURCE, EXTRA_COST, PAPER_ROW = "Source: ", "Extra cost: ", "Row of the paper's table: "
 
 
@@ -114,6 +115,21 @@ def _changes(name: str) -> dict[str, Any]:
     return changes
 
 
+def method_section(preset: MethodPreset, method: str) -> dict[str, Any]:
+    """The keys that a preset sets under ``algorithm.<method>``.
+
+    A value that is another setting (``${data.max_response_length}``) is that setting's in what all methods share.
+    """
+    start = f"algorithm.{method}."
+    keys = [key for key in preset.changes if key.startswith(start)]
+    if not any("${" in str(preset.changes[key]) for key in keys):
+        return {key.removeprefix(start): preset.changes[key] for key in keys}
+    shared = OmegaConf.load(SHARED)
+    for key, value in preset.changes.items():
+        OmegaConf.update(shared, key, value, force_add=True)
+    return {key.removeprefix(start): OmegaConf.select(shared, key) for key in keys}
+
+
 @dataclass(frozen=True)
 class PresetKey:
     """One key that a preset changes.
@@ -157,8 +173,13 @@ def preset_keys(name: str, with_bases: bool = True) -> list[PresetKey]:
             comments, comment = [*comments[:depth], above], []
             if value.strip():
                 dotted = ".".join(sections)
-                keys[dotted] = PresetKey(dotted, value.strip().strip("\"'"), comments[-1])
+                keys[dotted] = PresetKey(dotted, _unquoted(value.strip()), comments[-1])
     return list(keys.values())
+
+
+def _unquoted(value: str) -> str:
+    """A value as it is written; without quotes, unless an escape inside needs them."""
+    return value if "\\" in value else value.strip("\"'")
 
 
 def _flat(section: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

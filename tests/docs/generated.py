@@ -13,7 +13,7 @@ from tests.docs.pages import README, ROOT
 from verl_ispo.explained.listings import markdown_index, markdown_kinds, markdown_kinds_in_short, markdown_table
 from verl_ispo.method_presets import method_names, read_preset
 
-README_NAMES = 3
+README_NAMES = 2
 """Names of each kind in the README, which has to stay short."""
 
 

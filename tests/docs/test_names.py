@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from hydra.conf import HydraConf
 from omegaconf import DictConfig, OmegaConf
 
@@ -195,7 +196,10 @@ def same(written: str, value: Any) -> bool:
     """Whether a table's cell stands for this value of a config."""
     if value is None or isinstance(value, bool):
         return written == {True: "true", False: "false", None: "null"}[value]
-    return float(written) == value if isinstance(value, (int, float)) else written == value
+    if isinstance(value, (int, float)):
+        return float(written) == value
+    # a text with escapes is quoted as in YAML
+    return (yaml.safe_load(written) if written.startswith('"') else written) == value
 
 
 def wrong_defaults(table: Table, section: Mapping[str, Any]) -> dict[str, Any]:

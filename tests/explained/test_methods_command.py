@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from verl_ispo.cli import main
-from verl_ispo.explained.example import EXAMPLE, example_rollouts
+from verl_ispo.explained.example import EXAMPLE, example_batches
 from verl_ispo.explained.explanation import explanation, shown_advantage
 from verl_ispo.explained.listings import KINDS, kind_of, markdown_index, markdown_kinds, summary
 from verl_ispo.explained.not_built import NOT_BUILT
@@ -59,8 +59,8 @@ def test_an_explanation_has_rule_source_constants_cost_and_an_example(name: str)
         assert f"{key.name} = {key.value} {' '.join(key.comment.split())}" in text
     assert len(advantages(name)) == len(EXAMPLE)
     assert "not shown" not in text
-    advantage = preset_advantage(preset, example_rollouts())
-    assert torch.isfinite(advantage).all()
+    for known in example_batches():
+        assert torch.isfinite(preset_advantage(preset, known)).all()
 
 
 def test_grpo_and_sign_on_the_example_by_hand() -> None:

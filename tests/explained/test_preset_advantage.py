@@ -24,6 +24,7 @@ from verl_ispo.explained.preset_advantage import (
     AnswerScores,
     KnownRollouts,
     preset_advantage,
+    settings_of,
     what_is_missing,
 )
 from verl_ispo.method_presets import method_names, read_preset
@@ -64,7 +65,8 @@ def test_a_preset_without_the_division_is_shown_without_it() -> None:
 def test_a_method_of_the_registry_is_shown_as_it_is(name: str) -> None:
     preset = REGISTERED[name]
     for batch in method_batches(preset.normalize_by_std).values():
-        expected = preset.method.advantage(preset.declared(preset.given(batch)), preset.settings).double()
+        settings = settings_of(read_preset(name), preset.method)
+        expected = preset.method.advantage(preset.declared(preset.given(batch)), settings).double()
         expected = (expected.unsqueeze(-1) if expected.dim() == 1 else expected) * batch.response_mask
         found = preset_advantage(read_preset(name), known(replace(batch, grpo_advantage=None)))
         torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)

@@ -6,6 +6,7 @@ a method may need is there. They are no model's.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,17 +66,27 @@ EXAMPLE = (
 )
 
 
-def example_rollouts() -> KnownRollouts:
-    """The example as a batch, with every field that a preset may need."""
-    lengths = torch.tensor([rollout.tokens for rollout in EXAMPLE])
+def example_batches() -> tuple[KnownRollouts, KnownRollouts]:
+    """The example as two batches: the prompts with four rollouts, and those with one."""
+    alone = [rollout.group in (ONE_CORRECT, ONE_INCORRECT) for rollout in EXAMPLE]
+    several, single = (
+        [rollout for rollout, is_alone in zip(EXAMPLE, alone, strict=True) if is_alone == wanted]
+        for wanted in (False, True)
+    )
+    return _batch(several), _batch(single)
+
+
+def _batch(rollouts: Sequence[ExampleRollout]) -> KnownRollouts:
+    """Some rollouts with every field that a preset may need."""
+    lengths = torch.tensor([rollout.tokens for rollout in rollouts])
     position = torch.arange(int(lengths.max()))
     mask = position < lengths.unsqueeze(-1)
     wave = torch.tensor(_WAVE).repeat(len(position) // len(_WAVE))
-    entropy = torch.tensor([rollout.entropy for rollout in EXAMPLE]).unsqueeze(-1) * wave * mask
+    entropy = torch.tensor([rollout.entropy for rollout in rollouts]).unsqueeze(-1) * wave * mask
     log_prob = -0.8 * entropy
-    groups = RolloutGroups.from_labels([rollout.group for rollout in EXAMPLE])
-    correct = torch.tensor([rollout.correct for rollout in EXAMPLE])
-    row = torch.arange(len(EXAMPLE)).unsqueeze(-1)
+    groups = RolloutGroups.from_labels([rollout.group for rollout in rollouts])
+    correct = torch.tensor([rollout.correct for rollout in rollouts])
+    row = torch.arange(len(rollouts)).unsqueeze(-1)
     # all begin with the same two tokens
     token_ids = torch.where(position < 2, position + 1, 10 + 20 * row + position) * mask
     batch = MethodBatch(
@@ -86,18 +97,18 @@ def example_rollouts() -> KnownRollouts:
         log_prob=log_prob,
         entropy=entropy,
         prompt_log_prob=-0.5 - 0.25 * groups.ids.unsqueeze(-1).expand(-1, 3).float(),
-        prompt_mask=torch.ones(len(EXAMPLE), 3, dtype=torch.bool),
-        answer_texts=tuple(rollout.answer for rollout in EXAMPLE),
+        prompt_mask=torch.ones(len(rollouts), 3, dtype=torch.bool),
+        answer_texts=tuple(rollout.answer for rollout in rollouts),
         ref_log_prob=(log_prob - 0.4 * (position % 4 == 2)) * mask,
         response_ids=token_ids,
-        prompt_keys=tuple(rollout.group for rollout in EXAMPLE),
+        prompt_keys=tuple(rollout.group for rollout in rollouts),
     )
-    found = torch.tensor([rollout.answer is not None for rollout in EXAMPLE])
+    found = torch.tensor([rollout.answer is not None for rollout in rollouts])
     answer_mask = found.unsqueeze(-1).expand(-1, ANSWER_TOKENS)
     in_answer = found.unsqueeze(-1) & (position >= lengths.unsqueeze(-1) - ANSWER_TOKENS)
-    given = torch.full((len(EXAMPLE), ANSWER_TOKENS), -0.1)
-    ifd = torch.tensor([rollout.ifd for rollout in EXAMPLE]).unsqueeze(-1)
-    gain = torch.tensor([rollout.gain for rollout in EXAMPLE]).unsqueeze(-1)
+    given = torch.full((len(rollouts), ANSWER_TOKENS), -0.1)
+    ifd = torch.tensor([rollout.ifd for rollout in rollouts]).unsqueeze(-1)
+    gain = torch.tensor([rollout.gain for rollout in rollouts]).unsqueeze(-1)
     asked = (groups.all_wrong(correct)[groups.ids] & found).unsqueeze(-1)
     answers = AnswerScores(
         given_trace=given,
@@ -106,18 +117,20 @@ def example_rollouts() -> KnownRollouts:
         outside_answer=mask & ~in_answer,
         right_answer=RightAnswerScores(
             given_trace=gain - 2.0,
-            ablated=torch.full((len(EXAMPLE), 1), -2.0),
+            ablated=torch.full((len(rollouts), 1), -2.0),
             mask=asked,
-            too_long=torch.zeros(len(EXAMPLE), dtype=torch.bool),
+            too_long=torch.zeros(len(rollouts), dtype=torch.bool),
         ),
     )
-    return KnownRollouts(batch, answers, lambda method, settings: _prefix_scores(batch, method, settings))
+    return KnownRollouts(batch, answers, lambda method, settings: _prefix_scores(rollouts, batch, method, settings))
 
 
-def _prefix_scores(batch: MethodBatch, method: Method, settings: Any) -> PrefixScores:
+def _prefix_scores(
+    rollouts: Sequence[ExampleRollout], batch: MethodBatch, method: Method, settings: Any
+) -> PrefixScores:
     """The ground truth's log-prob, rising or falling evenly from 2 nats below 0 to what the rollout's gain says."""
     cuts = []
-    for row, rollout in enumerate(EXAMPLE):
+    for row, rollout in enumerate(rollouts):
         request = CutRequest(
             entropy=batch.entropy[row, : rollout.tokens],
             token_texts=_WORDS[: rollout.tokens],
@@ -127,9 +140,9 @@ def _prefix_scores(batch: MethodBatch, method: Method, settings: Any) -> PrefixS
     width = max(map(len, cuts))
     share = torch.zeros(len(cuts), width)
     for row, own in enumerate(cuts):
-        share[row, : len(own)] = torch.tensor(own) / EXAMPLE[row].tokens
+        share[row, : len(own)] = torch.tensor(own) / rollouts[row].tokens
     mask = torch.tensor([[index < len(own) for index in range(width)] for own in cuts])
-    gain = torch.tensor([rollout.gain for rollout in EXAMPLE]).unsqueeze(-1)
+    gain = torch.tensor([rollout.gain for rollout in rollouts]).unsqueeze(-1)
     return PrefixScores(
         cuts=torch.tensor([[*own, *[0] * (width - len(own))] for own in cuts]),
         mask=mask,

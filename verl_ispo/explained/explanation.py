@@ -14,7 +14,7 @@ from verl_ispo.explained.example import (
     EXAMPLE,
     ONE_CORRECT,
     ONE_INCORRECT,
-    example_rollouts,
+    example_batches,
 )
 from verl_ispo.explained.preset_advantage import KnownRollouts, preset_advantage, what_is_missing
 from verl_ispo.method_presets import MethodPreset, PresetKey, preset_keys
@@ -27,13 +27,13 @@ NEARLY_ZERO = 5e-5
 
 
 @cache
-def _example() -> KnownRollouts:
-    return example_rollouts()
+def _example() -> tuple[KnownRollouts, KnownRollouts]:
+    return example_batches()
 
 
 def explanation(preset: MethodPreset) -> str:
     """A preset on a page of a terminal."""
-    missing = what_is_missing(preset, _example())
+    missing = what_is_missing(preset, _example()[0])
     shown = [f"  not shown on an example: needs {', '.join(missing)}"] if missing else _on_the_example(preset)
     constants = preset_keys(preset.name)
     return "\n".join(
@@ -66,6 +66,7 @@ def _what_else(method: Method | None) -> str:
     if method is None:
         return ""
     parts = [
+        f"rewards {method.reward}, and not the verdict" if method.reward else "",
         "brings a policy loss, which the table below does not show" if method.token_loss is not None else "",
         "its loss reads the current policy's entropy" if method.loss_needs_entropy else "",
         "its loss reads all rollouts of a prompt together" if method.whole_groups else "",
@@ -77,10 +78,10 @@ def _what_else(method: Method | None) -> str:
 
 
 def _on_the_example(preset: MethodPreset) -> list[str]:
-    known = _example()
-    advantage = preset_advantage(preset, known)
-    mask = known.batch.response_mask.bool()
-    rows = [own[kept] for own, kept in zip(advantage, mask, strict=True)]
+    rows = []
+    for known in _example():
+        masks = known.batch.response_mask.bool()
+        rows += [own[mask] for own, mask in zip(preset_advantage(preset, known), masks, strict=True)]
     cells = [
         [
             rollout.group,
@@ -98,7 +99,11 @@ def _on_the_example(preset: MethodPreset) -> list[str]:
         "    " + "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
         for line in [head, *cells]
     ]
-    return ["  on a made-up batch:", *lines, *_wrapped("; ".join(_single_outcomes(rows)), "  there, ", "    ")]
+    return [
+        "  on made-up rollouts, of prompts with four and of prompts with one:",
+        *lines,
+        *_wrapped("; ".join(_single_outcomes(rows)), "  there, ", "    "),
+    ]
 
 
 def shown_advantage(tokens: torch.Tensor) -> str:

@@ -12,9 +12,10 @@ from verl_ispo.methods.method import Need
 from verl_ispo.methods.registry import method_of
 
 LOSS_KEY = "actor_rollout_ref.actor.policy_loss.loss_mode"
-VERLS_OWN, ISPO = "verl's own rules", "ISPO, its ablations and guards"
-OTHER_LOSS, OTHER_CHOICE, OTHER_ADVANTAGE = "another loss", "another choice of data", "another advantage"
-KINDS = (VERLS_OWN, OTHER_ADVANTAGE, OTHER_LOSS, OTHER_CHOICE, ISPO)
+VERLS_OWN, ISPO = "verl's own rules", "ISPO and its variants"
+OTHER_LOSS, OTHER_CHOICE, OTHER_ADVANTAGE = "another loss", "another choice of rollouts", "another advantage"
+OTHER_REWARD = "another reward"
+KINDS = (VERLS_OWN, OTHER_ADVANTAGE, OTHER_LOSS, OTHER_CHOICE, OTHER_REWARD, ISPO)
 _NAME = re.compile(r"^(.{1,40}?),? (?:arXiv )?\(?\d{4}\.\d{5}")
 _PAPER = re.compile(r"(?:arXiv )?(?<![\d/])(\d{4}\.\d{5})(?!\d)")
 
@@ -26,6 +27,8 @@ def kind_of(preset: MethodPreset) -> str:
         return VERLS_OWN
     if Need.ISPO_SIGNALS in method.needs:
         return ISPO
+    if method.reward is not None:
+        return OTHER_REWARD
     if method.token_loss is not None:
         return OTHER_LOSS
     return OTHER_CHOICE if method.prompt_choice is not None or method.keeps is not None else OTHER_ADVANTAGE
@@ -56,8 +59,8 @@ def not_built() -> str:
 def markdown_table(presets: Sequence[MethodPreset]) -> str:
     """All presets as a table, one row each."""
     rows = [
-        f"| `{preset.name}` | {preset.about} | {preset.source} | {', '.join(preset.needs) or 'nothing'} "
-        f"| {preset.extra_cost} |"
+        f"| `{preset.name}` | {_escaped(preset.about)} | {_escaped(preset.source)} "
+        f"| {', '.join(preset.needs) or 'nothing'} | {_escaped(preset.extra_cost)} |"
         for preset in presets
     ]
     head = [
@@ -123,7 +126,7 @@ def _section(preset: MethodPreset) -> str:
 
 
 def _row(key: PresetKey) -> str:
-    value = f"`{key.value}`" if "$" in key.value else key.value
+    value = f"`{key.value}`" if set(key.value) & set("$\\\\{*<") else key.value
     return f"`{key.name}` | {value} | {_escaped(key.comment)} |"
 
 

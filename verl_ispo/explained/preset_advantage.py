@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from verl_ispo.config.ispo_config import ISPOConfig
-from verl_ispo.method_presets import MethodPreset
+from verl_ispo.method_presets import MethodPreset, method_section
 from verl_ispo.methods.method import Method, MethodBatch, Need, PrefixScores
 from verl_ispo.methods.registry import method_of
 from verl_ispo.signals.composite import ISPOReward, compute_ispo_reward
@@ -69,24 +69,14 @@ class KnownRollouts:
     score_prefixes: ScorePrefixes | None = None
 
 
-# Values of the shared training settings that presets refer to.
-OTHER_KEYS = {"${data.max_response_length}": 4096}
-
-
 def estimator_of(preset: MethodPreset) -> str:
     """verl's ``algorithm.adv_estimator`` under a preset."""
     return str(preset.changes.get("algorithm.adv_estimator", "grpo"))
 
 
 def settings_of(preset: MethodPreset, method: Method) -> Any:
-    """The checked settings of a method under a preset; what refers to another key has the value of `OTHER_KEYS`."""
-    section = f"algorithm.{method.name}."
-    own = {
-        key.removeprefix(section): OTHER_KEYS.get(str(value), value)
-        for key, value in preset.changes.items()
-        if key.startswith(section)
-    }
-    return method.read_settings(own)
+    """The checked settings of a method under a preset."""
+    return method.read_settings(method_section(preset, method.name))
 
 
 def what_is_missing(preset: MethodPreset, known: KnownRollouts) -> list[str]:

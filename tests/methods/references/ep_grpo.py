@@ -13,10 +13,11 @@ def sign(value: float) -> float:
     return float((value > 0) - (value < 0))
 
 
-def z_score(value: float, values: list[float]) -> float:
+def z_scores(values: list[float]) -> list[float]:
     if len(values) < 2 or max(values) == min(values):
-        return 0.0
-    return (value - statistics.fmean(values)) / (statistics.stdev(values) + 1e-6)
+        return [0.0] * len(values)
+    mean, std = statistics.fmean(values), statistics.stdev(values)
+    return [(value - mean) / (std + 1e-6) for value in values]
 
 
 def advantage(batch: MethodBatch, settings: Any) -> list[list[float]]:
@@ -40,10 +41,13 @@ def advantage(batch: MethodBatch, settings: Any) -> list[list[float]]:
         place = min(int(settings.buckets * spent / total), settings.buckets - 1) if total > 0 else 0
         bucket[row, position] = groups[row], place
 
+    progress: dict[tuple[int, int], float] = {}
+    for one in set(bucket.values()):
+        same = [at for at in sorted(written) if bucket[at] == one]
+        progress |= dict(zip(same, z_scores([drift[at] for at in same]), strict=True))
+
     found = [[0.0] * len(mask) for mask in masks]
-    for row, position in written:
-        same = [drift[at] for at in sorted(written) if bucket[at] == bucket[row, position]]
-        gate = 1 / (1 + math.exp(-settings.gate_slope * z_score(entropy[row][position], all_entropy)))
-        progress = settings.progress_weight * z_score(drift[row, position], same)
-        found[row][position] = grpo[row][position] * gate + progress
+    for (row, position), score in zip(sorted(written), z_scores(all_entropy), strict=True):
+        gate = 1 / (1 + math.exp(-settings.gate_slope * score))
+        found[row][position] = grpo[row][position] * gate + settings.progress_weight * progress[row, position]
     return found
