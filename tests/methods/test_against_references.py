@@ -249,6 +249,17 @@ def test_what_a_mask_hides_changes_neither_loss_nor_gradient(name: str, garbage:
         assert not gradient[~mask].any(), title
 
 
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_loss_makes_its_tensors_where_its_inputs_are(name: str) -> None:
+    """On a GPU a tensor of the default device stops the update. Here that device is one that holds no numbers."""
+    preset = LOSSES[name]
+    for title, batch in micro_batches(preset):
+        expected = loss_of(preset, batch)
+        with torch.device("meta"):
+            found = loss_of(preset, batch)
+        assert torch.equal(found, expected), title
+
+
 def loss_and_gradient(
     preset: PresetSettings, batch: LossBatch, log_ratio: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
