@@ -99,12 +99,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return run_launch(options)
     if options.command == "methods":
         return run_methods(options)
+    if options.command == "contamination":
+        return run_contamination(options)
     if options.command == "eval":
         return run_eval(options)
     if options.command == "table":
         return run_table(options)
-    if options.command == "contamination":
-        return run_contamination(options)
     if options.command == "report":
         return run_report(options)
     if options.command == "probe":

@@ -16,8 +16,6 @@ from verl_ispo.user_error import UserError
 
 SAMPLES_NAME = "samples.jsonl"
 QUESTIONS_NAME = "questions.jsonl"
-PARTIAL_PROMPTS = "partial_prompts"
-"""The manifest's option by which a folder of ``verl-ispo contamination`` is known: the shares of the questions."""
 
 
 @dataclass(frozen=True)
