@@ -192,6 +192,16 @@ def test_a_file_without_verdicts_is_drawn_again(folder: Path, tmp_path: Path):
     assert len(rows_of(out)) == 10
 
 
+def test_a_kill_between_the_two_files_leaves_nothing_to_conclude_from(folder: Path, tmp_path: Path, capsys):
+    out = tmp_path / "t"
+    table([folder], out, "--audit")
+    (out / AUDIT_JSON).unlink()
+    assert table([folder], out) == 0
+    assert "checked by a person" not in capsys.readouterr().out
+    assert table([folder], out, "--audit") == 0
+    assert (out / AUDIT_JSON).exists()
+
+
 def test_new_labels_do_not_make_other_samples(folder: Path, tmp_path: Path, capsys):
     out = tmp_path / "t"
     table([folder], out, "--audit")

@@ -20,7 +20,7 @@ import json
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -120,9 +120,13 @@ def draw_audit(out: Path, results: Sequence[EvaluationResult], number: int, seed
                 f"--audit: {path} holds verdicts about other samples, and is never overwritten; move {AUDIT_CSV} and "
                 f"{AUDIT_JSON} away, or give another --out"
             )
-    # The description first: a person's file without it would be refused, the other way round it is drawn again.
-    write_text(out / AUDIT_JSON, json.dumps(audit.__dict__ | {"format": FORMAT}, indent=2) + "\n")
-    write_text(path, _csv(rows))
+    try:
+        # Without a description nothing is concluded from a person's file, so a kill in between joins no other samples.
+        (out / AUDIT_JSON).unlink(missing_ok=True)
+        write_text(path, _csv(rows))
+        write_text(out / AUDIT_JSON, json.dumps({"format": FORMAT, **asdict(audit)}, indent=2) + "\n")
+    except OSError as error:
+        raise UserError(f"--audit: {error}; check the permissions and the free space of {out}") from error
     return (
         f"Audit: {len(rows)} samples are in {path}. Write correct, incorrect or unclear into its column "
         f"{VERDICT}, save it as CSV, and repeat the command: the grader's error rate is then under the table"

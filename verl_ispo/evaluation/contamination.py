@@ -25,10 +25,11 @@ from verl_ispo.command_line import run_command
 from verl_ispo.evaluation.evaluation_options import EvaluationOptions
 from verl_ispo.evaluation.layout_markdown import markdown_table
 from verl_ispo.evaluation.layout_text import interval_text, p_text, percent, signed_points
+from verl_ispo.evaluation.manifest import PARTIAL_PROMPTS
 from verl_ispo.evaluation.paper_results import canonical
 from verl_ispo.evaluation.partial_prompts import LEAST_WORDS, CutQuestion, completes, cut_questions, rouge_l
 from verl_ispo.evaluation.questions import read_questions
-from verl_ispo.evaluation.results import PARTIAL_PROMPTS, SAMPLES_NAME
+from verl_ispo.evaluation.results import SAMPLES_NAME
 from verl_ispo.evaluation.run import evaluate_questions
 from verl_ispo.evaluation.samples import read_samples
 from verl_ispo.evaluation.statistics import CONFIDENCE_LEVEL, Interval, Scores, holm, mean_interval

@@ -29,14 +29,14 @@ class EvaluationOptions:
     training_seed: int | None
     replicas: int | None = None
     server: str | None = None
+    raw_prompts: bool = False
+    """Whether prompts are the text of the last message alone, without a chat template."""
     server_prompts: str = "token-ids"
     served_model: str | None = None
     concurrency: int = 64
     request_timeout_s: float = 1800.0
     vllm_args: tuple[str, ...] = ()
     template: str | None = None
-    raw_prompts: bool = False
-    """Whether prompts are the text of the last message alone, without a chat template."""
 
 
 def check_options(options: EvaluationOptions) -> None:

@@ -16,10 +16,11 @@ from verl_ispo.evaluation.document_part import DocumentPart
 from verl_ispo.evaluation.layout_csv import format_comparisons_csv, format_part_csv, format_scores_csv
 from verl_ispo.evaluation.layout_latex import format_latex
 from verl_ispo.evaluation.layout_markdown import format_markdown
+from verl_ispo.evaluation.manifest import PARTIAL_PROMPTS
 from verl_ispo.evaluation.metrics import parse_metric
 from verl_ispo.evaluation.pass_curves import THRESHOLDS, curve_parts
 from verl_ispo.evaluation.reference_figures import read_reference, reference_remarks
-from verl_ispo.evaluation.results import PARTIAL_PROMPTS, EvaluationResult, load_result
+from verl_ispo.evaluation.results import EvaluationResult, load_result
 from verl_ispo.evaluation.sensitivity import load_sensitivity, sensitivity_parts
 from verl_ispo.evaluation.table import table_benchmarks
 from verl_ispo.user_error import UserError

@@ -12,6 +12,8 @@ from verl_ispo.user_error import UserError
 
 MANIFEST_NAME = "manifest.json"
 FORMAT = 1
+PARTIAL_PROMPTS = "partial_prompts"
+"""The option by which a folder of ``verl-ispo contamination`` is known: the shares of the questions."""
 _FREE = ("labels", "model")
 """Sections that a resumed run may change: names for the table, and the model's path (its digest is in `inputs`)."""
 

@@ -18,8 +18,6 @@ SAMPLES_NAME = "samples.jsonl"
 QUESTIONS_NAME = "questions.jsonl"
 SETTINGS_NAME = "settings.json"
 """In a folder of several evaluations (`verl_ispo.evaluation.settings_grid`)."""
-PARTIAL_PROMPTS = "partial_prompts"
-"""The manifest's option by which a folder of ``verl-ispo contamination`` is known: the shares of the questions."""
 
 
 @dataclass(frozen=True)
