@@ -38,6 +38,8 @@ FIELDS_OF_NEEDS = {
     Need.PROMPT_KEY: ("prompt_keys",),
     Need.PREFIX_SCORES: ("prefix_scores",),
 }
+# What a preset's value refers to, in a batch whose longest response has 200 tokens.
+OTHER_KEYS = {"${data.max_response_length}": 200}
 ALWAYS_THERE = {"rewards", "response_mask", "groups", "normalize_by_std", "step", "total_steps", "state"}
 
 
@@ -88,7 +90,11 @@ def presets_with_reference() -> dict[str, PresetSettings]:
         reference = None if method is None else reference_of(method.name)
         if reference is not None:
             section = f"algorithm.{method.name}."
-            own = {key.removeprefix(section): value for key, value in changes.items() if key.startswith(section)}
+            own = {
+                key.removeprefix(section): OTHER_KEYS.get(str(value), value)
+                for key, value in changes.items()
+                if key.startswith(section)
+            }
             by_std = bool(changes.get("algorithm.norm_adv_by_std_in_grpo", True))
             found[name] = PresetSettings(method, method.read_settings(own), by_std, reference)
     return found

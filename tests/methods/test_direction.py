@@ -141,12 +141,25 @@ def cispo(_ratios: Rows, at_point: Rows, advantages: Rows, log_probs: Rows, conf
     return [[-min(max(r, low), high) * a * p for r, a, p in zip(*row, strict=True)] for row in rows]
 
 
+def sapo(ratios: Rows, _at_point: Rows, advantages: Rows, _log_probs: Rows, config: ActorConfig) -> Rows:
+    """arXiv 2511.20347: a soft gate on the ratio, 4 / tau sigmoid(tau (r - 1)), in place of a clip."""
+
+    def gate(ratio: float, tau: float) -> float:
+        return 4 / tau / (1 + math.exp(-tau * (ratio - 1)))
+
+    rows = zip(advantages, ratios, strict=True)
+    return [
+        [-a * gate(r, config.tau_pos if a > 0 else config.tau_neg) for a, r in zip(*row, strict=True)] for row in rows
+    ]
+
+
 OBJECTIVES: dict[str, Callable[[Rows, Rows, Rows, Rows, ActorConfig], Rows]] = {
     "vanilla": per_token,
     "ispo": per_token,
     "gspo": gspo,
     "grpo_s": grpo_s,
     "cispo": cispo,
+    "sapo": sapo,
 }
 """Losses of tokens, from ratios, ratios at the point, advantages and log-probs, by the loss's name."""
 WITH_ROW = [name for name in method_names() if loss_of(name) in OBJECTIVES]
@@ -159,6 +172,7 @@ def mean_of(losses: Rows, config: ActorConfig) -> float:
     return {
         "token-mean": lambda: sum(map(sum, rows)) / sum(map(len, rows)),
         "seq-mean-token-mean": lambda: sum(sum(row) / len(row) for row in rows) / len(rows),
+        "seq-mean-token-sum": lambda: sum(map(sum, rows)) / len(rows),
         "seq-mean-token-sum-norm": lambda: sum(map(sum, rows)) / len(rows) / config.loss_scale_factor,
     }[config.loss_agg_mode]()
 
@@ -216,6 +230,7 @@ PUSHES = {
     "grpo_s": CLIPPED | {FAR_ABOVE: (STAYS, DOWN)},
     # the weight is clipped, and no token loses its gradient
     "cispo": dict.fromkeys((INSIDE, BELOW, ABOVE, FAR_ABOVE), (UP, DOWN)),
+    "sapo": dict.fromkeys((INSIDE, BELOW, ABOVE, FAR_ABOVE), (UP, DOWN)),
 }
 """Where the log-prob moves for A > 0 and for A < 0, by the position of the token's (or the sequence's) ratio."""
 
@@ -338,7 +353,7 @@ def of_baseline_with_confidence(algorithm: DictConfig, values: dict[str, torch.T
 
 
 def of_batch_baseline(algorithm: DictConfig, values: dict[str, torch.Tensor]) -> None:
-    """REINFORCE++: a higher reward raises the own advantage at the cost of all others together."""
+    """REINFORCE++, also with a group baseline: a higher reward raises the own advantage at the cost of all others."""
     for rollout in ROLLOUTS:
         slope = slopes(algorithm, values, "score", rollout) * LENGTHS[:8]
         assert slope[rollout] > 1e-3
@@ -385,6 +400,7 @@ REWARDED_BY: dict[str, Callable[[DictConfig, dict[str, torch.Tensor]], None]] = 
     "prepo": of_weighted_group_baseline,
     "progrpo": of_baseline_with_confidence,
     "reinforce_plus_plus": of_batch_baseline,
+    "reinforce_plus_plus_baseline": of_batch_baseline,
     "sign": of_verdict,
     "gtpo": of_entropy,
     "grpo_s": of_entropy,

@@ -66,7 +66,6 @@ def test_groups_of_one_outcome_single_rollouts_and_padding_have_no_loss() -> Non
     assert loss(batch)[6:].all()
 
 
-@pytest.mark.xfail(strict=True, reason="the zeros of such a micro-batch do not hang on the policy's log-probs")
 def test_a_micro_batch_without_a_mixed_group_can_be_differentiated() -> None:
     """verl calls backward on every micro-batch."""
     batch = made_loss_batch([[0.5], [0.1]], groups=[0, 0], columns={"correct": [1, 1]})

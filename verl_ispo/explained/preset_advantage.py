@@ -69,15 +69,23 @@ class KnownRollouts:
     score_prefixes: ScorePrefixes | None = None
 
 
+# Values of the shared training settings that presets refer to.
+OTHER_KEYS = {"${data.max_response_length}": 4096}
+
+
 def estimator_of(preset: MethodPreset) -> str:
     """verl's ``algorithm.adv_estimator`` under a preset."""
     return str(preset.changes.get("algorithm.adv_estimator", "grpo"))
 
 
 def settings_of(preset: MethodPreset, method: Method) -> Any:
-    """The checked settings of a method under a preset."""
+    """The checked settings of a method under a preset; what refers to another key has the value of `OTHER_KEYS`."""
     section = f"algorithm.{method.name}."
-    own = {key.removeprefix(section): value for key, value in preset.changes.items() if key.startswith(section)}
+    own = {
+        key.removeprefix(section): OTHER_KEYS.get(str(value), value)
+        for key, value in preset.changes.items()
+        if key.startswith(section)
+    }
     return method.read_settings(own)
 
 
@@ -87,14 +95,15 @@ def what_is_missing(preset: MethodPreset, known: KnownRollouts) -> list[str]:
     method = method_of(estimator)
     if method is None:
         return [] if estimator in VERLS_OWN else [f"verl's own estimator {estimator}, which is not repeated here"]
-    missing = [need for need, name in _FIELDS.items() if need in method.needs and getattr(known.batch, name) is None]
-    if Need.PREFIX_SCORES in method.needs and known.score_prefixes is None:
+    needs = set(method.needs)
+    if Need.ISPO_SIGNALS in needs:
+        needs |= {Need.LOG_PROB, Need.ENTROPY, Need.REFERENCE_LOG_PROB}
+    missing = [need for need, name in _FIELDS.items() if need in needs and getattr(known.batch, name) is None]
+    if Need.PREFIX_SCORES in needs and known.score_prefixes is None:
         missing.append(Need.PREFIX_SCORES)
-    if Need.ISPO_SIGNALS in method.needs:
+    if Need.ISPO_SIGNALS in needs:
         if known.answers is None:
             missing.append(Need.ISPO_SIGNALS)
-        elif known.batch.ref_log_prob is None and Need.REFERENCE_LOG_PROB not in missing:
-            missing.append(Need.REFERENCE_LOG_PROB)
         elif settings_of(preset, method).all_wrong_groups == "right_answer" and known.answers.right_answer is None:
             missing.append(Need.PREFIX_SCORES)
     return [need.value for need in missing]

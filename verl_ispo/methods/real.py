@@ -84,7 +84,7 @@ def group_loss(score: torch.Tensor, correct: torch.Tensor, groups: RolloutGroups
 def real_loss(batch: LossBatch, config: REALConfig) -> TokenLoss:
     """Each group's loss on its rollouts' tokens, so that the mean over rollouts is the mean over prompts."""
     mask, groups = batch.response_mask, batch.groups
-    score = sequence_score(batch.log_ratio, mask)
+    score = sequence_score(batch.unclamped_log_ratio, mask)
     loss = group_loss(score, batch.row_column(CORRECT_COLUMN) > 0.5, groups, config.temperature)
     return TokenLoss(spread_over_tokens(loss[groups.ids], mask), torch.zeros_like(mask))
 

@@ -98,10 +98,9 @@ def _check_fused_kernels(config: DictConfig, strategy: str, shape: ModelShape | 
 
 
 def _check_data_kinds(config: DictConfig, shape: ModelShape | None) -> Iterator[Finding]:
-    from verl_ispo.trainer.refusals import multimodal_refusal
+    from verl_ispo.trainer.refusals import multimodal_refusal, scores_texts
 
-    method = method_of(setting(config, "algorithm.adv_estimator"))
-    sends_rows = runs_extra_forwards(config) or (method is not None and method.prompt_choice is not None)
+    sends_rows = runs_extra_forwards(config) or scores_texts(method_of(setting(config, "algorithm.adv_estimator")))
     if shape is not None and shape.is_multimodal and sends_rows:
         refusal = multimodal_refusal(str(setting(config, f"{MODEL}.path")))
         yield Finding(PROBLEM, refusal.key, refusal.sentence)

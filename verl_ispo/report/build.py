@@ -17,6 +17,7 @@ from verl_ispo.report.html_page import ReportContent, StepOfGroups, render
 from verl_ispo.report.key_numbers import critical_fractions, key_numbers, sentences
 from verl_ispo.report.line_chart import SMOOTHED_FROM_STEPS, smoothing_window
 from verl_ispo.report.loaded_run import Run, load_runs
+from verl_ispo.report.method_payments import method_payments
 from verl_ispo.report.rollout_view import show_group
 from verl_ispo.report.table_file import read_table
 from verl_ispo.report.visible_text import visible
@@ -78,6 +79,7 @@ def build_report(
         key_numbers=key_numbers(runs),
         critical_fractions=critical_fractions(runs),
         figures=[*dynamics(drawing), figure_six(drawing, outcomes, early_steps)],
+        payments=method_payments([(shown.step, shown.groups) for shown in shown_steps]),
         steps=shown_steps,
         rollout_gaps=[*rollout_gaps, *outcome_gaps],
         table=evaluation_table,

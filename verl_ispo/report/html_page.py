@@ -15,6 +15,7 @@ from verl_ispo.report.config_diff import Difference
 from verl_ispo.report.escaped_page import page_environment, page_style
 from verl_ispo.report.key_numbers import KeyNumber
 from verl_ispo.report.loaded_run import Run
+from verl_ispo.report.method_payments import PaidGroup
 from verl_ispo.report.number_format import signed
 from verl_ispo.report.rollout_view import DRIFT_BINS, ENTROPY_BINS, ShownGroup
 from verl_ispo.report.score_tables import score_tables
@@ -39,6 +40,7 @@ class ReportContent:
         key_numbers: of the summary.
         critical_fractions: rows after the paper's table 5.
         figures: in order.
+        payments: some groups under every preset.
         steps: of the rollout view.
         rollout_gaps: why there is no rollout view, or what it lacks.
         table: evaluation table, `None` where none was given.
@@ -53,6 +55,7 @@ class ReportContent:
     key_numbers: Sequence[KeyNumber]
     critical_fractions: Sequence[Sequence[str]]
     figures: Sequence[FigureBlock]
+    payments: Sequence[PaidGroup]
     steps: Sequence[StepOfGroups]
     rollout_gaps: Sequence[str]
     table: EvaluationTable | None

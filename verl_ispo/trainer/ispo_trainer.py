@@ -45,7 +45,12 @@ from verl_ispo.trainer.policy_pass import (
     prompt_log_probs,
     refuse_several_positions,
 )
-from verl_ispo.trainer.refusals import UnsupportedSettingError, multimodal_refusal, refuse_unsupported_settings
+from verl_ispo.trainer.refusals import (
+    UnsupportedSettingError,
+    multimodal_refusal,
+    refuse_unsupported_settings,
+    scores_texts,
+)
 from verl_ispo.trainer.right_answer_forward import (
     log_probs_of_tails,
     longest_row,
@@ -131,8 +136,7 @@ class ISPOTrainerMixin(MethodHooksMixin):
     def _init_tokenizer(self) -> None:
         super()._init_tokenizer()
         # verl makes a processor for models whose rows are more than tokens.
-        sends_rows = self.observes_signals or self.prompt_choice is not None or Need.PREFIX_SCORES in self._needs
-        if self.processor is not None and sends_rows:
+        if self.processor is not None and (self.observes_signals or scores_texts(self.method)):
             raise UnsupportedSettingError(multimodal_refusal(self.config.actor_rollout_ref.model.path).sentence)
 
     def _init_resource_pool_mgr(self) -> None:

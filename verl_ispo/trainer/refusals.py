@@ -15,7 +15,7 @@ from verl.trainer.ppo.core_algos import ADV_ESTIMATOR_REGISTRY, POLICY_LOSS_REGI
 
 from verl_ispo.config.ispo_trainer_config import ISPOTrainerConfig
 from verl_ispo.config.signal_use import observes_signals, trains_on_signals
-from verl_ispo.methods.method import Contradiction, Need
+from verl_ispo.methods.method import Contradiction, Method, Need
 from verl_ispo.methods.registry import method_of, methods
 
 ALGORITHM, MODEL, ACTOR = "algorithm", "actor_rollout_ref.model", "actor_rollout_ref.actor"
@@ -68,6 +68,11 @@ def unsupported_settings(config: DictConfig) -> Iterator[Refusal]:
     yield from _contradictions(config)
 
 
+def scores_texts(method: Method | None) -> bool:
+    """Whether a method sends the policy texts that are no rollouts: prompts to choose from, or parts of responses."""
+    return method is not None and (method.prompt_choice is not None or Need.PREFIX_SCORES in method.needs)
+
+
 def multimodal_refusal(what: str) -> Refusal:
     """For a model with a vision or audio tower; the trainer reads its config.json only once it has started."""
     return Refusal(
@@ -95,8 +100,7 @@ def _without_what_signals_need(config: DictConfig) -> Iterator[Refusal]:
         )
     # Megatron and VeOmni have router replay, under the same key of their own section.
     replay = f"{ACTOR}.{_setting(config, f'{ACTOR}.strategy')}.router_replay.mode"
-    sends_rows = method is not None and (method.prompt_choice is not None or Need.PREFIX_SCORES in method.needs)
-    if (needs_signals or sends_rows) and _setting(config, replay) not in (None, "disabled"):
+    if (needs_signals or scores_texts(method)) and _setting(config, replay) not in (None, "disabled"):
         scored = "prompts" if method is not None and method.prompt_choice is not None else "texts"
         rows = "the trace-ablated rows" if needs_signals else f"the {scored} that {method.name} scores"
         yield Refusal(

@@ -8,6 +8,8 @@ from typing import Any
 
 from verl_ispo.methods.method import MethodBatch
 
+ORDER_IS_PART_OF_THE_RULE = "prompts are bundled by their first row, and the j-th rollouts of a bundle by their rows"
+
 
 def advantage(batch: MethodBatch, settings: Any) -> list[list[float]]:
     masks = batch.response_mask.tolist()

@@ -31,6 +31,7 @@ class PromptOutcome:
 class DumpedRollout:
     """One rollout; per-token lists have one entry per response token, NaN where the dump has null."""
 
+    token_ids: list[int]
     token_texts: list[str]
     response_mask: list[bool]
     log_prob: list[float]
@@ -169,6 +170,7 @@ def _parse_rollout(entry: Any) -> DumpedRollout:
         _numbers(entry, "critical_terms", len(critical)) if "critical_terms" in entry else [math.nan] * len(critical)
     )
     return DumpedRollout(
+        token_ids=_token_ids(entry, length),
         token_texts=texts,
         response_mask=[bool(value) for value in _numbers(entry, "response_mask", length)],
         log_prob=_numbers(entry, "log_prob", length),
@@ -193,6 +195,13 @@ def _parse_rollout(entry: Any) -> DumpedRollout:
         # only runs that score the ground truth have it
         right_answer_gain=None if entry.get("right_answer_gain") is None else _number(entry, "right_answer_gain"),
     )
+
+
+def _token_ids(entry: Mapping[str, Any], length: int) -> list[int]:
+    ids = _typed(entry, "token_ids", list)
+    if len(ids) != length or not all(type(token) is int and 0 <= token < 2**63 for token in ids):
+        raise ValueError(f"token_ids are not the ids of {length} tokens")
+    return ids
 
 
 def _typed(entry: Mapping[str, Any], name: str, kind: type) -> Any:
