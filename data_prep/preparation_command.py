@@ -18,6 +18,7 @@ from data_prep.prompt_shots import with_shots
 from data_prep.prompt_templates import PromptTemplate, load_template
 from data_prep.reading import ChosenPart, ColumnOptions, choose_parts
 from data_prep.row_validity import VALIDITY_COLUMNS
+from data_prep.schema import OUTPUT_SCHEMA
 from data_prep.sources import SourcePart, hub_parts, local_parts
 from data_prep.training_set import TrainingOptions, prepare_training_set
 from verl_ispo.command_line import run_command
@@ -140,6 +141,14 @@ def run_training_set(source: TrainingSource, argv: Sequence[str] | None = None) 
         metavar="N",
         help="drop longer prompts, as verl's data.max_prompt_length would; needs --tokenizer",
     )
+    parser.add_argument(
+        "--keep_columns",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="further columns of texts that are written as they are, each as a list of texts: the hints of "
+        "method=scaf_grpo, for example",
+    )
     args = parser.parse_args(argv)
 
     def prepare() -> Prepared:
@@ -155,7 +164,11 @@ def run_training_set(source: TrainingSource, argv: Sequence[str] | None = None) 
         meter = load_prompt_meter(args.tokenizer) if args.tokenizer else None
         benchmarks = [] if args.no_decontaminate else _benchmarks(args)
         parts = _parts(args, source.hub_id, None, source.hub_split)
-        chosen = choose_parts(parts, _column_options(args), VALIDITY_COLUMNS)
+        taken = sorted(set(args.keep_columns) & set(OUTPUT_SCHEMA.names))
+        if taken:
+            raise UserError(f"--keep_columns {taken[0]}: the output has a column of that name already; leave it out")
+        keep_columns = list(dict.fromkeys(args.keep_columns))
+        chosen = choose_parts(parts, _column_options(args), VALIDITY_COLUMNS, keep_columns)
         options = TrainingOptions(
             output_name=output_name,
             data_source=name,
@@ -172,6 +185,7 @@ def run_training_set(source: TrainingSource, argv: Sequence[str] | None = None) 
             max_prompt_tokens=args.max_prompt_tokens,
             log_base=args.log_base,
             keep_faulty_keys=args.faulty_keys == "keep",
+            keep_columns=keep_columns,
             card_options=_shown(args),
         )
         if args.no_decontaminate:

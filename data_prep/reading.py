@@ -61,18 +61,27 @@ class ChosenPart:
 
 
 def choose_parts(
-    parts: Sequence[SourcePart], options: ColumnOptions, extra_columns: Sequence[str] = ()
+    parts: Sequence[SourcePart],
+    options: ColumnOptions,
+    extra_columns: Sequence[str] = (),
+    kept_columns: Sequence[str] = (),
 ) -> list[ChosenPart]:
     """Chooses the columns of every part before the first row is read.
 
     Raises:
-        UserError: if a part lacks a column.
+        UserError: if a part lacks a column, one of ``kept_columns`` among them; ``extra_columns`` may be missing.
     """
+    for part in parts:
+        missing = [name for name in kept_columns if name not in part.names]
+        if missing:
+            raise UserError(
+                f"{part.label}: no column {', '.join(missing)} to keep (--keep_columns); it has {', '.join(part.names)}"
+            )
     return [
         ChosenPart(
             part,
             choose_columns(part.names, part.label, options.question, options.answer, options.id),
-            [name for name in extra_columns if name in part.names],
+            [name for name in dict.fromkeys([*extra_columns, *kept_columns]) if name in part.names],
         )
         for part in parts
     ]
@@ -107,6 +116,23 @@ def read_rows(chosen: ChosenPart, progress: tqdm) -> Iterator[list[Row]]:
         progress.update(len(batch))
     if not rows_read:
         raise UserError(f"{chosen.part.label}: holds no rows")
+
+
+def kept_texts(row: Row, column: str) -> list[str]:
+    """The texts of a cell that is kept: a text, texts, or chat messages, whose contents are taken; empty for no cell.
+
+    Raises:
+        UserError: the cell is something else.
+    """
+    cell = row.extras[column]
+    parts = [] if cell is None else cell if isinstance(cell, list) else [cell]
+    texts = [part.get("content") if isinstance(part, dict) else part for part in parts]
+    if not all(isinstance(text, str) for text in texts):
+        raise UserError(
+            f"{row.file}, row {row.number}: column {column} holds {str(cell)[:80]!r}, which is neither a text nor a "
+            "list of texts or chat messages; leave it out of --keep_columns"
+        )
+    return texts
 
 
 def reading_progress(parts: Sequence[SourcePart]) -> tqdm:

@@ -15,7 +15,7 @@ from data_prep.atomic_output import OutputFiles
 from data_prep.data_card import card_json, card_markdown, length_summary, make_card
 from data_prep.prompt_lengths import PromptMeter
 from data_prep.prompt_templates import PromptTemplate
-from data_prep.schema import OUTPUT_SCHEMA, Problem, output_rows
+from data_prep.schema import Problem, output_rows, output_schema
 from data_prep.sources import file_sha256
 
 
@@ -27,6 +27,7 @@ class RowWriter:
         data_source (`str`), split (`str`), template (`PromptTemplate`), log_base (`str`): of every row.
         meter (`PromptMeter`, *optional*): counts the prompts' tokens for the data card.
         max_prompt_tokens (`int`, *optional*): longer prompts are not written.
+        kept_columns (`Sequence[str]`, *optional*): columns beside `data_prep.schema.OUTPUT_SCHEMA`'s.
     """
 
     def __init__(
@@ -38,6 +39,7 @@ class RowWriter:
         log_base: str = "e",
         meter: PromptMeter | None = None,
         max_prompt_tokens: int | None = None,
+        kept_columns: Sequence[str] = (),
     ) -> None:
         self.output = output
         self.data_source = data_source
@@ -46,12 +48,13 @@ class RowWriter:
         self.log_base = log_base
         self.meter = meter
         self.max_prompt_tokens = max_prompt_tokens
+        self.kept_columns = kept_columns
         self.rows = 0
         self.answer_types: Counter[str] = Counter()
         self._chars = array("q")
         self._tokens = array("q")
         self._file = output.create("parquet")
-        self._writer = pq.ParquetWriter(self._file, OUTPUT_SCHEMA, compression="zstd")
+        self._writer = pq.ParquetWriter(self._file, output_schema(kept_columns), compression="zstd")
 
     def __enter__(self) -> RowWriter:
         return self
@@ -71,7 +74,9 @@ class RowWriter:
             problems = [problem for problem, count in zip(problems, counts, strict=True) if count <= limit]
             self._tokens.extend(count for count in counts if count <= limit)
         if problems:
-            rows = output_rows(problems, self.data_source, self.split, self.template, self.log_base, self.rows)
+            rows = output_rows(
+                problems, self.data_source, self.split, self.template, self.log_base, self.rows, self.kept_columns
+            )
             self._writer.write_batch(rows)
         self.rows += len(problems)
         self.answer_types.update(problem.truth.answer_type for problem in problems)

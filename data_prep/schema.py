@@ -6,8 +6,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import pyarrow as pa
 
@@ -51,6 +51,7 @@ class Problem:
         normalized (`str`): `text_normalization.normalized_texts` of the question.
         truth (`GroundTruth`): the correct answer.
         file (`str`), row (`int`): where it was read, for error messages.
+        kept (`Mapping[str, Sequence[str]]`): texts of further columns, written as they are.
     """
 
     question: str
@@ -58,6 +59,15 @@ class Problem:
     truth: GroundTruth
     file: str
     row: int
+    kept: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+
+def output_schema(kept_columns: Sequence[str]) -> pa.Schema:
+    """`OUTPUT_SCHEMA` and the columns that are kept, each a list of texts."""
+    schema = OUTPUT_SCHEMA
+    for name in kept_columns:
+        schema = schema.append(pa.field(name, pa.list_(pa.string())))
+    return schema
 
 
 def problem_id(data_source: str, normalized: str) -> str:
@@ -66,9 +76,15 @@ def problem_id(data_source: str, normalized: str) -> str:
 
 
 def output_rows(
-    problems: Sequence[Problem], data_source: str, split: str, template: PromptTemplate, log_base: str, first_index: int
+    problems: Sequence[Problem],
+    data_source: str,
+    split: str,
+    template: PromptTemplate,
+    log_base: str,
+    first_index: int,
+    kept_columns: Sequence[str] = (),
 ) -> pa.RecordBatch:
-    """Rows of `OUTPUT_SCHEMA` for consecutive problems, indexed from `first_index`.
+    """Rows of `output_schema` for consecutive problems, indexed from `first_index`.
 
     ``log_base`` is what a bare logarithm in the keys is to (``"e"``, ``"10"``, ``"2"``), and ``answer_format`` is
     ``"boxed"`` where the template asks for a box only, so that nothing else is graded; both are the grader's.
@@ -91,7 +107,8 @@ def output_rows(
                 "log_base": log_base,
                 "answer_format": template.answer_format,
             },
+            **{name: problem.kept.get(name, []) for name in kept_columns},
         }
         for index, problem in enumerate(problems, start=first_index)
     ]
-    return pa.RecordBatch.from_pylist(rows, schema=OUTPUT_SCHEMA)
+    return pa.RecordBatch.from_pylist(rows, schema=output_schema(kept_columns))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -22,6 +23,7 @@ _SCHEMA = pa.schema(
         ("tolerance", pa.string()),
         ("file", pa.string()),
         ("row", pa.int64()),
+        ("kept", pa.string()),
     ]
 )
 
@@ -38,7 +40,11 @@ class SpoolWriter:
         """Writes some problems; they are numbered in the order of writing, from 0."""
         if problems:
             rows = [
-                {**vars(p.truth), "question": p.question, "normalized": p.normalized, "file": p.file, "row": p.row}
+                {
+                    **vars(p.truth),
+                    **{name: getattr(p, name) for name in ("question", "normalized", "file", "row")},
+                    "kept": json.dumps(p.kept),
+                }
                 for p in problems
             ]
             self._writer.write_batch(pa.RecordBatch.from_pylist(rows, schema=_SCHEMA))
@@ -91,4 +97,4 @@ class SpooledTexts:
 
 def _problem(row: dict) -> Problem:
     truth = GroundTruth(row["text"], row["multiple_answers"], row["unit"], row["tolerance"], row["answer_type"])
-    return Problem(row["question"], row["normalized"], truth, row["file"], row["row"])
+    return Problem(row["question"], row["normalized"], truth, row["file"], row["row"], json.loads(row["kept"]))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -32,7 +32,7 @@ from data_prep.key_trials import RULE, KeyTrials, fault_kind
 from data_prep.prompt_instructions import DAPO, INSTRUCTION, question_in_prompt
 from data_prep.prompt_lengths import PromptMeter
 from data_prep.prompt_templates import PromptTemplate
-from data_prep.reading import MAX_QUESTION_CHARS, ChosenPart, Row, read_rows, reading_progress
+from data_prep.reading import MAX_QUESTION_CHARS, ChosenPart, Row, kept_texts, read_rows, reading_progress
 from data_prep.row_validity import PROOF, asks_for_a_proof, invalid_reason
 from data_prep.row_writer import RowWriter
 from data_prep.schema import Problem
@@ -60,6 +60,7 @@ class TrainingOptions:
         meter (`PromptMeter`, *optional*), max_prompt_tokens (`int`, *optional*): length filter.
         log_base (`str`): what a bare logarithm in the keys is to.
         keep_faulty_keys (`bool`): keep questions whose key the grader cannot use; they are listed all the same.
+        keep_columns (`Sequence[str]`): further columns of texts that are written as they are.
         card_options (`dict`): the command line, for the card.
     """
 
@@ -78,6 +79,7 @@ class TrainingOptions:
     max_prompt_tokens: int | None
     log_base: str
     keep_faulty_keys: bool
+    keep_columns: Sequence[str]
     card_options: dict[str, Any]
 
 
@@ -117,6 +119,7 @@ def prepare_training_set(options: TrainingOptions) -> Path:
             options.log_base,
             options.meter,
             options.max_prompt_tokens,
+            options.keep_columns,
         ) as writer:
             for _, problems in _with_bar(spool.problems(kept), int(kept.sum()), "writing"):
                 for problem in writer.write(problems):
@@ -149,7 +152,8 @@ def _collect(
                     if not index.is_exact_duplicate(f"{row.question!r}\x1f{row.answer!r}"):
                         problem = _checked_problem(row, chosen.from_solution, wrapping, findings, dropped_file)
                         if problem is not None:
-                            problems.append((row.id, problem))
+                            kept = {name: kept_texts(row, name) for name in options.keep_columns}
+                            problems.append((row.id, replace(problem, kept=kept)))
                 writer.append(_first_of_each_question(problems, index, ids))
     spool = writer.close()
     findings.details["wrapping"] = {"wrapped_in_dapo_text": wrapping[DAPO], "kept_as_it_was": wrapping[""]}
@@ -197,7 +201,7 @@ def _first_of_each_question(
     for (row_id, problem), text in zip(problems, normalized, strict=True):
         ids.check(problem.file, problem.row, row_id, text)
         if index.add(text, problem.truth):
-            survivors.append(Problem(problem.question, text, problem.truth, problem.file, problem.row))
+            survivors.append(replace(problem, normalized=text))
     return survivors
 
 

@@ -91,6 +91,20 @@ def test_a_line_holds_together(tmp_path: Path):
             assert rollout.answer_log_prob == rollout.log_prob[start:end]
 
 
+def test_a_prompt_with_a_hint_stands_at_its_rollout_alone(tmp_path: Path):
+    """The group's name and prompt are those of the other rollouts, whichever row it is."""
+    for row in (0, 1):
+        update = update_of(1, [("2+2=", [("\\boxed{4}", True), ("\\boxed{5}", False)])])
+        usual = update.columns["prompts"][0]
+        prompts = [usual, usual]
+        prompts[row] = torch.cat([usual, usual])
+        write_dump(tmp_path, [replace(update, columns={**update.columns, "prompts": prompts})])
+        line = json.loads((tmp_path / "rollouts/step_000001_0.jsonl").read_text())
+        assert (line["prompt_id"], line["prompt_text"]) == (hash_prompt(usual.tolist()), "2+2=")
+        assert [rollout.get("prompt_text") for rollout in line["rollouts"]][row] == "2+2=2+2="
+        assert "prompt_text" not in line["rollouts"][1 - row]
+
+
 def test_the_gain_of_the_ground_truth_is_dumped_where_it_was_scored(tmp_path: Path):
     """Null for a rollout that was not scored, and no such entry in a run that scores none."""
     update = update_of(1, GROUPS)

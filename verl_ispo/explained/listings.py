@@ -31,7 +31,8 @@ def kind_of(preset: MethodPreset) -> str:
         return OTHER_REWARD
     if method.token_loss is not None:
         return OTHER_LOSS
-    return OTHER_CHOICE if method.prompt_choice is not None or method.keeps is not None else OTHER_ADVANTAGE
+    chooses = (method.prompt_choice, method.keeps, method.hinted_rollouts)
+    return OTHER_CHOICE if any(part is not None for part in chooses) else OTHER_ADVANTAGE
 
 
 def summary(preset: MethodPreset) -> str:

@@ -276,6 +276,28 @@ class PromptChoice:
     earlier: Callable[[Any], Sequence[str]] | None = None
 
 
+Message = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class HintedRollouts:
+    """Rollouts of prompts with hints, for the prompts of a step that have no correct rollout.
+
+    Attributes:
+        columns: from the settings to the columns of the data that hold the hints, each a list of texts per prompt.
+        begins: from the number of a step, from 1, and the settings to whether there are any in it.
+        prompts: from a prompt's messages, its hints by column and the settings to prompts with hints, the weakest hint
+            first; each gets one rollout.
+        choose: from the verdicts of these rollouts to the index of the one that takes the place of the group's first
+            rollout, together with its prompt; `None` for none.
+    """
+
+    columns: Callable[[Any], Sequence[str]]
+    begins: Callable[[int, Any], bool]
+    prompts: Callable[[Sequence[Message], Mapping[str, Sequence[str]], Any], Sequence[Sequence[Message]]]
+    choose: Callable[[Sequence[bool]], int | None]
+
+
 @dataclass(frozen=True)
 class Contradiction:
     """Two settings, one of which makes the other void; keys are verl's dotted ones."""
@@ -314,6 +336,7 @@ class Method:
         prefix_cuts: where the ground truth is scored, for `Need.PREFIX_SCORES`.
         loss_metrics: metrics beside verl's clipped loss, which is then registered under the method's name.
         prompt_choice: which prompts a step trains on, where the method chooses.
+        hinted_rollouts: further rollouts for groups without a correct one; in the mode ``ispo_sync`` alone.
         state: what it carries from step to step.
         contradictions: from a look-up of verl's settings to the pairs that make no sense under this method.
         reward: what it rewards in place of the verifier's verdict, in words; `None` for a method that trains on the
@@ -333,6 +356,7 @@ class Method:
     prefix_cuts: PrefixCuts | None = None
     loss_metrics: Callable[[LossBatch], dict[str, float]] | None = None
     prompt_choice: PromptChoice | None = None
+    hinted_rollouts: HintedRollouts | None = None
     state: MethodState | None = None
     contradictions: Callable[[Lookup], Iterator[Contradiction]] | None = None
     reward: str | None = None

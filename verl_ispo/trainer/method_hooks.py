@@ -23,16 +23,17 @@ from verl_ispo.methods.registry import method_of, methods
 from verl_ispo.signals.diagnostics import ObservedBatch
 from verl_ispo.signals.groups import RolloutGroups
 from verl_ispo.trainer.hand_over import KnownOfBatch
+from verl_ispo.trainer.hinted_rollouts import HintedRolloutsMixin
 from verl_ispo.trainer.method_loss import COLUMN_PREFIX, method_loss
 from verl_ispo.trainer.policy_pass import FoundAnswers, PolicyPass
 from verl_ispo.trainer.prefix_forward import scores_behind_prefixes
-from verl_ispo.trainer.prompt_selection import PromptSelectionMixin, prompt_key
+from verl_ispo.trainer.prompt_selection import prompt_key
 from verl_ispo.trainer.refusals import UnsupportedSettingError
 from verl_ispo.trainer.repeatable_order import repeatable_order
 from verl_ispo.trainer.step_batch import StepBatch, fetch, prompt_of, store
 
 
-class MethodHooksMixin(PromptSelectionMixin):
+class MethodHooksMixin(HintedRolloutsMixin):
     """verl's V1 trainer, in which the method of ``algorithm.adv_estimator`` gets what it declares."""
 
     # of the old-log-prob pass, until the advantage is computed
@@ -51,11 +52,6 @@ class MethodHooksMixin(PromptSelectionMixin):
     def _needs(self) -> frozenset[Need]:
         """What the method that is trained needs of a batch."""
         return frozenset() if self.method is None else self.method.needs
-
-    @property
-    def _method_settings(self) -> Any:
-        """The checked settings of the method that is trained."""
-        return self.method.read_settings(self.config.algorithm.get(self.method.name))
 
     def _setup(self) -> None:
         super()._setup()

@@ -72,16 +72,21 @@ class PromptSelectionMixin(TrainerWorkarounds):
         self.method = method_of(config.algorithm.adv_estimator)
         self.prompt_choice = None if self.method is None else self.method.prompt_choice
         if self.prompt_choice is not None:
-            self._choice_settings = self.method.read_settings(config.algorithm.get(self.method.name))
+            self._choice_settings = self._method_settings
             self._keep_fraction = self.prompt_choice.keep_fraction(self._choice_settings)
         self._selection_metrics: dict[str, float] = {}
         # the keys of prompts by a hash of their messages, and the prompts that were drawn last with theirs
         self._prompt_keys: dict[bytes, str] = {}
         self._last_drawn: tuple[TensorDict, list[str]] | None = None
 
+    @property
+    def _method_settings(self) -> Any:
+        """The checked settings of the method that is trained."""
+        return self.method.read_settings(self.config.algorithm.get(self.method.name))
+
     def _init_tokenizer(self) -> None:
         super()._init_tokenizer()
-        if self.prompt_choice is not None:
+        if self.prompt_choice is not None or (self.method is not None and self.method.hinted_rollouts is not None):
             # Built as in verl's agent loops, so that the scored prompt is the one that is answered.
             model = omega_conf_to_dataclass(self.config.actor_rollout_ref.model)
             self._prompt_builder = create_continuous_token_builder(

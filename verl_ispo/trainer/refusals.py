@@ -58,6 +58,7 @@ def unsupported_settings(config: DictConfig) -> Iterator[Refusal]:
     """What an ISPO trainer mode refuses of a composed config."""
     yield from _without_what_signals_need(config)
     yield from _without_what_the_loss_needs(config)
+    yield from _without_what_hints_need(config)
     yield from _engine_of_the_device(config)
     yield from _adapters(config)
     yield from _sequence_parallel(config)
@@ -147,6 +148,35 @@ def _without_what_the_loss_needs(config: DictConfig) -> Iterator[Refusal]:
             "distillation.enabled",
             f"distillation.enabled=true replaces verl's policy loss, which {method.name} gives more fields to. "
             "Set distillation.enabled=false.",
+        )
+
+
+def _without_what_hints_need(config: DictConfig) -> Iterator[Refusal]:
+    """Hinted rollouts: the synchronous mode, in which a batch's prompts are all of the queue, and scores in it."""
+    method = method_of(_setting(config, ESTIMATOR))
+    if method is None or method.hinted_rollouts is None:
+        return
+    asks = f"adv_estimator={method.name} has further rollouts written for prompts without a correct one"
+    mode = _setting(config, TRAINER_MODE)
+    if mode != "ispo_sync":
+        yield Refusal(
+            TRAINER_MODE,
+            f"{TRAINER_MODE}={mode}: {asks}, which it can tell from those of other steps in the synchronous mode "
+            f"alone. Set {TRAINER_MODE}=ispo_sync.",
+        )
+    own_pool = "reward.reward_model.enable_resource_pool"
+    if _setting(config, "reward.reward_model.enable") and not _setting(config, own_pool):
+        yield Refusal(
+            own_pool,
+            f"{own_pool}={_setting(config, own_pool)} with reward.reward_model.enable=true scores rollouts after the "
+            f"rollout engine has gone to sleep, and {asks} before that. Set {own_pool}=true.",
+        )
+    refill = "trainer.v1.sampler.sync_refill_failed_groups"
+    if _setting(config, refill):
+        yield Refusal(
+            refill,
+            f"{refill}=true puts another prompt in the place of one whose rollouts fail, and {asks}: a failed one of "
+            f"those must not bring a prompt of the data. Set {refill}=false.",
         )
 
 

@@ -22,6 +22,7 @@ A line of ``rollouts`` has ``format``, ``step``, ``local_update``, ``prompt_id``
 - ``rollouts``: one object each, with
     - ``key``; one entry per response token in ``token_ids``, ``token_texts``, ``response_mask`` (0: not written by
       the policy), ``log_prob``, ``ref_log_prob``, ``entropy`` (nats, six decimals; `null` if not finite);
+    - ``prompt_text``, only for a rollout whose prompt has a hint that the group's has not (Scaf-GRPO);
     - ``entropy_filter``, ``drift_filter``, ``critical``: positions of the tokens in each set; ``critical_terms``: what
       each critical token adds to the mean of eq. 7, in the order of the positions;
     - ``lead_in_start``, ``answer_start``, ``answer_end`` and ``trace_end`` (both one past), all `null` without an

@@ -8,6 +8,7 @@ import json
 import math
 import platform
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime, timezone
@@ -107,7 +108,7 @@ def dump_step(dump: ISPOTrainerConfig, ispo_config: ISPOConfig, tokenizer: Any, 
         OSError: the folder cannot be written; no half file is left under the file's own name.
     """
     members = _rows_by_group(update.observed)
-    first_rows = [rows[0] for rows in members]
+    first_rows = [_row_of_the_prompt(rows, update.columns["prompts"]) for rows in members]
     prompt_ids = [hash_prompt(update.columns["prompts"][row].tolist()) for row in first_rows]
     correct = update.observed.correct
     heads = [
@@ -182,6 +183,15 @@ def token_texts(token_ids: Sequence[int], decode: Callable[[list[int]], str]) ->
     return texts
 
 
+def _row_of_the_prompt(rows: Sequence[int], prompts: Sequence[torch.Tensor]) -> int:
+    """Of a group's rows the first one with the group's prompt; a rollout with a hint has a longer one of its own."""
+    first = prompts[rows[0]]
+    if all(torch.equal(prompts[row], first) for row in rows):
+        return rows[0]
+    counts = Counter(tuple(prompts[row].tolist()) for row in rows)
+    return min(rows, key=lambda row: (-counts[tuple(prompts[row].tolist())], len(prompts[row])))
+
+
 def _group_line(
     head: Mapping[str, Any], rows: Sequence[int], ispo_config: ISPOConfig, tokenizer: Any, update: StepToDump
 ) -> str:
@@ -189,9 +199,12 @@ def _group_line(
     def decode(ids: list[int]) -> str:
         return tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
 
+    prompts = update.columns["prompts"]
+    prompt = prompts[_row_of_the_prompt(rows, prompts)]
     rollouts = [
         {
             "key": update.keys[row],
+            **({} if torch.equal(prompts[row], prompt) else {"prompt_text": decode(prompts[row].tolist())}),
             **_token_columns(row, update.columns, decode),
             **_signals(row, update),
             "critical_terms": _critical_terms(row, update, ispo_config),
@@ -200,7 +213,7 @@ def _group_line(
     ]
     line = {
         **head,
-        "prompt_text": decode(update.columns["prompts"][rows[0]].tolist()),
+        "prompt_text": decode(prompt.tolist()),
         "ground_truth": _ground_truth(rows[0], update.columns),
         "estimator": update.estimator,
         "config": ispo_config.to_dict(),
