@@ -243,6 +243,13 @@ def add_table_parser(commands: argparse._SubParsersAction[argparse.ArgumentParse
         "--baseline", metavar="METHOD", help="compare with this one (default: GRPO, else Base, else none)"
     )
     parser.add_argument(
+        "--paper-rows",
+        choices=("run", "models", "all"),
+        default="run",
+        help="rows besides those that were run: none, the paper's for the models that were run, or all of the paper's "
+        "(default: %(default)s)",
+    )
+    parser.add_argument(
         "--reference",
         type=Path,
         metavar="FILE",
@@ -266,13 +273,6 @@ def add_table_parser(commands: argparse._SubParsersAction[argparse.ArgumentParse
         "(default: %(default)s)",
     )
     audit.add_argument("--audit-seed", type=int, default=0, metavar="N", help="of the draw (default: %(default)s)")
-    parser.add_argument(
-        "--paper-rows",
-        choices=("run", "models", "all"),
-        default="run",
-        help="rows besides those that were run: none, the paper's for the models that were run, or all of the paper's "
-        "(default: %(default)s)",
-    )
     requested = parser.add_argument_group("tables on request")
     requested.add_argument(
         "--curves",
@@ -338,11 +338,11 @@ def run_table(options: argparse.Namespace, save_charts: Callable[..., None] | No
             formats=tuple(options.format),
             metrics=tuple(options.metrics),
             baseline=options.baseline,
+            paper_rows=options.paper_rows,
             reference=options.reference,
             audit=options.audit,
             audit_samples=options.audit_samples,
             audit_seed=options.audit_seed,
-            paper_rows=options.paper_rows,
             curves=options.curves,
             thresholds=tuple(options.thresholds),
             cost=options.cost,
