@@ -5,7 +5,8 @@ environment, folder, open files, priority, random numbers of its own, its status
 signals that are sent to it, and its end with whoever waits for it. With what the trainings check through it (Ray's
 workers, sockets, checkpoints) that is all that the CPU back end asks of it.
 
-Not exercised: a fork server beside a GPU, which nothing starts.
+Not exercised: a fork server in an environment for GPUs, where a CPU training may be started. One failed to start there;
+that it would have been by a thread of its imports is a guess, which one test simulates.
 """
 
 from __future__ import annotations
@@ -208,3 +209,20 @@ def test_without_a_server_the_error_names_it(script) -> None:
     process = start({**os.environ, SOCKET_VARIABLE: "/nowhere/socket"}, script(""))
     assert "/nowhere/socket (VERL_ISPO_FORK_SERVER) does not answer" in process.communicate()[1]
     assert process.returncode == 1
+
+
+def test_where_the_server_cannot_fork_python_itself_is_started_and_says_why(script, tmp_path) -> None:
+    """In an environment for GPUs it could not start, and nothing but a lost connection was said."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import sys, threading, time\n"
+        "if 'verl_ispo.cpu.forking_process' in sys.orig_argv:\n"
+        "    threading.Thread(target=time.sleep, args=(60,), daemon=True).start()\n"
+    )
+    with fork_server({**os.environ, SOCKET_VARIABLE: "", "PYTHONPATH": str(tmp_path)}) as environment:
+        folder = Path(environment[SOCKET_VARIABLE]).parent
+        process = start(environment, script("import os, sys; print(sys.argv[1]); sys.exit(3)"), "given")
+        output, errors = process.communicate()
+    assert (output, process.returncode) == ("given\n", 3)
+    assert "no forks of one process" in errors
+    assert "after its imports the fork server has the threads" in errors
+    assert not folder.exists()

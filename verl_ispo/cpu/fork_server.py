@@ -17,6 +17,7 @@ from __future__ import annotations
 import contextlib
 import secrets
 import shlex
+import shutil
 import socket
 import subprocess
 import sys
@@ -25,7 +26,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from verl_ispo.cpu.environment import cpu_environment
-from verl_ispo.cpu.forked_python import SOCKET_VARIABLE
+from verl_ispo.cpu.forked_python import REASON_FILE, SOCKET_VARIABLE
 
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
 """The server's own, whatever its forks are to have: an import that starts threads leaves it unable to fork."""
@@ -88,3 +89,5 @@ def fork_server(environment: Mapping[str, str]) -> Iterator[dict[str, str]]:
         yield {**environment, SOCKET_VARIABLE: path}
     finally:
         server.stdin.close()
+        if Path(folder, REASON_FILE).exists():  # else it removes its folder itself, with its last process
+            shutil.rmtree(folder, ignore_errors=True)

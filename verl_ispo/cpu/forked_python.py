@@ -5,7 +5,8 @@
 
 The process has this one's arguments, environment, folder, open files and priority. This one waits for it, passes
 signals on, and ends with its status. If this one is killed, so is the other; both end with the raylet if Ray started
-this one. Standard library alone, since it is there for a start without imports. See `verl_ispo.cpu.fork_server`.
+this one. Where the server could not start (an import that begins a thread cannot be forked), this process becomes
+Python itself. Standard library alone, since it is there for a start without imports. See `verl_ispo.cpu.fork_server`.
 """
 
 import array
@@ -20,6 +21,8 @@ import sys
 SOCKET_VARIABLE = "VERL_ISPO_FORK_SERVER"
 """Path of the server's socket."""
 PASSED_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+REASON_FILE = "reason"
+"""Beside the socket, where the server could not start."""
 READY = b"."
 """What the server says first."""
 LENGTH = struct.Struct("!I")
@@ -78,17 +81,33 @@ def _next_number(connection: socket.socket, otherwise: str) -> int:
     return int(line)
 
 
+def start_python(path: str) -> None:
+    """Become a Python of one's own where the server has said why there are no forks; return where it has not."""
+    try:
+        with open(os.path.join(os.path.dirname(path), REASON_FILE), encoding="utf-8") as file:
+            reason = file.read()
+    except OSError:
+        return
+    print(f"no forks of one process, so each start takes seconds of imports: {reason}", file=sys.stderr, flush=True)
+    environment = {name: value for name, value in os.environ.items() if name != SOCKET_VARIABLE}
+    os.execve(sys.executable, [sys.executable, *sys.argv[1:]], environment)
+
+
 def main() -> int:
     path = os.environ[SOCKET_VARIABLE]
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    asked = False
     try:
         connection.connect(path)
         # files that are sent stay open until they are received, a lock among them, and the server may still import
         if connection.recv(len(READY)) != READY:
             raise ConnectionError("it ended before it was asked")
+        asked = True
         ask(connection, sys.argv[1:])
         status = wait_for(connection)
     except OSError as error:
+        if not asked:
+            start_python(path)
         print(f"the fork server at {path} ({SOCKET_VARIABLE}) does not answer: {error}", file=sys.stderr)
         return 1
     if status < 0:

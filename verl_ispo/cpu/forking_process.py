@@ -25,7 +25,7 @@ import types
 from collections.abc import Sequence
 from pathlib import Path
 
-from verl_ispo.cpu.forked_python import LENGTH, PASSED_SIGNALS, READY
+from verl_ispo.cpu.forked_python import LENGTH, PASSED_SIGNALS, READY, REASON_FILE
 
 # Ray's C++ part reads what the raylet tells a worker once, when it is loaded, which here is before there is a raylet:
 # the job is the first of a Ray of its own, and this process stands for the raylet, whose end `forked_python` sees.
@@ -243,6 +243,11 @@ def serve(listening: socket.socket, folder: str) -> None:
             raise RuntimeError(f"after its imports the fork server has the threads {threads}, a fork copies only one")
         gc.collect()
         gc.freeze()
+    except Exception as error:
+        # for those who ask: they then start Python themselves
+        Path(folder, REASON_FILE).write_text(f"{type(error).__name__}: {error}", encoding="utf-8")
+        raise
+    try:
         request = _Server(listening, os.dup(0)).serve()
     finally:
         if request is None:
