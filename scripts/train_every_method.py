@@ -24,6 +24,9 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 from verl_ispo.cpu.fork_server import fork_server, forked_python_command, py_executable
 from verl_ispo.method_presets import method_names, read_preset
 
@@ -32,7 +35,7 @@ SETTINGS = (
     "backend=cpu",
     "data.seed=1",
     "data.train_batch_size=8",
-    "data.max_prompt_length=64",
+    "data.max_prompt_length=96",
     "data.max_response_length=48",
     "actor_rollout_ref.actor.optim.lr=1e-3",
     "actor_rollout_ref.actor.ppo_mini_batch_size=8",
@@ -50,8 +53,8 @@ SETTINGS = (
     "trainer.save_freq=1",
     "trainer.v1.ispo.repeatable_order=true",
 )
-# In place of a preset's value for responses of thousands of tokens.
-INSTEAD = {"reward.reward_kwargs.overlong_buffer_cfg.len": 9}
+# In place of a preset's value for trainings of hundreds of steps and responses of thousands of tokens.
+INSTEAD = {"reward.reward_kwargs.overlong_buffer_cfg.len": 9, "algorithm.scaf_grpo.warmup_steps": 0}
 ENVIRONMENT = {
     "VERL_PLATFORM": "cpu",
     "OMP_NUM_THREADS": "1",
@@ -72,6 +75,21 @@ def make_task(folder: Path) -> None:
     make_data = [*module, "verl_ispo.tiny_task.make_data", "--out", folder / "data", "--train-rows", "256"]
     make_data += ["--levels", "1-2"]
     subprocess.run(make_data, check=True)
+    add_hints(folder / "data/train.parquet")
+
+
+def add_hints(path: Path) -> None:
+    """The columns that Scaf-GRPO reads: what to do, and the sum itself."""
+    rows = pq.read_table(path)
+    sums = [model["ground_truth"] for model in rows["reward_model"].to_pylist()]
+    hints = {
+        "knowledge_components_parts": [["add"]] * len(sums),
+        "planning_skeleton_parts": [[]] * len(sums),
+        "solution_breakdown_parts": [[f"sum {total}"] for total in sums],
+    }
+    for name, column in hints.items():
+        rows = rows.append_column(name, pa.array(column, pa.list_(pa.string())))
+    pq.write_table(rows, path)
 
 
 def overrides(method: str, workers: int, task: Path, folder: Path) -> list[str]:
