@@ -2,9 +2,10 @@
 
 What is checked, and where it comes from:
 - what the help says of the run folder is there after a training;
-- one run that is killed while a checkpoint is written, between a checkpoint and its line in the log, and at a moment that
-  ``scripts/kills/kill_loop.py`` draws (three in ``scripts/test.sh all``), and is started again each time by the same
-  command, ends with the metrics of an undisturbed run, up to the order of floating-point sums (fifty kills: that script);
+- one run that is killed while a checkpoint is written, between a checkpoint and its line in the log, and at a moment
+  that ``scripts/kills/kill_loop.py`` draws (three in ``scripts/test.sh all``), and is started again each time by the
+  same command, ends with the metrics of an undisturbed run, up to the order of floating-point sums (fifty kills: that
+  script);
 - so does one that loses a training worker during a step, an agent-loop worker while the trainer waits for rollouts, and
   its driver while it starts (only in ``scripts/test.sh all``, like the next items: each start takes about 40 s);
 - a dead worker ends the script with an error that names it, and the last checkpoint holds;
