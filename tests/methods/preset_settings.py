@@ -36,6 +36,7 @@ FIELDS_OF_NEEDS = {
     Need.REFERENCE_LOG_PROB: ("ref_log_prob",),
     Need.RESPONSE_IDS: ("response_ids",),
     Need.PROMPT_KEY: ("prompt_keys",),
+    Need.EXPERT: ("expert",),
     Need.PREFIX_SCORES: ("prefix_scores",),
 }
 # What a preset's value refers to, in a batch whose longest response has 200 tokens.

@@ -132,6 +132,7 @@ def method_batch(recipe: Recipe, seed: int, normalize_by_std: bool = True) -> Me
         ref_log_prob=(log_prob - draw.sixty_fourths(-recipe.drift, recipe.drift, rows, len(position))).clamp(max=0)
         * mask,
         response_ids=draw.whole(1, len(VOCABULARY) - 1, rows, len(position)) * ends,
+        expert=torch.tensor([row < written and row % 5 == 2 for row in range(rows)]),
         prompt_keys=(*(f"prompt {prompt}" for prompt, _ in owners), *([""] * recipe.padding_rows)),
     )
 

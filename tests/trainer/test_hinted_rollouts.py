@@ -110,7 +110,8 @@ def test_the_lowest_correct_level_takes_the_place_of_the_first_rollout(monkeypat
     batch = sampled(queue, a=[False, False], b=[False, True], c=[False, False])
     before = dict(queue)
     trainer._drawn_rows = [drawn(a=["x", "right", "y"], b=["right"]), drawn(c=["x"])]
-    metrics = trainer._replace_by_hinted(batch)
+    found, metrics = trainer._after_sampling(batch)
+    assert found is batch
     assert trainer.handed_out == [
         "a?\nKnowledge hints: x",
         "a?\nKnowledge hints: x right",
@@ -139,7 +140,7 @@ def test_prompts_that_are_too_long_are_left_out(monkeypatch: pytest.MonkeyPatch)
     queue = Queue()
     trainer = Trainer(queue, monkeypatch, longest=len("a?\nKnowledge hints: x"))
     trainer._drawn_rows = [drawn(a=["x", "right"])]
-    metrics = trainer._replace_by_hinted(sampled(queue, a=[False]))
+    _, metrics = trainer._after_sampling(sampled(queue, a=[False]))
     assert trainer.handed_out == ["a?\nKnowledge hints: x"]
     assert metrics["scaf_grpo/hints/too_long"] == 1
     assert metrics["scaf_grpo/hints/replaced_rollouts"] == 0
@@ -156,7 +157,7 @@ def test_a_rollout_that_failed_is_not_correct(monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr(trainer, "sample", without_the_first)
     trainer._drawn_rows = [drawn(a=["right", "again"])]
-    metrics = trainer._replace_by_hinted(sampled(queue, a=[False]))
+    _, metrics = trainer._after_sampling(sampled(queue, a=[False]))
     assert queue["a_0_0"]["text"] == "a?\nKnowledge hints: right again"
     assert metrics["scaf_grpo/hints/level/mean"] == 1
 
@@ -165,17 +166,17 @@ def test_nothing_is_asked_for_without_hints_or_before_they_begin(monkeypatch: py
     queue = Queue()
     trainer = Trainer(queue, monkeypatch)
     trainer._drawn_rows = [drawn(a=[])]
-    assert trainer._replace_by_hinted(sampled(queue, a=[False]))["scaf_grpo/hints/rollouts"] == 0
+    assert trainer._after_sampling(sampled(queue, a=[False]))[1]["scaf_grpo/hints/rollouts"] == 0
     trainer.global_steps = 1
     trainer._drawn_rows = [drawn(a=["right"])]
-    assert trainer._replace_by_hinted(sampled(queue, a=[False])) == {}
+    assert trainer._after_sampling(sampled(queue, a=[False]))[1] == {}
     assert trainer.handed_out == []
 
 
 def test_validation_batches_pass() -> None:
     batch = KVBatchMeta(["a_0_0"], [{}], "val")
     inner = SimpleNamespace(sample=lambda **_: (batch, {"evicted": 1.0}))
-    buffer = SamplingThen(inner, lambda batch: {"replaced": 2.0})
+    buffer = SamplingThen(inner, lambda batch: (batch, {"replaced": 2.0}))
     assert buffer.sample(global_steps=1, partition_id="val", batch_size=1) == (batch, {"evicted": 1.0})
     assert buffer.sample(1, "train", 1) == (batch, {"evicted": 1.0, "replaced": 2.0})
 

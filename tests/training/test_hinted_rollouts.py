@@ -109,5 +109,5 @@ def test_a_hinted_rollout_takes_the_place_of_the_first(
 def test_data_without_hints_ends_the_run_at_once(train: Train, tiny_task: TinyTask) -> None:
     run = train("method=scaf_grpo", *TWO_STEPS)
     assert run.exit_status != 0
-    assert "data.train_files has none of them. Prepare the data with --keep_columns" in run.output
+    assert "data.train_files has no column knowledge_components_parts" in run.output
     assert not run.steps

@@ -73,6 +73,7 @@ def _what_else(method: Method | None) -> str:
         "takes rollouts or tokens out of the loss" if method.keeps is not None else "",
         "chooses the prompts of a step" if method.prompt_choice is not None else "",
         "has rollouts with hints written for groups without a correct one" if method.hinted_rollouts else "",
+        "has traces of the data among the rollouts" if method.trace_column else "",
         "keeps a state from step to step" if method.state is not None else "",
     ]
     return "; ".join(part for part in parts if part)

@@ -30,6 +30,7 @@ _FIELDS = {
     Need.REFERENCE_LOG_PROB: "ref_log_prob",
     Need.RESPONSE_IDS: "response_ids",
     Need.PROMPT_KEY: "prompt_keys",
+    Need.EXPERT: "expert",
 }
 """Fields of the batch that a method may need and that are not computed here."""
 ScorePrefixes = Callable[[Method, Any], PrefixScores]

@@ -30,6 +30,7 @@ class Need(Enum):
     REFERENCE_LOG_PROB = "log-probs of the response under the reference policy"
     RESPONSE_IDS = "the responses' token ids"
     PROMPT_KEY = "which prompt of the data each rollout answers"
+    EXPERT = "which rollouts are traces of the data"
     PREFIX_SCORES = "log-probs of the ground truth behind parts of the response"
 
 
@@ -110,6 +111,7 @@ class MethodBatch:
         prompt_keys: text that is the same for every rollout of a prompt, at every step and after a restart, and differs
             between prompts; `""` for padding rows.
         prefix_scores: of the cuts that the method's `prefix_cuts` names.
+        expert: which rollouts are traces of the data, `(batch,)` bool; false for padding rows.
         step: number of this training step, from 1.
         total_steps: of the whole training.
         state: the method's state before this step, where it declares one.
@@ -131,6 +133,7 @@ class MethodBatch:
     response_ids: torch.Tensor | None = None
     prompt_keys: Sequence[str] | None = None
     prefix_scores: PrefixScores | None = None
+    expert: torch.Tensor | None = None
     step: int = 1
     total_steps: int = 1
     state: Any | None = None
@@ -337,6 +340,8 @@ class Method:
         loss_metrics: metrics beside verl's clipped loss, which is then registered under the method's name.
         prompt_choice: which prompts a step trains on, where the method chooses.
         hinted_rollouts: further rollouts for groups without a correct one; in the mode ``ispo_sync`` alone.
+        trace_column: from the settings to the column of the data with one trace for each prompt, which takes one of the
+            prompt's n places among the rollouts; in the mode ``ispo_sync`` alone.
         state: what it carries from step to step.
         contradictions: from a look-up of verl's settings to the pairs that make no sense under this method.
         reward: what it rewards in place of the verifier's verdict, in words; `None` for a method that trains on the
@@ -357,6 +362,7 @@ class Method:
     loss_metrics: Callable[[LossBatch], dict[str, float]] | None = None
     prompt_choice: PromptChoice | None = None
     hinted_rollouts: HintedRollouts | None = None
+    trace_column: Callable[[Any], str] | None = None
     state: MethodState | None = None
     contradictions: Callable[[Lookup], Iterator[Contradiction]] | None = None
     reward: str | None = None

@@ -32,6 +32,7 @@ class KnownOfBatch:
     response_ids: torch.Tensor | None = None
     prompt_keys: tuple[str, ...] | None = None
     prefix_scores: PrefixScores | None = None
+    expert: torch.Tensor | None = None
     step: int = 1
     total_steps: int = 1
     state: Any | None = None

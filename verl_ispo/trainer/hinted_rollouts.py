@@ -9,7 +9,7 @@ queue then; in its other modes there is, so they are refused (`verl_ispo.trainer
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,7 +45,7 @@ class HintedPrompt:
 class SamplingThen:
     """verl's replay buffer, with something done to each training batch right after it is sampled."""
 
-    def __init__(self, buffer: Any, then: Callable[[KVBatchMeta], dict[str, float]]) -> None:
+    def __init__(self, buffer: Any, then: Callable[[KVBatchMeta], tuple[KVBatchMeta, dict[str, float]]]) -> None:
         self._buffer = buffer
         self._then = then
 
@@ -55,7 +55,8 @@ class SamplingThen:
             global_steps=global_steps, partition_id=partition_id, batch_size=batch_size
         )
         if partition_id == "train":
-            metrics = {**metrics, **self._then(batch)}
+            batch, more = self._then(batch)
+            metrics = {**metrics, **more}
         return batch, metrics
 
 
@@ -71,34 +72,41 @@ class HintedRolloutsMixin(PromptSelectionMixin):
     def _hints(self) -> HintedRollouts | None:
         return None if self.method is None else self.method.hinted_rollouts
 
+    @property
+    def _changes_batches(self) -> bool:
+        """Whether the method has something done to each batch that is sampled."""
+        return self._hints is not None
+
     def _setup(self) -> None:
         super()._setup()
-        if self._hints is not None:
+        if self._changes_batches:
             self._waiting_buffer = self.replay_buffer
-            self.replay_buffer = SamplingThen(self.replay_buffer, self._replace_by_hinted)
+            self.replay_buffer = SamplingThen(self.replay_buffer, self._after_sampling)
 
     def _init_dataloader(self) -> None:
         super()._init_dataloader()
         if self._hints is not None:
             columns = self._hints.columns(self._method_settings)
             if not set(columns) & set(self.train_dataset[0]):
-                raise UnsupportedSettingError(missing_columns(self.method.name, columns))
+                raise UnsupportedSettingError(missing_columns(self.method.name, "hints", columns, "hint_columns"))
 
     def _next_train_batch(self, num_prompts: int | None = None) -> TensorDict:
         batch = super()._next_train_batch(num_prompts)
-        if self._hints is not None:
+        if self._changes_batches:
             self._drawn_rows.append(batch)
         return batch
 
-    def _replace_by_hinted(self, batch: KVBatchMeta) -> dict[str, float]:
-        """Put hinted rollouts into a sampled batch, in the queue and in the batch's tags; returns metrics."""
+    def _after_sampling(self, batch: KVBatchMeta) -> tuple[KVBatchMeta, dict[str, float]]:
         drawn, self._drawn_rows = self._drawn_rows, []
-        settings = self._method_settings
-        if not self._hints.begins(int(self.global_steps), settings):
-            return {}
+        return self._changed(batch, drawn)
+
+    def _changed(self, batch: KVBatchMeta, drawn: Sequence[TensorDict]) -> tuple[KVBatchMeta, dict[str, float]]:
+        """The batch with hinted rollouts, in the queue too, and metrics; ``drawn`` are the rows of the data."""
+        if self._hints is None or not self._hints.begins(int(self.global_steps), self._method_settings):
+            return batch, {}
         with marked_timer("hinted_rollouts", self.timing_raw):
             groups = groups_without_correct(graded(batch))
-            asked, too_long, rows = self._hinted_prompts(list(groups), drawn, settings)
+            asked, too_long, rows = self._hinted_prompts(list(groups), drawn, self._method_settings)
             replaced: dict[str, tuple[str, dict, int]] = {}
             if asked:
                 replaced = self._ask(asked, tu.concat_tensordict(rows))
@@ -113,7 +121,7 @@ class HintedRolloutsMixin(PromptSelectionMixin):
         if replaced:
             levels = [level for _, _, level in replaced.values()]
             metrics[f"{name}/level/mean"] = sum(levels) / len(levels)
-        return metrics
+        return batch, metrics
 
     def _hinted_prompts(
         self, groups: Sequence[str], drawn: Sequence[TensorDict], settings: Any
@@ -132,20 +140,24 @@ class HintedRolloutsMixin(PromptSelectionMixin):
                     too_long += 1
                     continue
                 asked.append(HintedPrompt(group, hinted))
-                rows.append(with_another_prompt(item, hinted))
+                rows.append(for_one_rollout(item, raw_prompt=[dict(message) for message in hinted]))
         return asked, too_long, rows
 
     @property
     def _longest_prompt(self) -> int:
         return int(self.config.actor_rollout_ref.rollout.prompt_length)
 
+    def _further_rollouts(self, rows: TensorDict) -> KVBatchMeta:
+        """One rollout for each of verl's rows, written before this returns; failed ones are missing."""
+        self._submit_batch_to_rollout(rows)
+        return self._waiting_buffer.sample(global_steps=self.global_steps, partition_id="train", batch_size=len(rows))[
+            0
+        ]
+
     def _ask(self, asked: Sequence[HintedPrompt], rows: TensorDict) -> dict[str, tuple[str, dict, int]]:
         """Have one rollout written for each hinted prompt; by group the key, tag and level of the one to take."""
         uids = list(rows["uid"])
-        self._submit_batch_to_rollout(rows)
-        hinted, _ = self._waiting_buffer.sample(
-            global_steps=self.global_steps, partition_id="train", batch_size=len(uids)
-        )
+        hinted = self._further_rollouts(rows)
         step = graded(hinted)
         row_of = {prompt_of(key): row for row, key in enumerate(step.keys)}
         correct = step.correct.tolist()
@@ -166,12 +178,12 @@ class HintedRolloutsMixin(PromptSelectionMixin):
         return taken
 
 
-def missing_columns(method: str, columns: Sequence[str]) -> str:
-    """What to say where the data has no hints."""
+def missing_columns(method: str, what: str, columns: Sequence[str], key: str) -> str:
+    """What to say where the data has none of the columns that a method reads."""
     return (
-        f"adv_estimator={method} reads hints from the columns {', '.join(columns)}, and data.train_files has none of "
-        f"them. Prepare the data with --keep_columns {' '.join(columns)}, or name other columns in "
-        f"algorithm.{method}.hint_columns."
+        f"adv_estimator={method} reads {what} from the data, and data.train_files has no column "
+        f"{' or '.join(columns)}. Prepare the data with --keep_columns {' '.join(columns)}, or name what it has in "
+        f"algorithm.{method}.{key}."
     )
 
 
@@ -185,10 +197,10 @@ def hint_parts(row: TensorDict, columns: Sequence[str]) -> dict[str, list[str]]:
     }
 
 
-def with_another_prompt(row: TensorDict, messages: Sequence[Message]) -> TensorDict:
-    """One row of the data under a name of its own, with other messages and one rollout."""
+def for_one_rollout(row: TensorDict, **changes: Any) -> TensorDict:
+    """One row of the data under a name of its own, with other values in some fields, for one rollout."""
     other = row.clone(recurse=False)
-    own = {"uid": str(uuid.uuid4()), "raw_prompt": [dict(message) for message in messages], ROLLOUTS: 1}
+    own = {"uid": str(uuid.uuid4()), ROLLOUTS: 1, **changes}
     tu.assign_non_tensor(other, **{name: [value] for name, value in own.items()})
     return other
 
@@ -214,31 +226,42 @@ def session_of(key: str) -> int:
     return int(key.rsplit("_", 2)[1])
 
 
-def put_in_place(batch: KVBatchMeta, replaced: dict[str, tuple[str, dict]]) -> None:
-    """Have each key of a batch stand for another rollout, which then belongs to the key's prompt.
+def put_in_place(batch: KVBatchMeta, replaced: Mapping[str, tuple[str, dict]]) -> None:
+    """Have some keys of a batch stand for other rollouts, which then belong to the keys' prompts; sets the tags too.
 
     Args:
-        batch (`KVBatchMeta`): its tags are changed.
-        replaced (`dict[str, tuple[str, dict]]`): by key of the batch, the key of the other rollout and its tag. The
-            other key is gone afterwards.
+        batch (`KVBatchMeta`).
+        replaced (`Mapping[str, tuple[str, dict]]`): as in `move_rollouts`.
     """
-    if not replaced:
-        return
-    others = [key for key, _ in replaced.values()]
-    samples = []
-    for key, (other, _) in replaced.items():
-        sample = tq.kv_batch_get(keys=[other], partition_id=batch.partition_id)[0]
-        own = {"uid": prompt_of(key), "session_id": session_of(key)}
-        samples.append({name: sample[name] for name in sample.keys()} | own)  # noqa: SIM118
-    # cleared first, so that nothing of the rollout that goes stays beside the one that comes
-    tq.kv_clear(keys=[*replaced, *others], partition_id=batch.partition_id)
-    tags = [tag for _, tag in replaced.values()]
-    tq.kv_batch_put(
-        keys=list(replaced),
-        partition_id=batch.partition_id,
-        fields=tu.list_of_dict_to_tensordict(samples),
-        tags=tags,
-    )
+    move_rollouts(batch.partition_id, replaced, gone=list(replaced))
     row_of = {key: row for row, key in enumerate(batch.keys)}
-    for key, tag in zip(replaced, tags, strict=True):
+    for key, (_, tag) in replaced.items():
         batch.tags[row_of[key]] = tag
+
+
+def move_rollouts(
+    partition_id: str, moved: Mapping[str, tuple[str, dict]], gone: Sequence[str] = (), without: Sequence[str] = ()
+) -> None:
+    """Give rollouts in the queue other keys, and the prompts of those.
+
+    Args:
+        partition_id (`str`): verl's.
+        moved (`Mapping[str, tuple[str, dict]]`): by new key, the rollout's key until now, and its tag.
+        gone (`Sequence[str]`, *optional*): keys whose rollouts are removed first.
+        without (`Sequence[str]`, *optional*): fields that the rollouts lose.
+    """
+    if not moved:
+        return
+    samples = []
+    for key, (before, _) in moved.items():
+        sample = tq.kv_batch_get(keys=[before], partition_id=partition_id)[0]
+        own = {"uid": prompt_of(key), "session_id": session_of(key)}
+        samples.append({name: sample[name] for name in sample.keys() if name not in without} | own)  # noqa: SIM118
+    # cleared first, so that nothing of a rollout that goes stays beside the one that comes
+    tq.kv_clear(keys=[*gone, *(before for before, _ in moved.values())], partition_id=partition_id)
+    tq.kv_batch_put(
+        keys=list(moved),
+        partition_id=partition_id,
+        fields=tu.list_of_dict_to_tensordict(samples),
+        tags=[tag for _, tag in moved.values()],
+    )

@@ -150,7 +150,8 @@ class ISPOTrainerMixin(MethodHooksMixin):
             return super()._compute_old_log_prob(batch, metrics)
         finds_answers = self.observes_signals or bool(self._needs & {Need.ANSWER_TEXT, Need.PREFIX_SCORES})
         wanted = ["input_ids"] if finds_answers else []
-        wanted += ["extra_fields"] if self.observes_signals or Need.CORRECT in self._needs else []
+        reads_extra_fields = self.observes_signals or bool(self._needs & {Need.CORRECT, Need.EXPERT})
+        wanted += ["extra_fields"] if reads_extra_fields else []
         wanted += ["rm_scores"] if self._scores_right_answers else []
         data = fetch(batch, wanted) if wanted else None
         answers = self._find_answers(batch, data["input_ids"]) if finds_answers else None

@@ -22,8 +22,8 @@ from verl_ispo.methods.method import GROUP_COLUMN, MethodBatch, Need, PrefixScor
 from verl_ispo.methods.registry import method_of, methods
 from verl_ispo.signals.diagnostics import ObservedBatch
 from verl_ispo.signals.groups import RolloutGroups
+from verl_ispo.trainer.expert_traces import ExpertTracesMixin
 from verl_ispo.trainer.hand_over import KnownOfBatch
-from verl_ispo.trainer.hinted_rollouts import HintedRolloutsMixin
 from verl_ispo.trainer.method_loss import COLUMN_PREFIX, method_loss
 from verl_ispo.trainer.policy_pass import FoundAnswers, PolicyPass
 from verl_ispo.trainer.prefix_forward import scores_behind_prefixes
@@ -33,7 +33,7 @@ from verl_ispo.trainer.repeatable_order import repeatable_order
 from verl_ispo.trainer.step_batch import StepBatch, fetch, prompt_of, store
 
 
-class MethodHooksMixin(HintedRolloutsMixin):
+class MethodHooksMixin(ExpertTracesMixin):
     """verl's V1 trainer, in which the method of ``algorithm.adv_estimator`` gets what it declares."""
 
     # of the old-log-prob pass, until the advantage is computed
@@ -119,6 +119,7 @@ class MethodHooksMixin(HintedRolloutsMixin):
             ref_log_prob=where(Need.REFERENCE_LOG_PROB, lambda: padded("ref_log_prob")),
             response_ids=where(Need.RESPONSE_IDS, lambda: step.on_verls_rows(step.padded("responses")).long()),
             prompt_keys=where(Need.PROMPT_KEY, lambda: prompt_keys(step)),
+            expert=where(Need.EXPERT, lambda: step.on_verls_rows(step.expert)),
             prefix_scores=where(Need.PREFIX_SCORES, lambda: kept.prefix_scores),
             step=int(self.global_steps),
             total_steps=int(self.total_training_steps),

@@ -58,7 +58,7 @@ def unsupported_settings(config: DictConfig) -> Iterator[Refusal]:
     """What an ISPO trainer mode refuses of a composed config."""
     yield from _without_what_signals_need(config)
     yield from _without_what_the_loss_needs(config)
-    yield from _without_what_hints_need(config)
+    yield from _without_what_further_rollouts_need(config)
     yield from _engine_of_the_device(config)
     yield from _adapters(config)
     yield from _sequence_parallel(config)
@@ -151,12 +151,20 @@ def _without_what_the_loss_needs(config: DictConfig) -> Iterator[Refusal]:
         )
 
 
-def _without_what_hints_need(config: DictConfig) -> Iterator[Refusal]:
-    """Hinted rollouts: the synchronous mode, in which a batch's prompts are all of the queue, and scores in it."""
+def _without_what_further_rollouts_need(config: DictConfig) -> Iterator[Refusal]:
+    """Hinted rollouts and traces: the synchronous mode, in which nothing else is in the queue, and scores in it."""
     method = method_of(_setting(config, ESTIMATOR))
-    if method is None or method.hinted_rollouts is None:
+    if method is None or (method.hinted_rollouts is None and method.trace_column is None):
         return
-    asks = f"adv_estimator={method.name} has further rollouts written for prompts without a correct one"
+    what = "traces of the data" if method.hinted_rollouts is None else "rollouts with hints"
+    asks = f"adv_estimator={method.name} asks for {what} once the step's own rollouts are there"
+    log_probs = "actor_rollout_ref.rollout.calculate_log_probs"
+    if method.trace_column is not None and _setting(config, log_probs):
+        yield Refusal(
+            log_probs,
+            f"{log_probs}=true reads the rollout engine's log-probs, and traces of the data have none. "
+            f"Set {log_probs}=false.",
+        )
     mode = _setting(config, TRAINER_MODE)
     if mode != "ispo_sync":
         yield Refusal(

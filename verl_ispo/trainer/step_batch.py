@@ -17,6 +17,9 @@ from verl_ispo.trainer.forward_rows import nested_rows
 from verl_ispo.trainer.outcome import correctness
 from verl_ispo.trainer.refusals import UnsupportedSettingError
 
+# in the extra fields of a rollout that is a trace of the data
+IS_EXPERT = "ispo_expert"
+
 
 def fetch(batch: KVBatchMeta, fields: Sequence[str]) -> TensorDict:
     """The fields of a batch; a field that no row has is left out."""
@@ -96,6 +99,11 @@ class StepBatch:
     def correct(self) -> torch.Tensor:
         """The verifier's verdict, `(rollouts,)` bool."""
         return correctness(self.score, [_reward_extra_info(fields) for fields in self.column("extra_fields")])
+
+    @cached_property
+    def expert(self) -> torch.Tensor:
+        """Which rollouts are traces of the data, `(rollouts,)` bool."""
+        return torch.tensor([bool(fields.get(IS_EXPERT)) for fields in self.column("extra_fields")], dtype=torch.bool)
 
     @cached_property
     def response_mask(self) -> torch.Tensor:
