@@ -161,7 +161,5 @@ def test_data_without_traces(monkeypatch: pytest.MonkeyPatch) -> None:
     trainer = Trainer(Queue(), monkeypatch)
     monkeypatch.setattr("verl_ispo.trainer.prompt_selection.PromptSelectionMixin._init_dataloader", lambda self: None)
     trainer.train_dataset = [{"raw_prompt": []}]
-    with pytest.raises(
-        UnsupportedSettingError, match=r"no column target\. Prepare the data with --keep"
-    ):
+    with pytest.raises(UnsupportedSettingError, match=r"no column target\. Prepare the data with --keep"):
         trainer._init_dataloader()

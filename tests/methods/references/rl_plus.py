@@ -21,13 +21,15 @@ def advantage(batch: MethodBatch, settings: Any) -> list[list[float]]:
     return [[value if kept else 0.0 for kept in mask] for value, mask in zip(values, masks, strict=True)]
 
 
-def token_loss(batch: LossBatch, settings: Any) -> list[list[float]]:
+def token_loss(batch: LossBatch, settings: Any, point: LossBatch | None = None) -> list[list[float]]:
+    """``point`` is where the factor without a gradient is taken; the batch itself where it is left out."""
     expert = batch.columns["expert"].tolist()
     rows = zip(
         batch.advantages.tolist(),
         batch.old_log_prob.tolist(),
         batch.log_ratio.tolist(),
         batch.unclamped_log_ratio.tolist(),
+        (batch if point is None else point).unclamped_log_ratio.tolist(),
         batch.response_mask.tolist(),
         expert,
         strict=True,
@@ -35,13 +37,14 @@ def token_loss(batch: LossBatch, settings: Any) -> list[list[float]]:
     losses = []
     for row in rows:
         losses.append([])
-        for a, log_old, log_ratio, unclamped, kept, is_expert in zip(*row, strict=True):
+        for a, log_old, log_ratio, unclamped, at, kept, is_expert in zip(*row, strict=True):
             if not kept:
                 losses[-1].append(0.0)
             elif is_expert:
                 p, old = math.exp(log_old + unclamped), math.exp(log_old)
                 ratio = 2 * p / (old + settings.prior_weight * (old + 1))
-                losses[-1].append(-a * max(1 - p, 0.0) ** settings.exploration_power * ratio)
+                unexplored = max(1 - math.exp(log_old + at), 0.0)
+                losses[-1].append(-a * unexplored**settings.exploration_power * ratio)
             else:
                 losses[-1].append(-a * math.exp(log_ratio))
     return losses
