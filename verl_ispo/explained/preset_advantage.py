@@ -30,7 +30,6 @@ _FIELDS = {
     Need.REFERENCE_LOG_PROB: "ref_log_prob",
     Need.RESPONSE_IDS: "response_ids",
     Need.PROMPT_KEY: "prompt_keys",
-    Need.EXPERT: "expert",
 }
 """Fields of the batch that a method may need and that are not computed here."""
 ScorePrefixes = Callable[[Method, Any], PrefixScores]
@@ -124,6 +123,8 @@ def preset_advantage(preset: MethodPreset, known: KnownRollouts) -> torch.Tensor
         grpo_advantage=_grpo(batch),
         prefix_scores=known.score_prefixes(method, settings) if Need.PREFIX_SCORES in method.needs else None,
         state=None if method.state is None else method.state.kind(),
+        # rollouts that are at hand are the policy's, none of them a trace of the data
+        expert=torch.zeros(len(mask), dtype=torch.bool) if batch.expert is None else batch.expert,
     )
     advantage = method.advantage(batch, settings).double()
     return (advantage.unsqueeze(-1) if advantage.dim() == 1 else advantage) * mask
