@@ -23,6 +23,7 @@ from verl_ispo.methods.registry import method_of, methods
 from verl_ispo.signals.diagnostics import ObservedBatch
 from verl_ispo.signals.groups import RolloutGroups
 from verl_ispo.trainer.expert_traces import ExpertTracesMixin
+from verl_ispo.trainer.forward_rows import nested_rows
 from verl_ispo.trainer.hand_over import KnownOfBatch
 from verl_ispo.trainer.method_loss import COLUMN_PREFIX, method_loss
 from verl_ispo.trainer.policy_pass import FoundAnswers, PolicyPass
@@ -169,7 +170,9 @@ class MethodHooksMixin(ExpertTracesMixin):
             kept = method.keeps(method_batch, self._method_settings)
             kept = response_to_nested(_on_tokens(kept, method_batch.response_mask), data["response_mask"])
             for name in ("response_mask", "loss_mask"):
-                stored[name] = data[name] * kept.to(data[name].dtype)
+                # by values, since nested tensors of equal lengths from two places do not multiply
+                mask = data[name].values()
+                stored[name] = nested_rows(mask * kept.values().to(mask.dtype), data[name].offsets().diff())
         store(batch, **stored)
         if batch.fields is not None:  # what the workers fetch
             batch.fields = sorted({*batch.fields, *stored})
