@@ -75,19 +75,20 @@ def make_task(folder: Path) -> None:
     make_data = [*module, "verl_ispo.tiny_task.make_data", "--out", folder / "data", "--train-rows", "256"]
     make_data += ["--levels", "1-2"]
     subprocess.run(make_data, check=True)
-    add_hints(folder / "data/train.parquet")
+    add_columns(folder / "data/train.parquet")
 
 
-def add_hints(path: Path) -> None:
-    """The columns that Scaf-GRPO reads: what to do, and the sum itself."""
+def add_columns(path: Path) -> None:
+    """What Scaf-GRPO reads, the kind of problem and its result as hints, and RL-PLUS, a trace."""
     rows = pq.read_table(path)
     sums = [model["ground_truth"] for model in rows["reward_model"].to_pylist()]
-    hints = {
+    columns = {
         "knowledge_components_parts": [["add"]] * len(sums),
         "planning_skeleton_parts": [[]] * len(sums),
         "solution_breakdown_parts": [[f"sum {total}"] for total in sums],
+        "target": [[f"\\boxed{{{total}}}"] for total in sums],
     }
-    for name, column in hints.items():
+    for name, column in columns.items():
         rows = rows.append_column(name, pa.array(column, pa.list_(pa.string())))
     pq.write_table(rows, path)
 
