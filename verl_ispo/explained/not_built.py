@@ -27,6 +27,8 @@ NOT_BUILT = (
     NotBuilt("FiberPO", "2603.08239", "only unofficial re-implementations, which do not pin it down"),
     NotBuilt("EARL", "", "several methods have the name, and none of them is for mathematics"),
     NotBuilt("Lopti", "2505.12929", "two optimizer steps per mini-batch, which verl's update does not have"),
+    NotBuilt("PIPO", "2604.00860", "updates on the previous batch too, a second pass for which verl's step has no place"),
+    NotBuilt("IMAGINE", "2505.17621", "trains a network of its own, whose tens of MB the state of a method cannot hold"),
     NotBuilt("IGPO", "2510.14967", "rewards the turns of a dialogue; the comparison has one turn"),
     NotBuilt("EVOL-RL", "2509.15194", "needs an embedding model beside the policy"),
     NotBuilt("FAPO", "2510.22543", "needs a generative judge beside the policy"),
