@@ -198,8 +198,8 @@ def same(written: str, value: Any) -> bool:
         return written == {True: "true", False: "false", None: "null"}[value]
     if isinstance(value, (int, float)):
         return float(written) == value
-    # a text with escapes is quoted as in YAML
-    return (yaml.safe_load(written) if written.startswith('"') else written) == value
+    # a text with escapes is quoted as in YAML, and a list is in its brackets
+    return (yaml.safe_load(written) if written.startswith(('"', "[")) else written) == value
 
 
 def wrong_defaults(table: Table, section: Mapping[str, Any]) -> dict[str, Any]:
