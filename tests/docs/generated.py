@@ -10,10 +10,9 @@ import re
 from pathlib import Path
 
 from tests.docs.pages import README, ROOT
-from verl_ispo.explained.listings import markdown_index, markdown_kinds, markdown_kinds_in_short, markdown_table
+from verl_ispo.explained.listings import markdown_index, markdown_kinds, markdown_table
 from verl_ispo.method_presets import method_names, read_preset
 
-README_NAMES = 2
 """Names of each kind in the README, which has to stay short."""
 
 
@@ -22,7 +21,7 @@ def generated_parts() -> dict[tuple[Path, str], str]:
     presets = [read_preset(name) for name in method_names()]
     methods, index = ROOT / "docs" / "methods.md", ROOT / "docs" / "paper_index.md"
     return {
-        (README, "kinds"): markdown_kinds_in_short(presets, README_NAMES),
+        (README, "kinds"): markdown_kinds(presets),
         (methods, "kinds"): markdown_kinds(presets),
         (methods, "methods"): markdown_table(presets),
         (index, "keys"): markdown_index(presets),

@@ -54,5 +54,7 @@ def test_tables_have_as_many_cells_in_each_row_as_columns(page: Path) -> None:
 
 
 def test_the_readme_is_short() -> None:
-    assert len(text_of(README).splitlines()) <= 150
-    assert len(text_of(README).split()) <= 1200
+    text = text_of(README)
+    assert len(text.splitlines()) <= 150
+    # the generated table of names is looked up, not read
+    assert len(re.sub(r"<!--generated:.*?<!--end:\w+-->", "", text, flags=re.DOTALL).split()) <= 1200

@@ -77,15 +77,6 @@ def markdown_kinds(presets: Sequence[MethodPreset]) -> str:
     return "\n".join(["| group | presets |", "|---|---|", *rows])
 
 
-def markdown_kinds_in_short(presets: Sequence[MethodPreset], most: int) -> str:
-    """A line for each kind, with its first ``most`` names and how many others there are."""
-    lines = []
-    for kind, names in _by_kind(presets).items():
-        more = f" and {len(names) - most} more" if len(names) > most else ""
-        lines.append(f"- {kind}: {' '.join(names[:most])}{more}")
-    return "\n".join(lines)
-
-
 def _by_kind(presets: Sequence[MethodPreset]) -> dict[str, list[str]]:
     names = {kind: [f"`{preset.name}`" for preset in presets if kind_of(preset) == kind] for kind in KINDS}
     return {kind: of_kind for kind, of_kind in names.items() if of_kind}
