@@ -9,6 +9,12 @@ from hypothesis import HealthCheck, settings
 TRAININGS = "tests/training/"
 # The trainings that start as a user's do, through the launcher; about half of the time of all trainings.
 LAUNCHED = ("tests/training/test_gpu_scripts.py", "tests/training/test_launcher.py", "tests/megatron/test_training.py")
+# Each composes the config of every preset, which tests/composed.py keeps.
+EVERY_PRESET = (
+    "tests/config/test_method_presets.py",
+    "tests/methods/test_direction.py",
+    "tests/methods/test_registry.py",
+)
 
 # verl asks for its platform when it is imported, so the CPU has to be chosen before any test module is.
 os.environ.setdefault("VERL_PLATFORM", "cpu")
@@ -40,6 +46,8 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
         def _split_scope(self, nodeid: str) -> str:
             if nodeid.startswith(LAUNCHED):
                 return "launched trainings"
+            if nodeid.startswith(EVERY_PRESET):
+                return "every preset"
             return TRAININGS if nodeid.startswith(TRAININGS) else nodeid.split("::")[0]
 
     return FilesAndTrainings(config, log)

@@ -30,6 +30,7 @@ def log_probs(model: torch.nn.Module, head: list[int], tail: list[int]) -> list[
     return [found[len(head) - 1 + at, token].item() for at, token in enumerate(tail)]
 
 
+@pytest.mark.volume  # trainer/test_expert_traces: the hook on made batches; test_hinted_rollouts: its place in the step
 def test_a_trace_is_the_last_rollout_of_its_prompt(train: Train, tiny_task: TinyTask, tmp_path: Path) -> None:
     rows = [
         {

@@ -55,7 +55,10 @@ def test_dapo_trains_on_mixed_groups_alone(train: Train) -> None:
         assert step["ispo/advantage_share/mixed"] == pytest.approx(1.0)
 
 
-@pytest.mark.parametrize("method", ["progrpo", "grpo_s", pytest.param("grpo_vps", marks=pytest.mark.volume)])
+@pytest.mark.parametrize(
+    "method",
+    [pytest.param("progrpo", marks=pytest.mark.volume), "grpo_s", pytest.param("grpo_vps", marks=pytest.mark.volume)],
+)
 def test_signals_reach_the_estimator(method: str, train: Train) -> None:
     """On mixed groups, which verl's filter brings: in others these methods have no gradient here."""
     mixed = ("algorithm.filter_groups.enable=true", "algorithm.filter_groups.metric=acc")
