@@ -13,8 +13,8 @@ first step q_d and q_u are the batch's own quantiles of S; at every later one q 
 before the advantage. The authors bundle prompts as the data loader gives them; here bundles are consecutive prompts by
 their first row in verl's batch, and the j-th rollout is the j-th row (ours), so another order of rows gives other
 bundles. R is the score. The last bundle may be smaller. A prompt with more rollouts than another of its bundle has 0 on
-those in excess. All-correct, all-incorrect and single groups take part like others: their std counts as 1. Where all S of
-a bundle are equal, A is divided by 1e-6 alone, as in the formula, and then only the clipped gradient is bounded.
+those in excess. All-correct, all-incorrect and single groups take part like others: their std counts as 1. Where all S
+of a bundle are equal, A is divided by 1e-6 alone, as in the formula, and then only the clipped gradient is bounded.
 """
 
 from __future__ import annotations
