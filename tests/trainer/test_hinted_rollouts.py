@@ -60,6 +60,7 @@ class Queue(dict):
 
 class Trainer(HintedRolloutsMixin):
     on_sample_end = on_step_end = None
+    thrown_away_tokens = 0
 
     def __init__(self, queue: Queue, monkeypatch: pytest.MonkeyPatch, longest: int = 100) -> None:
         self.method = methods()["scaf_grpo"]
@@ -134,6 +135,9 @@ def test_the_lowest_correct_level_takes_the_place_of_the_first_rollout(monkeypat
         "scaf_grpo/hints/level/mean": 1,
     }
     assert trainer._drawn_rows == []
+    # for a budget: the first rollout of a, and the hinted ones that took no place
+    left = [text for text in trainer.handed_out if text != taken["text"]]
+    assert trainer.thrown_away_tokens == len("a0") + sum(map(len, left))
 
 
 def test_prompts_that_are_too_long_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -175,10 +179,11 @@ def test_nothing_is_asked_for_without_hints_or_before_they_begin(monkeypatch: py
 
 def test_validation_batches_pass() -> None:
     batch = KVBatchMeta(["a_0_0"], [{}], "val")
-    inner = SimpleNamespace(sample=lambda **_: (batch, {"evicted": 1.0}))
+    inner = SimpleNamespace(sample=lambda **_: (batch, {"evicted": 1.0}), thrown_away_tokens=7)
     buffer = SamplingThen(inner, lambda batch: (batch, {"replaced": 2.0}))
     assert buffer.sample(global_steps=1, partition_id="val", batch_size=1) == (batch, {"evicted": 1.0})
     assert buffer.sample(1, "train", 1) == (batch, {"evicted": 1.0, "replaced": 2.0})
+    assert buffer.thrown_away_tokens == 7, "whatever else is asked of the buffer, a budget's count for one"
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ queue then; in its other modes there is, so they are refused (`verl_ispo.trainer
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,6 +48,10 @@ class SamplingThen:
     def __init__(self, buffer: Any, then: Callable[[KVBatchMeta], tuple[KVBatchMeta, dict[str, float]]]) -> None:
         self._buffer = buffer
         self._then = then
+
+    def __getattr__(self, name: str) -> Any:
+        # whatever else verl or a budget asks of the buffer
+        return getattr(self._buffer, name)
 
     def sample(self, global_steps: int, partition_id: str, batch_size: int) -> tuple[KVBatchMeta, dict]:
         """As verl's, which says what the arguments are."""
@@ -110,6 +114,8 @@ class HintedRolloutsMixin(PromptSelectionMixin):
             replaced: dict[str, tuple[str, dict, int]] = {}
             if asked:
                 replaced = self._ask(asked, tu.concat_tensordict(rows))
+                tag_of = dict(zip(batch.keys, batch.tags, strict=True))
+                self._count_thrown_away(tag_of[groups[group]] for group in replaced)
                 put_in_place(batch, {groups[group]: found[:2] for group, found in replaced.items()})
         name = f"{self.method.name}/hints"
         metrics = {
@@ -174,8 +180,13 @@ class HintedRolloutsMixin(PromptSelectionMixin):
                 taken[group] = (step.keys[row], hinted.tags[row], level)
         left = set(hinted.keys) - {key for key, _, _ in taken.values()}
         if left:
+            self._count_thrown_away(tag for key, tag in zip(hinted.keys, hinted.tags, strict=True) if key in left)
             tq.kv_clear(keys=sorted(left), partition_id=hinted.partition_id)
         return taken
+
+    def _count_thrown_away(self, tags: Iterable[dict]) -> None:
+        """Rollouts that are not trained on count for a budget, as those do that verl throws away."""
+        self._waiting_buffer.thrown_away_tokens += sum(tag.get("seq_len", 0) for tag in tags)
 
 
 def missing_columns(method: str, what: str, columns: Sequence[str], key: str) -> str:
