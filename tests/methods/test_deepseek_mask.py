@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from verl_ispo.config.section import UnknownISPOKeyError
+from verl_ispo.methods.clipped_loss import dual_clipped_loss
 from verl_ispo.methods.deepseek_mask import DeepSeekMaskConfig, deepseek_mask_loss, divergence
-from verl_ispo.methods.dual_clip import dual_clipped_loss
 from verl_ispo.methods.method import LossBatch
 
 

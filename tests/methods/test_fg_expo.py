@@ -13,7 +13,7 @@ import torch
 from verl.trainer.ppo.core_algos import kl_penalty
 
 from verl_ispo.config.section import UnknownISPOKeyError
-from verl_ispo.methods.dual_clip import dual_clipped_loss
+from verl_ispo.methods.clipped_loss import dual_clipped_loss
 from verl_ispo.methods.fg_expo import (
     METHOD,
     FGExPOConfig,

@@ -34,7 +34,8 @@ import verl_ispo
 from tests.examples import examples
 from tests.methods.gtpo_reference import BATCHES, SETTINGS, EntropyRollout, reference_advantage, tensors
 from tests.methods.test_gtpo import MIXED, estimator_inputs, grpo, rollout
-from verl_ispo.methods.grpo_s import GRPOSConfig, clipped_surrogate_loss, grpo_s_advantage, sequence_ratio
+from verl_ispo.methods.clipped_loss import clipped_surrogate_loss
+from verl_ispo.methods.grpo_s import GRPOSConfig, grpo_s_advantage, sequence_ratio
 from verl_ispo.methods.gtpo import GTPOConfig, gtpo_advantage
 from verl_ispo.signals.checks import NonFiniteSignalError
 from verl_ispo.trainer.hand_over import handed_over

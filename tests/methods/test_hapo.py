@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from verl_ispo.config.section import UnknownISPOKeyError
-from verl_ispo.methods.dual_clip import dual_clipped_loss
+from verl_ispo.methods.clipped_loss import dual_clipped_loss
 from verl_ispo.methods.hapo import HAPOConfig, entropy_scale, hapo_advantage, hapo_loss
 from verl_ispo.methods.method import LossBatch
 from verl_ispo.signals.groups import RolloutGroups, group_advantage

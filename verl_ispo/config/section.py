@@ -64,6 +64,18 @@ def check_number(
         raise ValueError(f"{key} must be a number in {bracket}{low}, {high}{closing}, got {value!r}")
 
 
+def check_whole_number(key: str, value: Any, low: int = 0) -> None:
+    """Raise `ValueError`, naming key (with its section) and value, unless it is a whole number of at least ``low``."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < low:
+        raise ValueError(f"{key} must be a whole number from {low}, got {value!r}")
+
+
+def check_text(key: str, value: Any, may_be_empty: bool = False) -> None:
+    """Raise `ValueError`, naming key (with its section) and value, unless the value is a text."""
+    if not isinstance(value, str) or not (value or may_be_empty):
+        raise ValueError(f"{key} must be a text{'' if may_be_empty else ' that is not empty'}, got {value!r}")
+
+
 def check_choice(key: str, value: Any, choices: Sequence[str]) -> None:
     """Raise `ValueError`, naming key (with its section), value and choices, unless the value is one of them."""
     if value not in choices:

@@ -1,11 +1,27 @@
-"""verl's clipped loss of a token, for methods that change what goes into it or what becomes of it."""
+"""The clipped loss, with and without verl's dual clip, for methods that change what goes in or what becomes of it."""
 
 from __future__ import annotations
 
 import torch
 
-from verl_ispo.methods.grpo_s import clipped_surrogate_loss
 from verl_ispo.methods.method import LossBatch
+
+
+def clipped_surrogate_loss(
+    ratio: torch.Tensor, advantage: torch.Tensor, clip_low: torch.Tensor | float, clip_high: torch.Tensor | float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """-min(A s, A clip(s, 1 - low, 1 + high)), and whether the clipped branch is the one taken.
+
+    Args:
+        ratio, advantage (`torch.Tensor` of one shape).
+        clip_low, clip_high (`float`, or `torch.Tensor` of that shape).
+
+    Returns:
+        `(loss, clipped)`, of that shape; `clipped` is bool.
+    """
+    free = -advantage * ratio
+    bounded = -advantage * ratio.clamp(1 - clip_low, 1 + clip_high)
+    return torch.maximum(free, bounded), bounded > free
 
 
 def dual_clipped_loss(

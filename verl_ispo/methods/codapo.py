@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 
-from verl_ispo.config.section import check_number, from_section
+from verl_ispo.config.section import check_number, check_whole_number, from_section
 from verl_ispo.methods.method import (
     DrawnPrompts,
     Method,
@@ -61,8 +61,7 @@ class CoDaPOConfig:
     def __post_init__(self) -> None:
         check_number(f"{SECTION}.weight_offset", self.weight_offset, low=0)
         check_number(f"{SECTION}.percentile", self.percentile, low=0, high=1)
-        if not isinstance(self.repeat_count, int) or isinstance(self.repeat_count, bool) or self.repeat_count < 0:
-            raise ValueError(f"{SECTION}.repeat_count must be a whole number from 0, got {self.repeat_count!r}")
+        check_whole_number(f"{SECTION}.repeat_count", self.repeat_count)
 
     @classmethod
     def from_mapping(cls, settings: Mapping[str, Any] | None) -> CoDaPOConfig:

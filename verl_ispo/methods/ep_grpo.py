@@ -23,10 +23,9 @@ from typing import Any
 
 import torch
 
-from verl_ispo.config.section import check_number, from_section
+from verl_ispo.config.section import check_number, check_whole_number, from_section
 from verl_ispo.methods.gtpo import standardized
 from verl_ispo.methods.method import Method, MethodBatch, Need
-from verl_ispo.methods.segments import check_count
 from verl_ispo.signals.groups import RolloutGroups
 
 SECTION = "algorithm.ep_grpo"
@@ -62,7 +61,7 @@ class EPGRPOConfig:
         check_number(f"{SECTION}.gate_slope", self.gate_slope, low=0)
         check_number(f"{SECTION}.drift_scale", self.drift_scale, low=0, low_open=True)
         check_number(f"{SECTION}.reward_threshold", self.reward_threshold)
-        check_count(f"{SECTION}.buckets", self.buckets)
+        check_whole_number(f"{SECTION}.buckets", self.buckets, low=1)
         check_number(f"{SECTION}.progress_weight", self.progress_weight, low=0)
 
     @classmethod

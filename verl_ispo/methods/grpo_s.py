@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import torch
 
+from verl_ispo.methods.clipped_loss import clipped_surrogate_loss
 from verl_ispo.methods.gtpo import EntropyRewardConfig, entropy_rewards, normalized_rewards
 from verl_ispo.methods.method import LossBatch, Method, MethodBatch, Need, TokenLoss
 from verl_ispo.signals.checks import check_finite, check_same_shape
@@ -70,23 +71,6 @@ def sequence_ratio(log_ratio: torch.Tensor, response_mask: torch.Tensor) -> torc
     # Masked before exp as well, where an infinity would turn the gradient into NaN.
     ratio = torch.where(response_mask, torch.where(response_mask, log_ratio, 0.0).exp(), 0.0)
     return ratio.sum(dim=-1) / response_mask.sum(dim=-1).clamp(min=1)
-
-
-def clipped_surrogate_loss(
-    ratio: torch.Tensor, advantage: torch.Tensor, clip_low: float, clip_high: float
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """-min(A s, A clip(s, 1 - low, 1 + high)), and whether the clipped branch is the one taken.
-
-    Args:
-        ratio, advantage (`torch.Tensor` of one shape).
-        clip_low, clip_high (`float`).
-
-    Returns:
-        `(loss, clipped)`, of that shape; `clipped` is bool.
-    """
-    free = -advantage * ratio
-    bounded = -advantage * ratio.clamp(1 - clip_low, 1 + clip_high)
-    return torch.maximum(free, bounded), bounded > free
 
 
 def grpo_s_loss(batch: LossBatch, config: GRPOSConfig) -> TokenLoss:

@@ -23,9 +23,9 @@ from typing import Any
 
 import torch
 
-from verl_ispo.config.section import check_number, from_section
+from verl_ispo.config.section import check_number, check_text, check_whole_number, from_section
 from verl_ispo.methods.method import CutRequest, Method, MethodBatch, Need, PrefixCuts, PrefixScores
-from verl_ispo.methods.segments import check_count, check_text, on_segments
+from verl_ispo.methods.segments import on_segments
 from verl_ispo.signals.groups import RolloutGroups
 
 SECTION = "algorithm.grpo_vps"
@@ -62,10 +62,10 @@ class GRPOVPSConfig:
     def __post_init__(self) -> None:
         check_number(f"{SECTION}.progress_weight", self.progress_weight, low=0)
         check_number(f"{SECTION}.entropy_percentile", self.entropy_percentile, low=0, high=1)
-        check_count(f"{SECTION}.cut_points_per_segment", self.cut_points_per_segment)
+        check_whole_number(f"{SECTION}.cut_points_per_segment", self.cut_points_per_segment, low=1)
         if self.max_segments is not None:
-            check_count(f"{SECTION}.max_segments", self.max_segments)
-        check_text(f"{SECTION}.lead_in", self.lead_in)
+            check_whole_number(f"{SECTION}.max_segments", self.max_segments, low=1)
+        check_text(f"{SECTION}.lead_in", self.lead_in, may_be_empty=True)
 
     @classmethod
     def from_mapping(cls, settings: Mapping[str, Any] | None) -> GRPOVPSConfig:

@@ -27,7 +27,7 @@ from typing import Any
 import torch
 
 from verl_ispo.config.section import check_choice, check_number, from_section
-from verl_ispo.methods.dual_clip import dual_clipped_loss
+from verl_ispo.methods.clipped_loss import dual_clipped_loss
 from verl_ispo.methods.method import LossBatch, Method, MethodBatch, TokenLoss
 from verl_ispo.signals.groups import RolloutGroups, group_advantage
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from verl_ispo.config.section import check_number, from_section
+from verl_ispo.config.section import check_number, check_whole_number, from_section
 from verl_ispo.methods.method import Method, MethodBatch, Need
 from verl_ispo.methods.replaced_reward import advantage_of_reward, refuse_filter_by_verdict
 
@@ -44,8 +44,7 @@ class RandomRewardConfig:
 
     def __post_init__(self) -> None:
         check_number(f"{SECTION}.probability", self.probability, low=0, high=1)
-        if not isinstance(self.seed, int) or isinstance(self.seed, bool) or self.seed < 0:
-            raise ValueError(f"{SECTION}.seed must be a whole number from 0, got {self.seed!r}")
+        check_whole_number(f"{SECTION}.seed", self.seed)
 
     @classmethod
     def from_mapping(cls, settings: Mapping[str, Any] | None) -> RandomRewardConfig:

@@ -24,7 +24,7 @@ from typing import Any
 
 import torch
 
-from verl_ispo.config.section import from_section
+from verl_ispo.config.section import check_whole_number, from_section
 from verl_ispo.methods.method import Contradiction, HintedRollouts, Lookup, Message, Method, MethodBatch, Need
 
 SECTION = "algorithm.scaf_grpo"
@@ -53,8 +53,7 @@ class ScafGRPOConfig:
     hint_columns: Sequence[str] = HINT_COLUMNS
 
     def __post_init__(self) -> None:
-        if not isinstance(self.warmup_steps, int) or isinstance(self.warmup_steps, bool) or self.warmup_steps < 0:
-            raise ValueError(f"{SECTION}.warmup_steps must be a whole number from 0, got {self.warmup_steps!r}")
+        check_whole_number(f"{SECTION}.warmup_steps", self.warmup_steps)
         names = [] if isinstance(self.hint_columns, str) else list(self.hint_columns)
         if not names or not all(isinstance(name, str) and name for name in names) or len(set(names)) < len(names):
             raise ValueError(

@@ -8,6 +8,7 @@ from itertools import accumulate
 import numpy as np
 import torch
 
+from verl_ispo.config.section import check_text, check_whole_number
 from verl_ispo.methods.method import PrefixScores
 
 
@@ -64,20 +65,7 @@ def on_segments(values: torch.Tensor, scores: PrefixScores, response_length: int
 
 def check_step_settings(section: str, separator: object, most: object, lead_in: object) -> None:
     """Raise `ValueError`, naming key and value, unless the keys of a method that scores steps can be used."""
-    if not isinstance(separator, str) or not separator:
-        raise ValueError(f"{section}.step_separator must be a text that is not empty, got {separator!r}")
+    check_text(f"{section}.step_separator", separator)
     if most is not None:
-        check_count(f"{section}.max_steps", most)
-    check_text(f"{section}.lead_in", lead_in)
-
-
-def check_count(key: str, value: object) -> None:
-    """Raise `ValueError`, naming key and value, unless the value is a whole number from 1."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"{key} must be a whole number from 1, got {value!r}")
-
-
-def check_text(key: str, value: object) -> None:
-    """Raise `ValueError`, naming key and value, unless the value is a text; it may be empty."""
-    if not isinstance(value, str):
-        raise ValueError(f"{key} must be a text, got {value!r}")
+        check_whole_number(f"{section}.max_steps", most, low=1)
+    check_text(f"{section}.lead_in", lead_in, may_be_empty=True)

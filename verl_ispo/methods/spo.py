@@ -23,7 +23,7 @@ from typing import Any
 
 import torch
 
-from verl_ispo.config.section import check_number, from_section
+from verl_ispo.config.section import check_number, check_whole_number, from_section
 from verl_ispo.methods.method import (
     DrawnPrompts,
     Method,
@@ -74,8 +74,7 @@ class SPOConfig:
         for name in ("initial_alpha", "initial_beta", "exploration"):
             check_number(f"{SECTION}.{name}", getattr(self, name), low=0, low_open=True)
         check_number(f"{SECTION}.keep_fraction", self.keep_fraction, low=0, high=1, low_open=True)
-        if not isinstance(self.seed, int) or isinstance(self.seed, bool) or self.seed < 0:
-            raise ValueError(f"{SECTION}.seed must be a whole number from 0, got {self.seed!r}")
+        check_whole_number(f"{SECTION}.seed", self.seed)
 
     @classmethod
     def from_mapping(cls, settings: Mapping[str, Any] | None) -> SPOConfig:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from verl.utils.debug import marked_timer
 from verl.utils.seqlen_balancing import get_group_balanced_partitions
 from verl.workers.utils.padding import response_to_nested
 
+from verl_ispo.config.ispo_trainer_config import ISPOTrainerConfig
 from verl_ispo.config.signal_use import observes_signals
 from verl_ispo.methods.method import GROUP_COLUMN, MethodBatch, Need, PrefixScores
 from verl_ispo.methods.registry import method_of, methods
@@ -37,6 +38,7 @@ from verl_ispo.trainer.step_batch import StepBatch, fetch, prompt_of, store
 class MethodHooksMixin(ExpertTracesMixin):
     """verl's V1 trainer, in which the method of ``algorithm.adv_estimator`` gets what it declares."""
 
+    ispo_trainer_config: ISPOTrainerConfig
     # of the old-log-prob pass, until the advantage is computed
     _policy_pass: PolicyPass | None = None
 
@@ -61,7 +63,7 @@ class MethodHooksMixin(ExpertTracesMixin):
             self.actor_rollout_wg.set_loss_fn(partial(method_loss, actor_config, self._method_settings))
 
     def _balance_batch(self, batch: KVBatchMeta, metrics: dict, *args: Any, **kwargs: Any) -> KVBatchMeta:
-        if self.config.trainer.v1.get("ispo", {}).get("repeatable_order", False):
+        if self.ispo_trainer_config.repeatable_order:
             batch.reorder(repeatable_order(batch))
         batch = super()._balance_batch(batch, metrics, *args, **kwargs)
         if self.method is not None and self.method.whole_groups:
@@ -182,7 +184,7 @@ class MethodHooksMixin(ExpertTracesMixin):
         for name, before in self.method_states.items():
             method = methods()[name]
             settings = method.read_settings(self.config.algorithm.get(name))
-            batch = method_batch if name != "ispo" else _with_signals(method_batch, observed)
+            batch = method_batch if name != "ispo" else replace(method_batch, ispo_signals=observed)
             self.method_states[name] = method.state.update(before, batch, settings)
 
     def _save_states(self, folder: Path) -> None:
@@ -226,12 +228,6 @@ def prompt_keys(step: StepBatch) -> tuple[str, ...]:
     for row, prompt in zip(step.rows.tolist(), step.tokens("prompts"), strict=True):
         keys[row] = prompt_key(prompt.tolist())
     return tuple(keys)
-
-
-def _with_signals(batch: MethodBatch, observed: ObservedBatch | None) -> MethodBatch:
-    return MethodBatch(
-        **{part.name: getattr(batch, part.name) for part in fields(MethodBatch)} | {"ispo_signals": observed}
-    )
 
 
 def _on_tokens(values: torch.Tensor, response_mask: torch.Tensor) -> torch.Tensor:
